@@ -1,0 +1,159 @@
+"""Every bound of the system in one place: what it limits, why that value, whose precedent.
+
+A number that a peer can push is bounded here before any code reads it. Sizes are bytes, times seconds.
+Nothing here is settable through the wire: HELLO announces a side's limits, it never raises the other's.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- bytes on the wire -------------------------------------------------------------------------------------
+
+MESSAGE: Final = 1 * MIB
+"""One encoded body. Whole in memory on both ends; larger payloads are byte streams. (NATS: 1 MiB, gRPC: 4 MiB.)"""
+
+LEAF: Final = MESSAGE + 256 * KIB
+"""One signed message with its fields around the body, or one Envelope handed on inside a message: the
+slack holds a chain (CHAIN_BYTES), a proof and the headers."""
+
+BATCH_LEAVES: Final = 256
+"""Messages under one signature: a proof is then at most 8 hashes; beyond 64 the gain per message is below 1 us."""
+
+BATCH_BYTES: Final = 64 * KIB
+"""A batch is closed when it reaches this size; a single larger message is a batch of its own."""
+
+FRAME: Final = LEAF + BATCH_BYTES
+"""Payload of one frame. The largest legal one is a BATCH: smaller messages, then one of LEAF that closed it."""
+
+HELLO: Final = 64 * KIB
+"""Payload of HELLO, EVIDENCE and ACCEPT: a chain of ML-DSA certificates (4 x 6 KB) and evidence fit."""
+
+CONTROL: Final = 1 * KIB
+"""Payload of every other frame (REFUSE, CREDIT, CANCEL, PING, PONG, GOAWAY)."""
+
+# --- decoding ----------------------------------------------------------------------------------------------
+
+NODES: Final = 64 * KIB
+"""Elements in one decoded msgpack value: msgpack amplifies 64-72 times (1 MiB of 0x80 becomes 76 MB)."""
+
+DEPTH: Final = 32
+"""Nesting of one decoded value. (Protocol Buffers: 100; JSON parsers: 64 to 1,000.)"""
+
+HEADERS: Final = 32
+"""Entries in a message's headers."""
+
+HEADERS_BYTES: Final = 8 * KIB
+"""Keys and values of a message's headers together. (HTTP servers: 8 KiB.)"""
+
+METHOD: Final = 255
+"""Bytes of a method, channel or topic name."""
+
+# --- certificates ------------------------------------------------------------------------------------------
+
+CHAIN: Final = 4
+"""Certificates in a chain, leaf and self-issued root included: an organisation, a department, a team, an agent."""
+
+CHAIN_BYTES: Final = 64 * KIB
+"""DER of a whole presented chain. Four ML-DSA-65 certificates are about 24 KB."""
+
+COMMON_NAME: Final = 64
+"""Bytes of a common name (X.520 ub-common-name); a plain self-issued one has at most 32 (see names.py)."""
+
+LIFETIME_SELF_ISSUED_DAYS: Final = 3660
+"""Validity of a self-issued certificate: ten years; rotation, not expiry, is what ends a root's key."""
+
+LIFETIME_ISSUED_DAYS: Final = 825
+"""Validity of an issued certificate. (CA/Browser Forum's last multi-year cap; ours also lie inside the issuer's.)"""
+
+# --- a link ------------------------------------------------------------------------------------------------
+
+OPENING: Final = 15.0
+"""Seconds for TLS, HELLO, the trust model and ACCEPT together. (AnyIO's handshake: 30, OpenSSH LoginGraceTime: 120.)"""
+
+OPENINGS: Final = 256
+"""Links being opened at once on one listener; one more waits in the accept queue."""
+
+LINKS: Final = 16_384
+"""Open links of one agent; one more is refused as `busy`."""
+
+SKEW: Final = 60.0
+"""Seconds two clocks may differ. (Kerberos: 300; we carry our own clock in HELLO and can be stricter.)"""
+
+MESSAGE_LIFETIME: Final = 600.0
+"""Seconds after which a message on a link is late: longer than any TCP stall worth surviving."""
+
+ENVELOPE_LIFETIME: Final = 24 * 3600.0
+"""Longest life of a message signed to be forwarded, hence how long its id is remembered."""
+
+EARLY: Final = 256 * KIB
+"""Bytes of frames that may ride behind a peer's ACCEPT before we have decided about it."""
+
+CHANNELS: Final = 256
+"""Channels one side may have open on a link, handlers still cleaning up included (CVE-2023-44487). (HTTP/2: 100.)"""
+
+CREDIT: Final = 256 * KIB
+"""Unread bytes one channel may hold at its receiver. A message larger than that needs the whole window, so a
+hostile peer's worst on one link is CHANNELS x LEAF, and an honest one's CHANNELS x CREDIT. (QUIC in Go: 512 KiB.)"""
+
+OUTBOX: Final = 256 * KIB
+"""Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
+
+REPLIES: Final = 256
+"""PONGs and cancels queued at once in answer to a peer; beyond that it is flooding and the link ends."""
+
+IDLE_WAKEUPS: Final = 32
+"""Wake-ups of a TLS reader in a row that bring no application data (KeyUpdate and ticket floods)."""
+
+TLS_STEP: Final = 64 * KIB
+"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop."""
+
+REFUSAL_DRAIN: Final = 1.0
+"""Seconds, and ..."""
+
+REFUSAL_DRAIN_BYTES: Final = 4 * MIB
+"""... bytes that are discarded after a refusal so that it arrives before a reset does."""
+
+RECORDS: Final = 2**24
+"""TLS records per direction before a link is re-made (RFC 8446, section 5.5 allows 2^24.5 with AES-GCM)."""
+
+LINK_AGE: Final = 24 * 3600.0
+"""Seconds before a link is re-made: nothing rekeys a live one."""
+
+KEEPALIVE: Final = 30.0
+"""Seconds of silence before a PING; as long again without an answer ends the link. (gRPC server: 20 to 7,200.)"""
+
+DRAIN: Final = 30.0
+"""Seconds that calls in flight get to end after GOAWAY. (Kubernetes' termination grace period: 30.)"""
+
+# --- streams, topics, replay -------------------------------------------------------------------------------
+
+CHUNK: Final = 64 * KIB
+"""Bytes in one chunk of a byte stream."""
+
+TOPIC_BUFFER: Final = 64
+"""Publications waiting for one subscriber when the publisher does not say."""
+
+SUBSCRIBERS: Final = 16_384
+"""Subscribers of one topic."""
+
+REPLAY: Final = 1_000_000
+"""Unexpired forwarded messages remembered by an agent; full means refuse `busy`, never forget. About 100 MB of SQLite."""
+
+PROOF: Final = 16
+"""Hashes in an Envelope's path; BATCH_LEAVES needs 8, other implementations may batch more."""
+
+KNOWN_AGENTS: Final = 10_000
+"""Entries in one known_agents file."""
+
+VERDICTS: Final = 4_096
+"""Accepted verdicts kept by an agent. Refusals are never kept, so strangers cannot evict one."""
+
+# --- what people see ---------------------------------------------------------------------------------------
+
+DISPLAY: Final = 200
+"""Characters of a peer's string that reach a terminal, a log or an error."""
+
+BODY_ERRORS: Final = 8
+"""Errors told about one wrong body: 200,000 bad items made a 43 MB text."""
