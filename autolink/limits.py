@@ -144,6 +144,15 @@ REPLAY: Final = 1_000_000
 PROOF: Final = 16
 """Hashes in an Envelope's path; BATCH_LEAVES needs 8, other implementations may batch more."""
 
+SIGNATURE: Final = 4 * KIB
+"""Bytes of one signature: ML-DSA-65 has 3,309, RSA-16384 2,048."""
+
+EVIDENCE: Final = 8
+"""Items of evidence in an Envelope, and ..."""
+
+EVIDENCE_BYTES: Final = 48 * KIB
+"""... their bytes together: a time stamp, a status and a log proof, each with its own certificates."""
+
 KNOWN_AGENTS: Final = 10_000
 """Entries in one known_agents file."""
 
