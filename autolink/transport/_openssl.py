@@ -1,0 +1,72 @@
+"""Every private use of pyOpenSSL, in one file, each with a test that the symbol it needs is there.
+
+pyOpenSSL hides what we need here, or sets it the wrong way:
+
+- `SSL_MODE_AUTO_RETRY`, set on every Connection, lets one read swallow every record that carries no data for as long
+  as the socket holds some: a flood of KeyUpdates is then one call of half a second, in which nothing else runs.
+- A handshake on memory BIOs can be fed record by record, a handshake on a socket cannot; a link on the socket is
+  nearly twice as fast as one on memory BIOs. So the handshake is done on memory BIOs, and the socket attached behind it.
+- `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that does.
+"""
+
+import socket
+import warnings
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import SSL, crypto
+
+SYMBOLS: Final = (
+    "BIO_get_mem_data",
+    "SSL_MODE_AUTO_RETRY",
+    "SSL_MODE_RELEASE_BUFFERS",
+    "SSL_clear_mode",
+    "SSL_set_fd",
+    "X509_verify_cert_error_string",
+)
+"""What this file uses of `OpenSSL.SSL._lib`."""
+
+_lib = SSL._lib  # noqa: SLF001
+_ffi = SSL._ffi  # noqa: SLF001
+
+
+def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:
+    """Give `context` its private key, of any type that OpenSSL knows, without a file."""
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    with warnings.catch_warnings():
+        # pyOpenSSL would rather have the key of `cryptography`, but cannot take an ML-DSA one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_ASN1, der))
+
+
+def release_buffers(context: SSL.Context) -> None:
+    """Free the 34 KiB of record buffers of an idle connection: it takes 39 KiB instead of 66."""
+    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+
+
+def new_connection(context: SSL.Context) -> SSL.Connection:
+    """A Connection on memory BIOs that returns after each record, whether it carried data or not."""
+    connection = SSL.Connection(context, None)
+    _lib.SSL_clear_mode(connection._ssl, _lib.SSL_MODE_AUTO_RETRY)  # noqa: SLF001
+    return connection
+
+
+def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
+    """Let `connection` read and write `sock` from now on. Its memory BIOs must be empty: they are freed."""
+    if _lib.SSL_set_fd(connection._ssl, sock.fileno()) != 1:  # noqa: SLF001
+        raise MemoryError("OpenSSL could not make a BIO for a socket")
+    connection._into_ssl = connection._from_ssl = None  # noqa: SLF001
+    connection._socket = sock  # noqa: SLF001
+
+
+def take_outgoing(connection: SSL.Connection) -> bytes:
+    """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
+    waiting = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
+    return connection.bio_read(waiting) if waiting > 0 else b""
+
+
+def verify_error_text(code: int) -> str:
+    """OpenSSL's words for an X509_V_ERR code."""
+    text: bytes = _ffi.string(_lib.X509_verify_cert_error_string(code))
+    return text.decode("ascii", "replace")

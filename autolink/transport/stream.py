@@ -1,0 +1,317 @@
+"""A TLS 1.3 stream under which both sides have shown a certificate chain, and neither has been judged.
+
+How it works. OpenSSL is a state machine that is called and answers "done", "I want to read" or "I want to write". The
+loop around it is always the same: call, wait for what it wants (see `Wire`), call again. What is subtle is around that:
+
+- Exactly one task reads and one writes; a second one gets BusyResourceError.
+- A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write would put
+  its own bytes behind the old record's header: with longer data nobody notices, and the peer reads a corrupted stream
+  without an error. So a `send` left with bytes pending breaks the sending side for good, and no later call, not even
+  the one that says close_notify, touches it.
+- Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive` goes on.
+- A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer while
+  our write fails with a reset.
+- A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to return after
+  each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
+- A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls OpenSSL
+  after a wait without having looked whether the stream was closed meanwhile.
+- Fairness: a `receive` that had to wait was fair; one that finds its bytes waiting yields once before returning them.
+  A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+"""
+
+import socket
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream
+from OpenSSL import SSL
+
+from autolink import limits
+from autolink.errors import Refused, RemoteProtocolError
+from autolink.transport import _openssl, tls
+from autolink.transport.edge import translate
+from autolink.transport.wire import HANDSHAKE_RECORDS, SocketWire, StreamWire, Wire
+
+_RECORD: Final = 16_384  # data in one record, RFC 8446, section 5.1
+_SEND_COST: Final = 1024  # a send costs about what copying this much costs
+
+_SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has read the rest of a split message
+
+_LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
+
+
+async def secure_stream(
+    transport: socket.socket | ByteStream,
+    context: SSL.Context,
+    *,
+    dialer: bool,
+    expect: tls.Expect | None = None,
+    peer: str = "",
+) -> "SecureStream":
+    """Do the TLS handshake over `transport`, and own it from now on: it is closed if this fails or is cancelled.
+
+    Args:
+        transport: a connected non-blocking socket, or any byte stream.
+        context: `client_context` for the dialler, `server_context` for the listener.
+        dialer: whether this side made the connection.
+        expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or None.
+        peer: how to call the other side in errors, its address for instance.
+
+    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake succeeds before
+    the listener has judged its certificate: its refusal arrives at the first `receive`.
+
+    Raises:
+        Refused: by us: what the verify callback refuses (see `tls`), a wrong ALPN, no certificate, no proof of the key;
+            by the peer: its TLS sent an alert about our certificate or our ALPN.
+        RemoteProtocolError: it does not speak TLS 1.3 as it should.
+        anyio.BrokenResourceError: the connection was cut.
+    """
+    wire = SocketWire(transport) if isinstance(transport, socket.socket) else StreamWire(transport)
+    verification = tls.Verification(dialer, expect)
+    connection = _openssl.new_connection(context)
+    connection.set_app_data(verification)
+    try:
+        try:
+            await _handshake(connection, wire, dialer=dialer)
+        except (SSL.Error, OSError, Refused) as error:
+            failure = error if isinstance(error, Refused) else translate(error, peer)
+            if verification.refusal:
+                reason, detail = verification.refusal
+                failure = Refused(reason, by="us", peer=peer, detail=detail)
+            if isinstance(failure, anyio.EndOfStream):
+                failure = anyio.BrokenResourceError("the peer closed during the handshake")
+            if isinstance(failure, Refused | RemoteProtocolError) and getattr(failure, "by", "us") == "us":
+                await _drain(wire)  # so that our alert arrives
+            raise failure from error
+        wire.attach(connection)
+        return SecureStream(connection, wire, dialer=dialer, peer=peer)
+    except BaseException:
+        await wire.close()
+        raise
+
+
+async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) -> None:
+    if dialer:
+        connection.set_connect_state()
+    else:
+        connection.set_accept_state()
+    for _ in range(HANDSHAKE_RECORDS):
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            done = False
+        else:
+            done = True
+        finally:
+            # Also after an error: on memory BIOs an alert leaves only if somebody sends it.
+            if outgoing := _openssl.take_outgoing(connection):
+                await wire.write(outgoing)
+        if done:
+            return
+        if record := await wire.record():
+            connection.bio_write(record)
+        else:
+            connection.bio_shutdown()
+    raise RemoteProtocolError(f"a TLS handshake in more than {HANDSHAKE_RECORDS} records")
+
+
+async def _drain(wire: Wire) -> None:
+    """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes what we
+    said last and makes the peer drop it unread."""
+    with anyio.move_on_after(limits.REFUSAL_DRAIN):
+        try:
+            await wire.send_eof()
+            discarded = 0
+            while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await wire.read(limits.TLS_STEP)):
+                discarded += len(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the peer is gone: nothing is left to say, and nobody to say it to
+
+
+class SecureStream:
+    """One TLS connection; made by `secure_stream`. Bytes: frames are somebody else's business.
+
+    Attributes:
+        peer_chain: what the peer presented, DER, leaf first, unsorted and unjudged; it holds the leaf's key.
+        info: what TLS negotiated.
+        link_id: 32 bytes that both ends have and no other connection has.
+        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each.
+        bytes_sent, bytes_received: application data.
+    """
+
+    def __init__(self, connection: SSL.Connection, wire: Wire, *, dialer: bool, peer: str) -> None:
+        self.peer_chain = tls.presented_chain(connection, dialer=dialer)
+        self.info = tls.negotiated(connection)
+        self.link_id: bytes = connection.export_keying_material(_LINK_ID_LABEL, 32)
+        self.records_sent = self.records_received = self.bytes_sent = self.bytes_received = 0
+        self._tls = connection
+        self._wire = wire
+        self._peer = peer
+        self._reading = self._writing = False
+        self._read_end: Exception | None = None
+        self._write_end = ""
+        self._idle = 0
+        self._unfair = 0
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        """Between 1 and `max_bytes` bytes, at most one record's. Cancelling it loses nothing.
+
+        Raises:
+            anyio.EndOfStream: the peer said close_notify.
+            anyio.BrokenResourceError: the connection was cut or reset.
+            anyio.ClosedResourceError: closed on this side, before or meanwhile.
+            anyio.BusyResourceError: another task is receiving.
+            Refused: by the peer: its TLS refused our certificate.
+            RemoteProtocolError: bytes that are not TLS, or limits.IDLE_WAKEUPS in a row without data.
+        """
+        if self._reading:
+            raise anyio.BusyResourceError("receiving from")
+        self._reading = True
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            data, waited = self._read(max_bytes), False
+            while data is None:
+                await (self._wire.room() if self._tls.want_write() else self._wire.more(self._tls))
+                data, waited = self._read(max_bytes), True
+                self._count_wakeup(empty=data is None)
+            if not waited:
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        finally:
+            self._reading = False
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`. Cancelled after the first byte, it leaves the sending side broken for good.
+
+        Raises:
+            anyio.BrokenResourceError: the connection is gone, or an earlier send was left unfinished.
+            anyio.ClosedResourceError: closed on this side, before or meanwhile.
+            anyio.BusyResourceError: another task is sending.
+        """
+        if self._writing:
+            raise anyio.BusyResourceError("sending to")
+        self._writing = True
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            self._check_writing()
+            self._write_end = "an earlier send was left unfinished"
+            await self._write(memoryview(data))
+            self._write_end = ""
+        finally:
+            self._writing = False
+
+    async def shutdown_politely(self) -> None:
+        """Close so that what was sent last arrives, even when the peer is sending and reads late.
+
+        Says close_notify, ends our direction, discards what arrives until the peer is done, for at most
+        limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving or sending.
+
+        Raises:
+            anyio.BusyResourceError: a task is receiving or sending.
+        """
+        if self._reading or self._writing:
+            raise anyio.BusyResourceError("shutting down")
+        self._reading = self._writing = True
+        try:
+            if await self._close_notify():
+                await _drain(self._wire)
+        finally:
+            self._reading = self._writing = False
+            await self._wire.close()
+
+    async def aclose(self) -> None:
+        """Say close_notify if that is possible within limits.REFUSAL_DRAIN, and close. Idempotent.
+
+        A task that is receiving or sending gets ClosedResourceError. Cancelled, it closes at once.
+        """
+        try:
+            if not self._writing:
+                await self._close_notify()
+        finally:
+            await self._wire.close()
+        await anyio.lowlevel.checkpoint()
+
+    async def abort(self) -> None:
+        """Close without a word: the peer sees a cut. Idempotent, and done even when cancelled."""
+        await self._wire.close()
+
+    def _read(self, max_bytes: int) -> bytes | None:
+        """One call into OpenSSL; None when it has no data yet."""
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
+        if self._read_end:
+            raise self._read_end.with_traceback(None)
+        try:
+            data: bytes = self._tls.recv(min(max_bytes, _RECORD))
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return None
+        except SSL.Error as error:
+            raise self._end_reading(translate(error, self._peer)) from error
+        self._idle = 0
+        self.records_received += 1
+        self.bytes_received += len(data)
+        return data
+
+    def _count_wakeup(self, *, empty: bool) -> None:
+        self._idle += empty
+        if self._idle > limits.IDLE_WAKEUPS:
+            text = f"more than {limits.IDLE_WAKEUPS} TLS records in a row without data"
+            raise self._end_reading(RemoteProtocolError(text))
+
+    def _end_reading(self, error: Exception) -> Exception:
+        # OpenSSL says less the second time: remember the first. A refusal is told once.
+        self._read_end = anyio.BrokenResourceError(str(error)) if isinstance(error, Refused) else error
+        return error
+
+    async def _write(self, view: memoryview) -> None:
+        self._unfair += _SEND_COST
+        while view:
+            try:
+                taken = self._tls.send(view)
+            except SSL.WantWriteError:
+                await self._wire.room()
+            except SSL.WantReadError:
+                # The peer has cut a post-handshake message in two; OpenSSL cannot write before it has read the rest.
+                await anyio.sleep(_SPLIT_MESSAGE)
+            except SSL.Error as error:
+                failure = translate(error, self._peer)
+                self._write_end = str(failure) or "the connection is closed"
+                raise anyio.BrokenResourceError(self._write_end) from error
+            else:
+                view = view[taken:]
+                self.records_sent += 1
+                self.bytes_sent += taken
+                self._unfair += taken
+                if self._unfair >= limits.TLS_STEP:
+                    self._unfair = 0
+                    await self._wire.flush(self._tls)
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
+            if self._wire.closed:
+                raise anyio.ClosedResourceError
+        await self._wire.flush(self._tls)
+
+    def _check_writing(self) -> None:
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
+        if self._write_end:
+            raise anyio.BrokenResourceError(self._write_end)
+
+    async def _close_notify(self) -> bool:
+        """Whether close_notify is out; not if a record is still unfinished."""
+        if self._wire.closed or self._write_end:
+            return False
+        self._write_end = "this side has ended its direction"
+        with anyio.move_on_after(limits.REFUSAL_DRAIN):
+            try:
+                while not self._wire.closed:
+                    try:
+                        self._tls.shutdown()
+                        await self._wire.flush(self._tls)
+                    except SSL.WantWriteError:
+                        await self._wire.room()
+                    else:
+                        return True
+            except (SSL.Error, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return False  # the connection is gone already, or closed meanwhile
+        return False

@@ -1,0 +1,217 @@
+"""What TLS itself decides about a peer, and what it leaves to judgement.
+
+A trust model is asynchronous, uses our own clock and may know certificates of which OpenSSL knows nothing, so it
+cannot run inside OpenSSL's verification. What no trust model could want is refused right there, before our own
+certificate is shown to the peer; everything else is accepted for now, and judged before the first application byte.
+
+The callback refuses, in this order:
+
+1. an ALPN other than `autolink/1`: the peer is not talking to us;
+2. (dialling) more certificates than limits.CHAIN, or what the caller's `expect` objects to: an impostor never sees
+   our certificate;
+3. every error of OpenSSL's but two kinds. The issuer is unknown (it always is: no store is loaded here, whom we
+   believe is not TLS's business); a validity time is over or has not come (judged again with the caller's clock). So
+   signatures along the chain, CA flags, path lengths, purposes and critical extensions are OpenSSL's to refuse;
+4. any certificate of the chain with a key or a signature algorithm that is off the list.
+
+TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's key the
+peer holds, and nothing more.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import SignatureAlgorithmOID as Algorithm
+from OpenSSL import SSL, crypto
+from OpenSSL.SSL import X509VerificationCodes as Codes
+
+from autolink import limits
+from autolink.errors import IdentityError, Reason, Refused
+from autolink.identity.keys import key_type
+from autolink.transport import _openssl
+
+ALPN: Final = b"autolink/1"
+"""The one protocol name; it also is the version of the wire format (RFC 7301)."""
+
+Expect = Callable[[tuple[bytes, ...]], str | None]
+"""Looks at the chain a listener presents (DER, leaf first) and says what is wrong with it, or None."""
+
+_JUDGED_LATER: Final = frozenset(
+    {
+        Codes.ERR_UNABLE_TO_GET_ISSUER_CERT,
+        Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+        Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN,
+        Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        Codes.ERR_CERT_NOT_YET_VALID,
+        Codes.ERR_CERT_HAS_EXPIRED,
+    }
+)
+
+_ALGORITHMS: Final = frozenset(
+    {
+        Algorithm.ECDSA_WITH_SHA256,
+        Algorithm.ECDSA_WITH_SHA384,
+        Algorithm.ECDSA_WITH_SHA512,
+        Algorithm.ED25519,
+        Algorithm.ML_DSA_65,
+        Algorithm.RSA_WITH_SHA256,
+        Algorithm.RSA_WITH_SHA384,
+        Algorithm.RSA_WITH_SHA512,
+        Algorithm.RSASSA_PSS,  # with a hash that OpenSSL's security level 2 allows
+    }
+)
+
+
+class HasX509(Protocol):
+    """A certificate, for what TLS needs of it."""
+
+    @property
+    def x509(self) -> x509.Certificate: ...
+
+
+class TlsIdentity(Protocol):
+    """What TLS needs of a Credential: its chain (leaf first, root included) and the leaf's private key."""
+
+    @property
+    def chain(self) -> Sequence[HasX509]: ...
+
+    @property
+    def private_key(self) -> PrivateKeyTypes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768``, cipher, ALPN."""
+
+    version: str
+    group: str
+    cipher: str
+    alpn: str
+
+
+@dataclass(slots=True)
+class Verification:
+    """What the verify callback of one connection needs, and what it found: OpenSSL passes on no more than a no."""
+
+    dialer: bool
+    expect: Expect | None = None
+    refusal: tuple[Reason, str] | None = None
+    _looked: bool = field(default=False)
+
+    def refuse(self, reason: Reason, detail: str) -> bool:
+        if self.refusal is None:  # the first reason is the cause, the rest follow from it
+            self.refusal = reason, detail
+        return False
+
+    def check(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int) -> bool:
+        """One call of the verify callback: whether the handshake may go on."""
+        if not self._looked:
+            self._looked = True
+            if not self._first_look(connection):
+                return False
+        where = f"certificate {depth} of the chain"
+        if error == 0:
+            weakness = _weakness(certificate)
+            return weakness is None or self.refuse(Reason.MALFORMED, f"{where}: {weakness}")
+        if error in _JUDGED_LATER:
+            return True
+        return self.refuse(Reason.MALFORMED, f"{where}: {_openssl.verify_error_text(error)}")
+
+    def _first_look(self, connection: SSL.Connection) -> bool:
+        alpn = connection.get_alpn_proto_negotiated()
+        if alpn != ALPN:
+            return self.refuse(Reason.VERSION, f"the peer does not speak {ALPN.decode()} (ALPN)")
+        if not self.dialer:
+            return True  # OpenSSL gives a server the chain only after the handshake
+        chain = presented_chain(connection, dialer=True)
+        if len(chain) > limits.CHAIN:
+            return self.refuse(Reason.MALFORMED, f"a chain of {len(chain)} certificates; at most {limits.CHAIN}")
+        objection = self.expect(chain) if self.expect else None
+        return objection is None or self.refuse(Reason.WRONG_PEER, objection)
+
+
+def server_context(credential: TlsIdentity) -> SSL.Context:
+    """A Context for listening with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do not fit."""
+    context = _context(credential)
+    context.set_alpn_select_callback(_select_alpn)
+    # Without one, a client that offers a session gets a fatal internal_error instead of a full handshake.
+    context.set_session_id(hashlib.sha256(credential.chain[0].x509.tbs_certificate_bytes).digest())
+    return context
+
+
+def client_context(credential: TlsIdentity) -> SSL.Context:
+    """A Context for dialling with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do not fit."""
+    context = _context(credential)
+    context.set_alpn_protos([ALPN])
+    return context
+
+
+def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
+    """The chain as the peer sent it: DER, leaf first, unsorted, unverified. A listener gets the leaf separately."""
+    certificates = list(connection.get_peer_cert_chain() or ())
+    if not dialer:
+        leaf = connection.get_peer_certificate()
+        certificates[:0] = [leaf] if leaf is not None else []
+    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in certificates)
+
+
+def negotiated(connection: SSL.Connection) -> TlsInfo:
+    """What the finished handshake agreed on."""
+    return TlsInfo(
+        version=connection.get_protocol_version_name(),
+        group=connection.get_group_name() or "",
+        cipher=connection.get_cipher_name() or "",
+        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+    )
+
+
+def _context(credential: TlsIdentity) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    # No sessions: resuming one means judging a chain that TLS no longer shows, and that has its own rules. OpenSSL
+    # still sends two tickets of 79 bytes, which name sessions that it does not keep.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    _openssl.release_buffers(context)
+    leaf, *issuers = (certificate.x509 for certificate in credential.chain)
+    context.use_certificate(leaf)
+    for certificate in issuers:
+        context.add_extra_chain_cert(certificate)
+    _openssl.use_private_key(context, credential.private_key)
+    context.check_privatekey()
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+    context.set_verify_depth(limits.CHAIN - 1)
+    return context
+
+
+def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
+    verification: Verification = connection.get_app_data()
+    try:
+        return verification.check(connection, certificate, error, depth)
+    except Exception as failure:  # noqa: BLE001  `expect` is the caller's; raising through OpenSSL would lose it
+        return verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
+
+
+def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    if ALPN not in offered:
+        # Raising makes pyOpenSSL send no_application_protocol; its NO_OVERLAPPING_PROTOCOLS would mean "go on".
+        raise Refused(Reason.VERSION, by="us", detail=f"the peer does not offer {ALPN.decode()} (ALPN)")
+    return ALPN
+
+
+def _weakness(certificate: crypto.X509) -> str | None:
+    parsed = certificate.to_cryptography()
+    if parsed.signature_algorithm_oid not in _ALGORITHMS:
+        return "its signature algorithm is off the list"
+    try:
+        key_type(parsed.public_key())
+    except (IdentityError, UnsupportedAlgorithm, ValueError) as error:
+        return f"its key: {error}"
+    return None

@@ -1,0 +1,203 @@
+"""What carries TLS records: a raw socket, or any AnyIO byte stream.
+
+Both hand over the handshake one whole record at a time, so that one call into OpenSSL does a bounded amount of work
+for a peer that nobody has judged yet: sixteen thousand one-byte records in the socket's buffer are sixteen thousand
+turns of our loop and not one call, and `HANDSHAKE_RECORDS` ends that early.
+
+After the handshake they differ. OpenSSL reads and writes a socket itself, and all that is left to do here is to wait
+(a Connection on memory BIOs costs nearly half of the round trips). In front of a byte stream the memory BIOs stay: the
+reader goes on feeding whole records, and what OpenSSL wants sent is flushed by the task that writes, and by no other.
+"""
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream
+from OpenSSL import SSL
+
+from autolink import limits
+from autolink.transport import _openssl
+
+HANDSHAKE_RECORDS: Final = 256
+"""Records a peer may send before its handshake is done: 100 KB of certificates (OpenSSL's bound) cut into 512 bytes."""
+
+_HEADER: Final = 5
+_RECORD_TYPES: Final = range(20, 24)
+_RECORD_MAX: Final = 2**14 + 256  # RFC 8446, section 5.2
+
+
+class Wire(ABC):
+    """Bytes there and back below TLS. One task reads and one writes."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._partial = bytearray()
+
+    @abstractmethod
+    async def read(self, size: int) -> bytes:
+        """At least one byte and at most about `size`, or nothing at the end."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """All of `data`."""
+
+    @abstractmethod
+    def attach(self, tls: SSL.Connection) -> None:
+        """The handshake is over: arrange `tls` for what follows."""
+
+    @abstractmethod
+    async def more(self, tls: SSL.Connection) -> None:
+        """Return when `tls` may be able to read more than it could."""
+
+    @abstractmethod
+    async def room(self) -> None:
+        """Return when `tls` may be able to write more than it could."""
+
+    @abstractmethod
+    async def flush(self, tls: SSL.Connection) -> None:
+        """Send what `tls` has written."""
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """End our direction below TLS, keep the other."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close at once, waking up whoever waits; idempotent, and done even when cancelled."""
+
+    async def record(self) -> bytes:
+        """The next whole TLS record; at the end what there is of it. What cannot be a record comes back at once, for
+        OpenSSL to answer with its alert."""
+        buffer = self._partial
+        while (missing := _missing(buffer)) > 0:
+            data = await self.read(missing)
+            if not data:
+                break
+            buffer += data
+        end = min(len(buffer), len(buffer) + missing)
+        record = bytes(buffer[:end])
+        del buffer[:end]
+        return record
+
+
+def _missing(buffer: bytearray) -> int:
+    """Bytes missing to the end of the header or the record; negative: there are that many behind the record."""
+    if len(buffer) < _HEADER:
+        return _HEADER - len(buffer)
+    length = int.from_bytes(buffer[3:5])
+    if buffer[0] not in _RECORD_TYPES or length > _RECORD_MAX:
+        return 0
+    return _HEADER + length - len(buffer)
+
+
+class SocketWire(Wire):
+    """A connected, non-blocking socket, which this object owns."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._socket = sock
+        self._waiting_for_room = anyio.Lock(fast_acquire=True)
+
+    async def read(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(size)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+
+    async def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
+
+    def attach(self, tls: SSL.Connection) -> None:
+        _openssl.attach_socket(tls, self._socket)
+
+    async def more(self, tls: SSL.Connection) -> None:
+        await anyio.wait_readable(self._socket)
+
+    async def room(self) -> None:
+        # The reader waits here too, to answer a KeyUpdate, and AnyIO lets one task wait for a descriptor.
+        async with self._waiting_for_room:
+            await anyio.wait_writable(self._socket)
+
+    async def flush(self, tls: SSL.Connection) -> None:
+        """Nothing: OpenSSL wrote it."""
+
+    async def send_eof(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            anyio.notify_closing(self._socket)  # before closing: a waiter hangs on both backends otherwise
+            self._socket.close()
+
+
+class StreamWire(Wire):
+    """Any AnyIO byte stream, which this object owns: a relay's tunnel, or two memory streams in a test."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waits: set[anyio.CancelScope] = set()
+
+    async def read(self, size: int) -> bytes:
+        with self._until_closed():
+            try:
+                return await self._stream.receive(limits.TLS_STEP)
+            except anyio.EndOfStream:
+                return b""
+        raise anyio.ClosedResourceError
+
+    async def write(self, data: bytes) -> None:
+        with self._until_closed():
+            await self._stream.send(data)
+            return
+        raise anyio.ClosedResourceError
+
+    def attach(self, tls: SSL.Connection) -> None:
+        """Nothing: the memory BIOs stay."""
+
+    async def more(self, tls: SSL.Connection) -> None:
+        record = await self.record()
+        if record:
+            tls.bio_write(record)
+        else:
+            tls.bio_shutdown()
+
+    async def room(self) -> None:
+        """At once: a memory BIO takes everything."""
+        await anyio.lowlevel.checkpoint()
+
+    async def flush(self, tls: SSL.Connection) -> None:
+        if data := _openssl.take_outgoing(tls):
+            await self.write(data)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            for scope in self._waits:
+                scope.cancel()
+            await anyio.aclose_forcefully(self._stream)
+
+    @contextmanager
+    def _until_closed(self) -> Generator[None]:
+        """Left early, without an error, by `close`: not every stream wakes its waiters when it is closed."""
+        with anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
