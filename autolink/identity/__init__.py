@@ -1,0 +1,17 @@
+"""Who I am: Auto IDs, the keys and certificates behind them, and where they are kept."""
+
+from autolink.identity.anchor import TrustAnchor as TrustAnchor
+from autolink.identity.autoid import BOUND as BOUND
+from autolink.identity.autoid import AutoId as AutoId
+from autolink.identity.autoid import PeerId as PeerId
+from autolink.identity.autoid import key_authority as key_authority
+from autolink.identity.certificate import OID_KIND as OID_KIND
+from autolink.identity.certificate import OID_NEXT_KEY as OID_NEXT_KEY
+from autolink.identity.certificate import Certificate as Certificate
+from autolink.identity.certificate import EntityKind as EntityKind
+from autolink.identity.certificate import dump_chain as dump_chain
+from autolink.identity.certificate import load_chain as load_chain
+from autolink.identity.credential import Credential as Credential
+from autolink.identity.credential import CredentialRequest as CredentialRequest
+from autolink.identity.keys import KeyType as KeyType
+from autolink.identity.names import show_name as show_name

@@ -1,0 +1,357 @@
+"""What an agent holds: a private key and the chain that names it; and how it comes by them.
+
+A private key is made on the machine that uses it and never meets its issuer: the agent makes a request, the
+issuer answers with a chain, the request completes into a credential. An issuer decides what a certificate
+says; a request supplies a key, the proof that it is held, and a name that the issuer may replace.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Self, cast, final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from autolink import limits
+from autolink.errors import IdentityError, UsageError, no_pickle
+from autolink.identity import _files, keys
+from autolink.identity.anchor import TrustAnchor, root_authority
+from autolink.identity.autoid import AutoId, PeerId
+from autolink.identity.certificate import Certificate, EntityKind, common_name, load_chain
+from autolink.identity.issuing import build_issued, build_request, build_self_issued
+from autolink.identity.keys import KeyType, PrivateKey, PublicKey
+from autolink.identity.names import check_common_name, make_bound, show_name, split_bound
+
+PEM_BYTES = 2 * limits.CHAIN_BYTES
+"""Bytes of a PEM file that is read at all: a whole chain in base64."""
+
+
+@final
+class Credential:
+    """A private key and its certificate chain.
+
+    Attributes:
+        chain: the certificates, leaf first, up to and including the self-issued root.
+        private_key: never shown, pickled or copied.
+        auto_id: recomputed along the names of the chain.
+        peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
+        folder: where the keystore keeps this identity and its state; None outside a keystore.
+        next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
+    """
+
+    __slots__ = ("__weakref__", "auto_id", "chain", "folder", "next_key", "peer_id", "private_key")
+    __reduce__ = no_pickle
+
+    def __init__(
+        self,
+        chain: Sequence[Certificate],
+        private_key: PrivateKey,
+        *,
+        folder: Path | None = None,
+        next_key: PrivateKey | None = None,
+    ) -> None:
+        self.chain = tuple(chain)
+        self.auto_id, authority = _check_chain(self.chain)
+        self.peer_id = PeerId(self.auto_id, authority)
+        if self.leaf.spki != keys.spki(private_key.public_key()):
+            raise IdentityError(
+                f"the private key does not belong to the certificate of {show_name(self.name)!r}"
+            )
+        self.private_key = private_key
+        self.folder = folder
+        self.next_key = next_key
+
+    @classmethod
+    def self_issued(
+        cls,
+        name: str,
+        *,
+        kind: EntityKind = EntityKind.ORGANIZATION,
+        key_type: KeyType = KeyType.P256,
+        plain: bool = False,
+        next_key_hash: bytes | None = None,
+        lifetime: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Self:
+        """Make an identity that needs nobody: a fresh key and the certificate it gives itself.
+
+        Args:
+            name: the label of a bound name (1 to 32 of ``a-z0-9-``), or the whole name if `plain`.
+            kind: PERSON or ORGANIZATION; digital entities are issued, see `issue`.
+            plain: upstream's form, which proves nothing by itself: it needs an anchor, a pin or a registry.
+            next_key_hash: SHA-256 of the next key's SPKI, where that key was made elsewhere; None makes it
+                here, in `next_key`. A plain name commits to none.
+            lifetime: from `now`; None for the longest, `limits.LIFETIME_SELF_ISSUED_DAYS`.
+            now: None for the system clock.
+
+        Raises:
+            IdentityError: the name, the kind or the lifetime is not allowed.
+            UsageError: a plain name with a next key.
+        """
+        if plain and next_key_hash is not None:
+            raise UsageError("a plain name commits to no next key: leave next_key_hash out")
+        key = keys.generate(key_type)
+        next_key = keys.generate(key_type) if next_key_hash is None and not plain else None
+        if next_key is not None:
+            next_key_hash = keys.hash_of_key(next_key.public_key())
+        if next_key_hash is not None:
+            name = make_bound(name, keys.spki(key.public_key()), next_key_hash)
+        elif split_bound(name) is not None:
+            raise IdentityError(
+                f"{show_name(name)!r} has the form of a bound name, and plain=True binds none"
+            )
+        certificate = build_self_issued(
+            name, key, kind=kind, next_key_hash=next_key_hash, lifetime=lifetime, now=_or_system_clock(now)
+        )
+        return cls((certificate,), key, next_key=next_key)
+
+    @classmethod
+    def load(cls, name: str, *, home: Path | None = None, passphrase: str | None = None) -> "Credential":
+        """Load an identity from the keystore (see `Keystore.load`).
+
+        Raises:
+            KeystoreError: there is none of this name, its files are not safe, or the passphrase is wrong.
+        """
+        from autolink.identity.keystore import Keystore  # the keystore stores what this module makes
+
+        return Keystore(home).load(name, passphrase=passphrase)
+
+    @classmethod
+    def from_pem(
+        cls,
+        chain: str | os.PathLike[str] | bytes,
+        key: str | os.PathLike[str] | bytes,
+        *,
+        passphrase: str | None = None,
+    ) -> Self:
+        """Use certificates and a PKCS#8 key from PEM files, such as mounted secrets; bytes are the PEM
+        itself.
+
+        Raises:
+            IdentityError: a file is malformed, the passphrase is wrong, or see `from_key`.
+            OSError: a file cannot be read.
+        """
+        certificates = load_chain(_pem(chain))
+        return cls.from_key(certificates, load_private_key(_pem(key), passphrase))
+
+    @classmethod
+    def from_key(cls, chain: Sequence[Certificate], private_key: PrivateKey) -> Self:
+        """Join a chain, leaf first, and its key. Validity in time is left to those who are shown it.
+
+        Raises:
+            IdentityError: the chain does not join up to a self-issued root, an id in it is not its name
+                path's, a bound root is not bound to its key, or the key is another.
+        """
+        return cls(chain, private_key)
+
+    @property
+    def leaf(self) -> Certificate:
+        return self.chain[0]
+
+    @property
+    def name(self) -> str:
+        """The leaf's common name."""
+        return self.leaf.common_name
+
+    @property
+    def label(self) -> str:
+        """The name for people: without the suffix of a bound one."""
+        parts = split_bound(self.name) if len(self.chain) == 1 else None
+        return parts[0] if parts else self.name
+
+    @property
+    def anchor(self) -> TrustAnchor:
+        """What others need to believe this credential and its siblings: the chain's root."""
+        return TrustAnchor((self.chain[-1],))
+
+    @property
+    def key_type(self) -> KeyType:
+        return self.leaf.key_type
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign with the scheme of this kind of key (see `keys.verify`)."""
+        return keys.sign(self.private_key, data)
+
+    def issue(
+        self,
+        request: "CredentialRequest",
+        *,
+        kind: EntityKind,
+        name: str | None = None,
+        lifetime: timedelta | None = None,
+        may_issue: int | None = None,
+        now: datetime | None = None,
+    ) -> tuple[Certificate, ...]:
+        """Answer a request. Only its key and, unless `name` is given, its name are taken from it.
+
+        Args:
+            kind: what the holder is, in our word.
+            lifetime: from `now`; None for 90 days or until our own end, whichever is first.
+            may_issue: None for a leaf, which links and signs. A number makes an issuer of certificates
+                instead, with at most that many issuers below it; an issuer that was itself issued cannot
+                link.
+            now: None for the system clock.
+
+        Returns:
+            The full chain, new certificate first, for `CredentialRequest.complete`.
+
+        Raises:
+            IdentityError: we may not issue this, the name or the lifetime is not allowed, or it would outlive
+                us.
+        """
+        if len(self.chain) + 1 + (may_issue or 0) + (may_issue is not None) > limits.CHAIN:
+            raise IdentityError(f"a chain holds at most {limits.CHAIN} certificates")
+        certificate = build_issued(
+            request.name if name is None else name,
+            request.public_key,
+            kind=kind,
+            issuer=self.leaf,
+            issuer_id=self.auto_id,
+            issuer_key=self.private_key,
+            may_issue=may_issue,
+            lifetime=lifetime,
+            now=_or_system_clock(now),
+        )
+        return (certificate, *self.chain)
+
+    def __repr__(self) -> str:
+        return f"<Credential {show_name(self.name)!r} {self.auto_id.short} {self.key_type.value}>"
+
+
+@final
+class CredentialRequest:
+    """A name, a key, and the proof that the key is held (PKCS#10, RFC 2986).
+
+    Attributes:
+        name: the name asked for.
+        public_key: the key to certify.
+        pem: the request as it travels.
+        private_key: None in a request that came from somebody else.
+    """
+
+    __slots__ = ("name", "pem", "private_key", "public_key")
+    __reduce__ = no_pickle
+
+    def __init__(self, name: str, public_key: PublicKey, pem: bytes, private_key: PrivateKey | None) -> None:
+        self.name = name
+        self.public_key = public_key
+        self.pem = pem
+        self.private_key = private_key
+
+    @classmethod
+    def new(cls, name: str, *, key_type: KeyType = KeyType.P256) -> Self:
+        """Make a fresh key and ask for a name. The key stays in `private_key` until `complete`.
+
+        Raises:
+            IdentityError: the name is not allowed.
+        """
+        return cls.from_key(name, keys.generate(key_type))
+
+    @classmethod
+    def from_key(cls, name: str, private_key: PrivateKey) -> Self:
+        """Ask for a name for a key that is there already.
+
+        Raises:
+            IdentityError: the name or the kind of key is not allowed.
+        """
+        keys.key_type(private_key.public_key())
+        request = build_request(name, private_key)
+        return cls(name, private_key.public_key(), request.public_bytes(Encoding.PEM), private_key)
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> Self:
+        """Read somebody's request. What it asks for beyond name and key, extensions above all, is never
+        looked at.
+
+        Raises:
+            IdentityError: it is malformed, its name or key is not allowed, or it does not prove that the key
+                is held.
+        """
+        if len(pem) > PEM_BYTES:
+            raise IdentityError("the request is too large")
+        try:
+            request = x509.load_pem_x509_csr(pem)
+            public_key = request.public_key()
+            name = common_name(request.subject)
+            check_common_name(name, issued=True)
+            keys.key_type(public_key)  # before the signature: an unreasonable key is slow to verify with
+            proved = request.is_signature_valid
+        except IdentityError as error:
+            raise IdentityError(f"the request is not acceptable: {error}") from None
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            raise IdentityError("the request is malformed: a PEM CERTIFICATE REQUEST was expected") from None
+        if not proved:
+            raise IdentityError(
+                f"the request of {show_name(name)!r} does not prove that it holds the key it names"
+            )
+        return cls(name, cast("PublicKey", public_key), request.public_bytes(Encoding.PEM), None)
+
+    def complete(self, chain: Sequence[Certificate]) -> Credential:
+        """Join our key and the chain that the issuer answered with.
+
+        Raises:
+            IdentityError: the chain is not for our key, or see `Credential.from_key`.
+            UsageError: this request came from somebody else, so its key is not here.
+        """
+        if self.private_key is None:
+            raise UsageError("only the machine that made a request can complete it: its key is there")
+        return Credential.from_key(chain, self.private_key)
+
+    def __repr__(self) -> str:
+        return f"<CredentialRequest {show_name(self.name)!r}>"
+
+
+def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
+    """Read a PKCS#8 private key in PEM.
+
+    Raises:
+        IdentityError: it is malformed or of a kind that is not accepted, or the passphrase is missing, wrong
+            or too much.
+    """
+    try:
+        key = load_pem_private_key(pem, None if passphrase is None else passphrase.encode())
+    except TypeError:
+        needed = (
+            "is encrypted and needs its passphrase"
+            if passphrase is None
+            else "is not encrypted: give no passphrase"
+        )
+        raise IdentityError(f"the private key {needed}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        # One text for both: which of them it was, the parser itself cannot tell for certain.
+        raise IdentityError("the private key is malformed, or its passphrase is wrong") from None
+    keys.key_type(key.public_key())
+    return cast("PrivateKey", key)
+
+
+def _check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
+    """The leaf's id and the root's authority, if the chain joins."""
+    if not 1 <= len(chain) <= limits.CHAIN:
+        raise IdentityError(f"a credential's chain is 1 to {limits.CHAIN} certificates, not {len(chain)}")
+    for certificate, issuer in pairwise(chain):
+        if not certificate.is_issued_by(issuer):
+            names = (
+                f"{show_name(certificate.common_name)!r} was not issued by {show_name(issuer.common_name)!r}"
+            )
+            raise IdentityError(f"the chain does not join: {names}")
+    authority = root_authority(chain[-1])
+    ids = AutoId.derive_path(certificate.common_name for certificate in reversed(chain))
+    for certificate, auto_id in zip(reversed(chain), ids, strict=True):
+        if certificate.auto_id != auto_id:
+            raise IdentityError(
+                f"{show_name(certificate.common_name)!r} claims an id that is not its name path's"
+            )
+    return ids[-1], authority
+
+
+def _pem(source: str | os.PathLike[str] | bytes) -> bytes:
+    return source if isinstance(source, bytes) else _files.read_bounded(source, PEM_BYTES)
+
+
+def _or_system_clock(now: datetime | None) -> datetime:
+    """The one place in `identity` that reads a clock: for a person who makes or issues an identity now."""
+    return datetime.now(UTC) if now is None else now

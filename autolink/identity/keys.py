@@ -1,0 +1,156 @@
+"""Keys and the one table from a key to its signature scheme.
+
+The scheme follows from the key, never from a message. `sign` and `verify` here serve links and offline checks
+alike, so what a link accepted no arbiter rejects.
+
+Ed25519 is verified strictly, because libraries differ on its edge cases (libsodium refuses what OpenSSL
+takes):
+
+* S must be below the group order, or every signature has a second form.
+* A key of small order (one of 8 points) makes signatures that fit *any* message, so such a signature proves
+  nothing about what its author said; R of small order is refused as libsodium does.
+* y must be below the field's prime, or one point has two encodings, hence one key two fingerprints.
+"""
+
+import hashlib
+from enum import StrEnum
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+
+from autolink.errors import BadSignature, IdentityError
+
+type_error: Final = "use P-256, Ed25519, ML-DSA-65, or RSA of 2048 to 4096 bits"
+
+PrivateKey = (
+    ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | mldsa.MLDSA65PrivateKey | rsa.RSAPrivateKey
+)
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | mldsa.MLDSA65PublicKey | rsa.RSAPublicKey
+
+
+class KeyType(StrEnum):
+    """The kinds of key a certificate may carry. RSA is accepted from others and from imports, never
+    generated."""
+
+    P256 = "p256"
+    ED25519 = "ed25519"
+    ML_DSA_65 = "ml-dsa-65"
+    RSA = "rsa"
+
+
+_SHA256: Final = hashes.SHA256()
+_ECDSA: Final = ec.ECDSA(_SHA256)
+_PSS: Final = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
+_RSA_BITS: Final = range(2048, 4097)
+_RSA_EXPONENTS: Final = range(65537, 2**32)  # a huge exponent makes verifying as slow as signing
+
+_P: Final = 2**255 - 19
+_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
+_Y_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _Y_ORDER_8, _P - _Y_ORDER_8})
+"""y of the 8 points of small order; each but the first two rows' 1 and -1 belongs to two points, by the sign
+of x."""
+
+
+def generate(kind: KeyType) -> PrivateKey:
+    """A fresh key.
+
+    Raises:
+        IdentityError: RSA, which is accepted from others only.
+    """
+    match kind:
+        case KeyType.P256:
+            return ec.generate_private_key(ec.SECP256R1())
+        case KeyType.ED25519:
+            return ed25519.Ed25519PrivateKey.generate()
+        case KeyType.ML_DSA_65:
+            return mldsa.MLDSA65PrivateKey.generate()
+        case KeyType.RSA:
+            raise IdentityError("RSA keys are accepted from others, not made: use p256, ed25519 or ml-dsa-65")
+
+
+def key_type(public_key: object) -> KeyType:
+    """The kind of a public key.
+
+    Raises:
+        IdentityError: it is off the allow-list: another curve or algorithm, RSA below 2048 or above 4096 bits
+            or with an unusual exponent, an Ed25519 key of small order or in a second encoding.
+    """
+    match public_key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return KeyType.P256
+        case ed25519.Ed25519PublicKey() if _is_strict_point(public_key.public_bytes_raw()):
+            return KeyType.ED25519
+        case mldsa.MLDSA65PublicKey():
+            return KeyType.ML_DSA_65
+        case rsa.RSAPublicKey() if public_key.key_size in _RSA_BITS:
+            if public_key.public_numbers().e in _RSA_EXPONENTS:
+                return KeyType.RSA
+    raise IdentityError(f"a key of this kind or size is not accepted: {type_error}")
+
+
+def spki(public_key: PublicKey) -> bytes:
+    """DER of the key's SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7)."""
+    return public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def hash_of_key(public_key: PublicKey) -> bytes:
+    """SHA-256 of the key's SPKI: its fingerprint, and what a certificate says about its next key."""
+    return hashlib.sha256(spki(public_key)).digest()
+
+
+def sign(private_key: PrivateKey, data: bytes) -> bytes:
+    """Sign with the one scheme of this kind of key (see `verify`)."""
+    match private_key:
+        case ec.EllipticCurvePrivateKey():
+            return private_key.sign(data, _ECDSA)
+        case rsa.RSAPrivateKey():
+            return private_key.sign(data, _PSS, _SHA256)
+        case _:
+            return private_key.sign(data)
+
+
+def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
+    """Check a signature under the one scheme of this kind of key.
+
+    ECDSA with SHA-256 in DER (P-256), strict Ed25519 (RFC 8032), ML-DSA-65 with an empty context (FIPS 204),
+    RSASSA-PSS with SHA-256, MGF1 and a salt of 32 bytes (RFC 8017).
+
+    Raises:
+        BadSignature: it does not verify.
+    """
+    try:
+        match public_key:
+            case ec.EllipticCurvePublicKey():
+                public_key.verify(signature, data, _ECDSA)
+            case rsa.RSAPublicKey():
+                public_key.verify(signature, data, _PSS, _SHA256)
+            case ed25519.Ed25519PublicKey():
+                _check_strict(public_key, signature)
+                public_key.verify(signature, data)
+            case mldsa.MLDSA65PublicKey():
+                public_key.verify(signature, data)
+            case _:
+                raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
+    except InvalidSignature:
+        raise BadSignature("the signature does not verify") from None
+
+
+def _check_strict(public_key: ed25519.Ed25519PublicKey, signature: bytes) -> None:
+    strict = (
+        len(signature) == 64
+        and int.from_bytes(signature[32:], "little") < _ORDER
+        and _is_strict_point(signature[:32])
+        and _is_strict_point(public_key.public_bytes_raw())
+    )
+    if not strict:
+        raise BadSignature("the Ed25519 signature is not in its one strict form")
+
+
+def _is_strict_point(encoded: bytes) -> bool:
+    y = int.from_bytes(encoded, "little") & (2**255 - 1)  # the top bit is the sign of x
+    return y < _P and y not in _SMALL_ORDER
