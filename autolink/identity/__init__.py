@@ -14,4 +14,5 @@ from autolink.identity.certificate import load_chain as load_chain
 from autolink.identity.credential import Credential as Credential
 from autolink.identity.credential import CredentialRequest as CredentialRequest
 from autolink.identity.keys import KeyType as KeyType
+from autolink.identity.names import is_bound_to as is_bound_to
 from autolink.identity.names import show_name as show_name

@@ -31,6 +31,8 @@ from autolink.identity.autoid import URI_PREFIX, AutoId
 from autolink.identity.keys import KeyType, PublicKey, key_type, spki
 from autolink.identity.names import check_common_name
 
+X509Certificate = x509.Certificate  # inside Certificate, `x509` is the attribute
+
 _ARC: Final = "2.25.263195111602076754185029010801469676140"
 OID_KIND: Final = x509.ObjectIdentifier(f"{_ARC}.1")
 OID_NEXT_KEY: Final = x509.ObjectIdentifier(f"{_ARC}.2")
@@ -75,7 +77,7 @@ class Certificate:
     """
 
     der: bytes = field(repr=False)
-    x509: x509.Certificate = field(repr=False, compare=False)
+    x509: X509Certificate = field(repr=False, compare=False)
     public_key: PublicKey = field(repr=False, compare=False)
     key_type: KeyType = field(compare=False)
     spki: bytes = field(repr=False, compare=False)
