@@ -2,11 +2,14 @@
 
 pyOpenSSL hides what we need here, or sets it the wrong way:
 
-- `SSL_MODE_AUTO_RETRY`, set on every Connection, lets one read swallow every record that carries no data for as long
-  as the socket holds some: a flood of KeyUpdates is then one call of half a second, in which nothing else runs.
-- A handshake on memory BIOs can be fed record by record, a handshake on a socket cannot; a link on the socket is
-  nearly twice as fast as one on memory BIOs. So the handshake is done on memory BIOs, and the socket attached behind it.
-- `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that does.
+- `SSL_MODE_AUTO_RETRY`, set on every Connection, lets one read swallow every record that carries no data for
+  as long as the socket holds some: a flood of KeyUpdates is then one call of half a second, in which nothing
+  else runs.
+- A handshake on memory BIOs can be fed record by record, a handshake on a socket cannot; a link on the socket
+  is nearly twice as fast as one on memory BIOs. So the handshake is done on memory BIOs, and the socket
+  attached behind it.
+- `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
+  does.
 """
 
 import socket
@@ -16,6 +19,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
 
 SYMBOLS: Final = (
     "BIO_get_mem_data",
@@ -25,10 +30,7 @@ SYMBOLS: Final = (
     "SSL_set_fd",
     "X509_verify_cert_error_string",
 )
-"""What this file uses of `OpenSSL.SSL._lib`."""
-
-_lib = SSL._lib  # noqa: SLF001
-_ffi = SSL._ffi  # noqa: SLF001
+"""What this file uses of `OpenSSL._util.lib`."""
 
 
 def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:

@@ -3,10 +3,10 @@
 | what OpenSSL or the kernel says | what it means | what we raise |
 | --- | --- | --- |
 | ZeroReturnError | close_notify: the peer ended its direction | EndOfStream |
-| SysCallError -1 | the end of the bytes without close_notify: truncation, never a clean end | BrokenResourceError |
+| SysCallError -1 | the end without close_notify: truncation, never a clean end | BrokenResourceError |
 | SysCallError, OSError | ECONNRESET, EPIPE, ETIMEDOUT ... | BrokenResourceError |
-| an alert about a certificate | the peer judged us; under TLS 1.3 a dialler reads it after its handshake | Refused by the peer |
-| another alert, anything else | the peer's TLS gave up, or its bytes made ours give up | RemoteProtocolError |
+| an alert about a certificate | it refused us; read after the handshake by a dialler | Refused by peer |
+| another alert, anything else | its TLS gave up, or its bytes made ours give up | RemoteProtocolError |
 | Error with no arguments | the connection failed before, and OpenSSL says no more | BrokenResourceError |
 """
 
@@ -32,7 +32,7 @@ _ALERT_REASONS: Final = {
     "protocol version": Reason.VERSION,
     "internal error": Reason.INTERNAL,
 }
-"""Alerts by which a TLS peer refuses us (RFC 8446, section 6.2), without OpenSSL's prefix such as ``tlsv1 alert``."""
+"""Alerts by which a peer refuses us (RFC 8446, section 6.2), without OpenSSL's ``tlsv1 alert``."""
 
 _OUR_REFUSALS: Final = {
     "peer did not return a certificate": (Reason.MALFORMED, "it shows no certificate"),

@@ -1,22 +1,24 @@
 """A TLS 1.3 stream under which both sides have shown a certificate chain, and neither has been judged.
 
-How it works. OpenSSL is a state machine that is called and answers "done", "I want to read" or "I want to write". The
-loop around it is always the same: call, wait for what it wants (see `Wire`), call again. What is subtle is around that:
+How it works. OpenSSL is a state machine that is called and answers "done", "I want to read" or "I want to
+write". The loop around it is always the same: call, wait for what it wants (see `Wire`), call again. What is
+subtle is around that:
 
 - Exactly one task reads and one writes; a second one gets BusyResourceError.
-- A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write would put
-  its own bytes behind the old record's header: with longer data nobody notices, and the peer reads a corrupted stream
-  without an error. So a `send` left with bytes pending breaks the sending side for good, and no later call, not even
-  the one that says close_notify, touches it.
-- Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive` goes on.
-- A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer while
-  our write fails with a reset.
-- A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to return after
-  each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
-- A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls OpenSSL
-  after a wait without having looked whether the stream was closed meanwhile.
-- Fairness: a `receive` that had to wait was fair; one that finds its bytes waiting yields once before returning them.
-  A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+- A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write
+  would put its own bytes behind the old record's header: with longer data nobody notices, and the peer reads
+  a corrupted stream without an error. So a `send` left with bytes pending breaks the sending side for good,
+  and no later call, not even the one that says close_notify, touches it.
+- Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
+  goes on.
+- A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
+  while our write fails with a reset.
+- A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
+  return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
+- A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
+  OpenSSL after a wait without having looked whether the stream was closed meanwhile.
+- Fairness: a `receive` that had to wait was fair; one that finds its bytes waiting yields once before
+  returning them. A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
 """
 
 import socket
@@ -49,21 +51,23 @@ async def secure_stream(
     expect: tls.Expect | None = None,
     peer: str = "",
 ) -> "SecureStream":
-    """Do the TLS handshake over `transport`, and own it from now on: it is closed if this fails or is cancelled.
+    """Do the TLS handshake over `transport`, and own it from now on: it is closed if this fails or is
+    cancelled.
 
     Args:
         transport: a connected non-blocking socket, or any byte stream.
         context: `client_context` for the dialler, `server_context` for the listener.
         dialer: whether this side made the connection.
-        expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or None.
+        expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or
+            None.
         peer: how to call the other side in errors, its address for instance.
 
-    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake succeeds before
-    the listener has judged its certificate: its refusal arrives at the first `receive`.
+    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake
+    succeeds before the listener has judged its certificate: its refusal arrives at the first `receive`.
 
     Raises:
-        Refused: by us: what the verify callback refuses (see `tls`), a wrong ALPN, no certificate, no proof of the key;
-            by the peer: its TLS sent an alert about our certificate or our ALPN.
+        Refused: by us: what the verify callback refuses (see `tls`), a wrong ALPN, no certificate, no proof
+            of the key; by the peer: its TLS sent an alert about our certificate or our ALPN.
         RemoteProtocolError: it does not speak TLS 1.3 as it should.
         anyio.BrokenResourceError: the connection was cut.
     """
@@ -117,8 +121,8 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
 
 
 async def _drain(wire: Wire) -> None:
-    """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes what we
-    said last and makes the peer drop it unread."""
+    """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes
+    what we said last and makes the peer drop it unread."""
     with anyio.move_on_after(limits.REFUSAL_DRAIN):
         try:
             await wire.send_eof()
@@ -205,7 +209,8 @@ class SecureStream:
         """Close so that what was sent last arrives, even when the peer is sending and reads late.
 
         Says close_notify, ends our direction, discards what arrives until the peer is done, for at most
-        limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving or sending.
+        limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving
+        or sending.
 
         Raises:
             anyio.BusyResourceError: a task is receiving or sending.
@@ -272,7 +277,8 @@ class SecureStream:
             except SSL.WantWriteError:
                 await self._wire.room()
             except SSL.WantReadError:
-                # The peer has cut a post-handshake message in two; OpenSSL cannot write before it has read the rest.
+                # The peer has cut a post-handshake message in two; OpenSSL cannot write before it has read
+                # the rest.
                 await anyio.sleep(_SPLIT_MESSAGE)
             except SSL.Error as error:
                 failure = translate(error, self._peer)

@@ -1,21 +1,23 @@
 """What TLS itself decides about a peer, and what it leaves to judgement.
 
-A trust model is asynchronous, uses our own clock and may know certificates of which OpenSSL knows nothing, so it
-cannot run inside OpenSSL's verification. What no trust model could want is refused right there, before our own
-certificate is shown to the peer; everything else is accepted for now, and judged before the first application byte.
+A trust model is asynchronous, uses our own clock and may know certificates of which OpenSSL knows nothing, so
+it cannot run inside OpenSSL's verification. What no trust model could want is refused right there, before our
+own certificate is shown to the peer; everything else is accepted for now, and judged before the first
+application byte.
 
 The callback refuses, in this order:
 
 1. an ALPN other than `autolink/1`: the peer is not talking to us;
-2. (dialling) more certificates than limits.CHAIN, or what the caller's `expect` objects to: an impostor never sees
-   our certificate;
-3. every error of OpenSSL's but two kinds. The issuer is unknown (it always is: no store is loaded here, whom we
-   believe is not TLS's business); a validity time is over or has not come (judged again with the caller's clock). So
-   signatures along the chain, CA flags, path lengths, purposes and critical extensions are OpenSSL's to refuse;
+2. (dialling) more certificates than limits.CHAIN, or what the caller's `expect` objects to: an impostor never
+   sees our certificate;
+3. every error of OpenSSL's but two kinds. The issuer is unknown (it always is: no store is loaded here, whom
+   we believe is not TLS's business); a validity time is over or has not come (judged again with the caller's
+   clock). So signatures along the chain, CA flags, path lengths, purposes and critical extensions are
+   OpenSSL's to refuse;
 4. any certificate of the chain with a key or a signature algorithm that is off the list.
 
-TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's key the
-peer holds, and nothing more.
+TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's
+key the peer holds, and nothing more.
 """
 
 import hashlib
@@ -87,7 +89,8 @@ class TlsIdentity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TlsInfo:
-    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768``, cipher, ALPN."""
+    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768``, cipher,
+    ALPN."""
 
     version: str
     group: str
@@ -97,7 +100,8 @@ class TlsInfo:
 
 @dataclass(slots=True)
 class Verification:
-    """What the verify callback of one connection needs, and what it found: OpenSSL passes on no more than a no."""
+    """What the verify callback of one connection needs, and what it found: OpenSSL passes on no more than a
+    no."""
 
     dialer: bool
     expect: Expect | None = None
@@ -131,13 +135,14 @@ class Verification:
             return True  # OpenSSL gives a server the chain only after the handshake
         chain = presented_chain(connection, dialer=True)
         if len(chain) > limits.CHAIN:
-            return self.refuse(Reason.MALFORMED, f"a chain of {len(chain)} certificates; at most {limits.CHAIN}")
+            return self.refuse(Reason.MALFORMED, f"a chain of {len(chain)} certificates is too long")
         objection = self.expect(chain) if self.expect else None
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
 
 
 def server_context(credential: TlsIdentity) -> SSL.Context:
-    """A Context for listening with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do not fit."""
+    """A Context for listening with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do
+    not fit."""
     context = _context(credential)
     context.set_alpn_select_callback(_select_alpn)
     # Without one, a client that offers a session gets a fatal internal_error instead of a full handshake.
@@ -146,14 +151,16 @@ def server_context(credential: TlsIdentity) -> SSL.Context:
 
 
 def client_context(credential: TlsIdentity) -> SSL.Context:
-    """A Context for dialling with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do not fit."""
+    """A Context for dialling with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do
+    not fit."""
     context = _context(credential)
     context.set_alpn_protos([ALPN])
     return context
 
 
 def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
-    """The chain as the peer sent it: DER, leaf first, unsorted, unverified. A listener gets the leaf separately."""
+    """The chain as the peer sent it: DER, leaf first, unsorted, unverified. A listener gets the leaf
+    separately."""
     certificates = list(connection.get_peer_cert_chain() or ())
     if not dialer:
         leaf = connection.get_peer_certificate()
@@ -175,8 +182,8 @@ def _context(credential: TlsIdentity) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
-    # No sessions: resuming one means judging a chain that TLS no longer shows, and that has its own rules. OpenSSL
-    # still sends two tickets of 79 bytes, which name sessions that it does not keep.
+    # No sessions: resuming one means judging a chain that TLS no longer shows, and that has its own rules.
+    # OpenSSL still sends two tickets of 79 bytes, which name sessions that it does not keep.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     _openssl.release_buffers(context)
@@ -201,7 +208,8 @@ def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, de
 
 def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
     if ALPN not in offered:
-        # Raising makes pyOpenSSL send no_application_protocol; its NO_OVERLAPPING_PROTOCOLS would mean "go on".
+        # Raising makes pyOpenSSL send no_application_protocol; its NO_OVERLAPPING_PROTOCOLS would mean "go
+        # on".
         raise Refused(Reason.VERSION, by="us", detail=f"the peer does not offer {ALPN.decode()} (ALPN)")
     return ALPN
 

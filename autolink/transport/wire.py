@@ -1,12 +1,13 @@
 """What carries TLS records: a raw socket, or any AnyIO byte stream.
 
-Both hand over the handshake one whole record at a time, so that one call into OpenSSL does a bounded amount of work
-for a peer that nobody has judged yet: sixteen thousand one-byte records in the socket's buffer are sixteen thousand
-turns of our loop and not one call, and `HANDSHAKE_RECORDS` ends that early.
+Both hand over the handshake one whole record at a time, so that one call into OpenSSL does a bounded amount
+of work for a peer that nobody has judged yet: sixteen thousand one-byte records in the socket's buffer are
+sixteen thousand turns of our loop and not one call, and `HANDSHAKE_RECORDS` ends that early.
 
-After the handshake they differ. OpenSSL reads and writes a socket itself, and all that is left to do here is to wait
-(a Connection on memory BIOs costs nearly half of the round trips). In front of a byte stream the memory BIOs stay: the
-reader goes on feeding whole records, and what OpenSSL wants sent is flushed by the task that writes, and by no other.
+After the handshake they differ. OpenSSL reads and writes a socket itself, and all that is left to do here is
+to wait (a Connection on memory BIOs costs nearly half of the round trips). In front of a byte stream the
+memory BIOs stay: the reader goes on feeding whole records, and what OpenSSL wants sent is flushed by the task
+that writes, and by no other.
 """
 
 import socket
@@ -24,7 +25,8 @@ from autolink import limits
 from autolink.transport import _openssl
 
 HANDSHAKE_RECORDS: Final = 256
-"""Records a peer may send before its handshake is done: 100 KB of certificates (OpenSSL's bound) cut into 512 bytes."""
+"""Records a peer may send before its handshake is done: 100 KB of certificates (OpenSSL's bound) cut into 512
+bytes."""
 
 _HEADER: Final = 5
 _RECORD_TYPES: Final = range(20, 24)
@@ -71,8 +73,8 @@ class Wire(ABC):
         """Close at once, waking up whoever waits; idempotent, and done even when cancelled."""
 
     async def record(self) -> bytes:
-        """The next whole TLS record; at the end what there is of it. What cannot be a record comes back at once, for
-        OpenSSL to answer with its alert."""
+        """The next whole TLS record; at the end what there is of it. What cannot be a record comes back at
+        once, for OpenSSL to answer with its alert."""
         buffer = self._partial
         while (missing := _missing(buffer)) > 0:
             data = await self.read(missing)
@@ -86,7 +88,8 @@ class Wire(ABC):
 
 
 def _missing(buffer: bytearray) -> int:
-    """Bytes missing to the end of the header or the record; negative: there are that many behind the record."""
+    """Bytes missing to the end of the header or the record; negative: there are that many behind the
+    record."""
     if len(buffer) < _HEADER:
         return _HEADER - len(buffer)
     length = int.from_bytes(buffer[3:5])
