@@ -1,16 +1,18 @@
 """msgpack with exactly one encoding per value, decoded under a budget.
 
-A value is None, bool, a 64-bit integer, float, str, bytes, a list, a map with string keys, or an aware datetime
-(timestamp extension, microseconds). Decoding accepts only the bytes that `encode` would have produced: the value
-is encoded again and compared. That single comparison refuses duplicate keys (a dict holds one of them), lengths
-and integers that are longer than needed, 32-bit floats and timestamps finer than a microsecond, so two different
-byte strings never mean one value, and a signature over the bytes is a signature over the value.
+A value is None, bool, a 64-bit integer, float, str, bytes, a list, a map with string keys, or an aware
+datetime (timestamp extension, microseconds). Decoding accepts only the bytes that `encode` would have
+produced: the value is encoded again and compared. That single comparison refuses duplicate keys (a dict holds
+one of them), lengths and integers that are longer than needed, 32-bit floats and timestamps finer than a
+microsecond. A map keeps the order of its keys: two orders are two values. So two different byte strings never
+mean one value, and a signature over the bytes is a signature over the value.
 
-The budget comes before the allocation: msgpack amplifies up to 72 times (one byte becomes an empty dict), so a
-buffer longer than `limits.NODES` is first walked without building anything. A shorter one cannot hold more
+The budget comes before the allocation: msgpack amplifies up to 72 times (one byte becomes an empty dict), so
+a buffer longer than the budget is first walked without building anything. A shorter one cannot hold more
 elements than bytes.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,18 +24,25 @@ from autolink.errors import BodyError, RemoteProtocolError, UsageError
 type_names: Final = "None, bool, 64-bit int, float, str, bytes, list, map with string keys, aware datetime"
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, *, default: Callable[[object], object] | None = None) -> bytes:
     """Encode a value.
 
+    Args:
+        value: what to encode.
+        default: gives a value of another type a form that can be encoded.
+
     Raises:
-        BodyError: the value, or one inside it, is of another type, is nested deeper than `limits.DEPTH`, or is an
-            integer beyond 64 bits.
+        BodyError: the value, or one inside it, is of another type, is nested deeper than `limits.DEPTH`, or
+            is an integer beyond 64 bits.
     """
     try:
-        encoded: bytes = _pack(value)
+        encoded = _pack(value) if default is None else _pack_with(value, default)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BodyError(f"cannot be encoded: only {type_names} can ({type(error).__name__})") from None
-    _check_shape(value, BodyError)
+    if default is None:
+        _check_shape(value, BodyError)
+    else:  # what `default` gave cannot be seen from here, its encoding can
+        _check_shape(msgpack.unpackb(encoded, strict_map_key=False, timestamp=3), BodyError)
     return encoded
 
 
@@ -57,17 +66,22 @@ def decode_untrusted(data: bytes | memoryview, *, what: str, nodes: int = limits
         raise RemoteProtocolError(f"{what}: not well-formed msgpack ({type(error).__name__})") from None
     if again != data:
         raise RemoteProtocolError(f"{what}: not the shortest encoding, or a key stands twice")
-    if type(value) in _CONTAINERS:
+    if type(value) not in _SCALARS:
         _check_shape(value, RemoteProtocolError, what)
     return value
 
 
-_CONTAINERS: Final = frozenset({list, dict, tuple})
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, datetime})
 _packer: Final = msgpack.Packer(use_bin_type=True, datetime=True, strict_types=False, autoreset=True)
 
 
 def _pack(value: object) -> bytes:
     packed: bytes = _packer.pack(value)
+    return packed
+
+
+def _pack_with(value: object, default: Callable[[object], object]) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True, datetime=True, default=default)
     return packed
 
 
@@ -78,17 +92,18 @@ def _no_extension(code: int, data: bytes) -> object:
 def _check_shape(value: object, error: type[BodyError | RemoteProtocolError], what: str = "body") -> None:
     """Depth at most `limits.DEPTH`, map keys strings, datetimes aware (msgpack itself packs other keys)."""
     level = [value]
-    for _ in range(limits.DEPTH + 1):
+    for _ in range(limits.DEPTH):
         below: list[object] = []
         for item in level:
-            kind = type(item)
-            if kind is dict:
-                for key in item:  # type: ignore[attr-defined]
+            if isinstance(item, dict):
+                for key in item:
                     if type(key) is not str:
                         raise error(f"{what}: a map key is no string")
-                below += [entry for entry in item.values() if type(entry) in _CONTAINERS]  # type: ignore[attr-defined]
-            elif kind is list or kind is tuple:
-                below += [entry for entry in item if type(entry) in _CONTAINERS]  # type: ignore[attr-defined]
+                below += [entry for entry in item.values() if type(entry) not in _SCALARS]
+            elif isinstance(item, msgpack.ExtType | msgpack.Timestamp):  # packed, yet none of ours
+                raise error(f"{what}: an extension type")
+            elif isinstance(item, list | tuple):
+                below += [entry for entry in item if type(entry) not in _SCALARS]
         if not below:
             return
         level = below
@@ -97,12 +112,12 @@ def _check_shape(value: object, error: type[BodyError | RemoteProtocolError], wh
 
 def _count_nodes(data: memoryview, what: str, budget: int) -> None:
     """Walk one value without building it; more than `budget` elements, or bytes that run out, are refused."""
-    position, wanted, end = 0, 1, len(data)
+    position, wanted, end, seen = 0, 1, len(data), 0
     while wanted:
-        budget -= 1
         wanted -= 1
-        if budget < 0:
-            raise RemoteProtocolError(f"{what}: more than {limits.NODES} elements")
+        seen += 1
+        if seen > budget:
+            raise RemoteProtocolError(f"{what}: more than {budget} elements")
         if position >= end:
             raise RemoteProtocolError(f"{what}: cut short")
         first = data[position]

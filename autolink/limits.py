@@ -124,6 +124,18 @@ LINK_AGE: Final = 24 * 3600.0
 KEEPALIVE: Final = 30.0
 """Seconds of silence before a PING; as long again without an answer ends the link. (gRPC server: 20 to 7,200.)"""
 
+RETRY: Final = 0.1
+"""Seconds: the first back-off of a kept link; it doubles with each failure, with full jitter, up to ..."""
+
+RETRY_MAX: Final = 30.0
+"""... this many seconds. (gRPC: 120, NATS: 2.)"""
+
+FLUSH: Final = 5.0
+"""Seconds that closing a link waits for its queued messages to leave."""
+
+TIMEOUT: Final = 366 * 24 * 3600 * 1_000_000
+"""Microseconds: the longest deadline that travels with a call; a later one travels as this."""
+
 DRAIN: Final = 30.0
 """Seconds that calls in flight get to end after GOAWAY. (Kubernetes' termination grace period: 30.)"""
 
@@ -145,7 +157,7 @@ PROOF: Final = 16
 """Hashes in an Envelope's path; BATCH_LEAVES needs 8, other implementations may batch more."""
 
 SIGNATURE: Final = 4 * KIB
-"""Bytes of one signature: ML-DSA-65 has 3,309, RSA-16384 2,048."""
+"""Bytes of one signature: ML-DSA-65 has 3,309, RSA-4096 512."""
 
 EVIDENCE: Final = 8
 """Items of evidence in an Envelope, and ..."""
