@@ -1,0 +1,182 @@
+"""The one place where a peer becomes verified."""
+
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, replace
+from datetime import datetime
+from typing import Final, final
+
+from autolink.errors import Reason, Refused, UsageError
+from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
+from autolink.identity.certificate import Certificate, EntityKind
+from autolink.trust.cache import Key, VerdictCache
+from autolink.trust.compose import consult
+from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
+from autolink.trust.presented import Presented, fingerprint, present
+
+_JUDGED: Final = object()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VerifiedPeer:
+    """A peer that a trust model believed. Only `judge` makes one, so to hold one is to have asked.
+
+    Attributes:
+        peer_id: who it is: the AutoId with the authority behind it, or a key principal.
+        grounds: why it was believed.
+        presented: what it showed.
+        valid_until: when the verdict ends: the earliest end of a certificate and of the grounds (aware,
+            inclusive).
+        key_proved_at: when TLS last proved that the peer holds the leaf's key; None where it did not, as
+            for a message.
+    """
+
+    peer_id: PeerId
+    grounds: Grounds
+    presented: Presented
+    valid_until: datetime
+    key_proved_at: datetime | None
+    made_by: InitVar[object] = None
+
+    def __post_init__(self, made_by: object) -> None:
+        if made_by is not _JUDGED:
+            raise UsageError("only autolink.trust.judge makes a VerifiedPeer")
+
+    @property
+    def auto_id(self) -> AutoId | None:
+        """None for a key principal."""
+        return self.peer_id.auto_id
+
+    @property
+    def principal(self) -> str:
+        return self.peer_id.principal
+
+    @property
+    def name(self) -> str:
+        """The leaf's common name; of a key principal only its claim."""
+        return self.presented.name
+
+    @property
+    def kind(self) -> EntityKind | None:
+        """The issuer's word; self-asserted in a self-issued certificate."""
+        return self.presented.kind
+
+    @property
+    def chain(self) -> tuple[Certificate, ...]:
+        return self.presented.chain
+
+    @property
+    def leaf(self) -> Certificate:
+        return self.presented.leaf
+
+    def __str__(self) -> str:
+        return f"{self.presented} ({self.peer_id})"
+
+
+async def judge(
+    model: Model,
+    chain_der: Sequence[bytes],
+    *,
+    context: Context,
+    evidence: Sequence[bytes] = (),
+    cache: VerdictCache | None = None,
+    expect: PeerId | None = None,
+    key_proved_at: datetime | None = None,
+) -> VerifiedPeer:
+    """Judge a peer from everything it showed.
+
+    The caller has had the leaf's key proved (by TLS, or a signature) and owns the deadline: a model that
+    hangs is cancelled with it.
+
+    Args:
+        model: whom we believe.
+        chain_der: DER as shown, leaf first.
+        context: time and circumstances.
+        evidence: what the peer sent for its standing.
+        cache: of accepted verdicts.
+        expect: whom we dialled. Satisfied by the PeerId that the verdict gives, and by any authority that
+            the presented path itself shows (`Presented.shows`): two sides may anchor one path at different
+            keys of it.
+        key_proved_at: when TLS proved the leaf's key.
+
+    Raises:
+        Refused: by us, always; INTERNAL when the model itself failed. `__cause__` leads to what was wrong.
+    """
+    key = _cache_key(cache, model, context, chain_der, evidence)
+    peer = cache.get(key, context.now) if cache is not None and key is not None else None
+    presented = peer.presented if peer else present(chain_der, evidence=evidence, now=context.now)
+    if expect:
+        _check_named(presented, expect)
+    if peer is None:
+        peer = await _ask(model, presented, context, expect)
+        if cache is not None and key is not None:
+            cache.put(key, model, context.now, peer)
+    elif expect:
+        _check_authority(presented, peer.peer_id, expect)
+    return replace(peer, key_proved_at=key_proved_at, made_by=_JUDGED) if key_proved_at else peer
+
+
+def _cache_key(
+    cache: VerdictCache | None,
+    model: Model,
+    context: Context,
+    chain_der: Sequence[bytes],
+    evidence: Sequence[bytes],
+) -> Key | None:
+    """Read before the model is asked: what changes meanwhile must not be cached under the new epoch."""
+    if cache is None:
+        return None
+    try:
+        return cache.key(model, model.epoch, context, fingerprint(chain_der, evidence))
+    except (
+        Exception
+    ) as error:  # a model reads files or worse to know its epoch: foreign code, its cause is kept
+        raise _broken(model, context.address, error) from error
+
+
+def _broken(model: Model, who: str, error: Exception) -> Refused:
+    detail = f"trust model {type(model).__name__} failed: {type(error).__name__}: {error}"
+    return Refused(Reason.INTERNAL, by="us", peer=who, detail=detail)
+
+
+async def _ask(model: Model, presented: Presented, context: Context, expect: PeerId | None) -> VerifiedPeer:
+    """From a sound chain to a verdict."""
+    who = f"{presented} at {context.address}" if context.address else str(presented)
+    try:
+        grounds = await consult(model, presented, context)
+        peer_id = _peer_id(presented, grounds)
+        valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
+        if valid_until < context.now:
+            raise NotVouched(f"the grounds ended at {valid_until:%F %T} UTC: {grounds}")
+        if expect:  # before anything is learned about the peer, and after the model, who may know an impostor
+            _check_authority(presented, peer_id, expect)
+        if grounds.once_accepted:
+            await grounds.once_accepted()
+    except (NotVouched, Contradicted) as opinion:
+        raise Refused(opinion.reason, by="us", peer=who, detail=str(opinion)) from opinion
+    except Refused:
+        raise
+    except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
+        raise _broken(model, who, error) from error
+    return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+
+
+def _peer_id(presented: Presented, grounds: Grounds) -> PeerId:
+    if grounds.key_only or not presented.complete:  # an incomplete path has no AutoId, whoever vouches
+        return PeerId(None, key_authority(presented.leaf.spki_sha256))
+    if presented.bound:
+        return PeerId(presented.auto_id, BOUND)
+    return PeerId(presented.auto_id, grounds.authority or key_authority(presented.root.spki_sha256))
+
+
+def _check_named(presented: Presented, expect: PeerId) -> None:
+    """Another name (or another key than the expected one) is another peer: the model need not be asked."""
+    same = presented.shows(expect) if expect.auto_id is None else expect.auto_id == presented.auto_id
+    if not same:
+        raise Refused(Reason.WRONG_PEER, by="us", peer=str(presented), detail=f"expected {expect}")
+
+
+def _check_authority(presented: Presented, peer_id: PeerId, expect: PeerId) -> None:
+    if expect != peer_id and not presented.shows(expect):
+        detail = f"expected {expect}: the name is right, the key is not"
+        raise Refused(Reason.IMPOSTOR, by="us", peer=str(presented), detail=detail)

@@ -1,0 +1,160 @@
+"""What a trust model is: it vouches, abstains or contradicts, and says when its mind has changed.
+
+A model sees a chain that is sound in itself (presented.py) and answers one question: do I believe that this
+key may use this name? It returns `Grounds`, or raises `NotVouched` (no opinion) or `Contradicted` (this
+name, but not this key or state). There is no boolean to forget.
+
+A model must contradict, never abstain, for a name that it is authoritative for. Otherwise another model,
+joined by `|`, could vouch for an impostor of the very name that this one knows better.
+
+The epoch counts the changes of what a model believes. Verdicts are cached under it, and a verdict that was
+formed while it moved is formed again.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, final
+
+from autolink.codec import aware_utc
+from autolink.errors import AutolinkError, Reason, display
+
+if TYPE_CHECKING:
+    from autolink.trust.compose import AllOf, AnyOf
+    from autolink.trust.presented import Presented
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The circumstances of a judgement.
+
+    Attributes:
+        now: the time to judge at (aware); for a recorded message the caller's evidence, never the message's
+            own.
+        direction: who opened the link, seen from us, or ``"message"`` for the author of a signed message.
+        address: of the far end, for people to read. A verdict must not rest on it: it is cached without it.
+        given_by_person: a person, not a directory or a peer, gave the address that we dialled.
+
+    Raises:
+        UsageError: `now` is naive.
+    """
+
+    now: datetime
+    direction: Literal["inbound", "outbound", "message"]
+    address: str = ""
+    given_by_person: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "now", aware_utc(self.now))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """Why a peer was believed.
+
+    Attributes:
+        model: the model that vouched.
+        text: its reason, for people and logs; made safe to show.
+        valid_until: when these grounds end (aware, inclusive); None: with the certificates.
+        authority: the key that the verdict rests on, as a PeerId writes it; None: the key of the
+            self-issued root. A bound path is `bound` whatever stands here.
+        key_only: nothing but possession of the leaf's key was established, so the peer is a key principal.
+        once_accepted: awaited when the whole verdict stands and rests on these grounds: the place for what
+            must not happen for a peer whom another model refuses (learning it, asking a person). May raise
+            `NotVouched`.
+
+    Raises:
+        UsageError: `valid_until` is naive.
+    """
+
+    model: str
+    text: str
+    valid_until: datetime | None = None
+    authority: str | None = None
+    key_only: bool = False
+    once_accepted: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", display(self.text))
+        if self.valid_until is not None:
+            object.__setattr__(self, "valid_until", aware_utc(self.valid_until))
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.text}"
+
+
+class NotVouched(AutolinkError):  # noqa: N818  an opinion, not a failure
+    """This model has no opinion about the peer, or none in its favour. `reason` may say more."""
+
+    def __init__(self, text: str, reason: Reason = Reason.NOT_VOUCHED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Contradicted(AutolinkError):  # noqa: N818
+    """This model knows better: this name does not go with this key, or not in this state."""
+
+    def __init__(self, text: str, reason: Reason = Reason.IMPOSTOR) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Model(ABC):
+    """Base of every trust model: write `verify`; call `_changed` whenever what it believes changes.
+
+    Models join by `&` (all must vouch) and `|` (one must vouch and none contradict).
+
+    Attributes:
+        unsafe: this model vouches for somebody whom it did not check. A combination with it says Unsafe in
+            its name.
+    """
+
+    unsafe: bool = False
+    _changes = 0
+    _listeners: tuple[Callable[[], None], ...] = ()
+
+    @abstractmethod
+    async def verify(self, presented: "Presented", context: Context) -> Grounds:
+        """Judge a chain that is sound in itself. Any other exception than these two counts as a
+        contradiction.
+
+        Raises:
+            NotVouched: no opinion.
+            Contradicted: the model is authoritative for this name, and this is not its bearer.
+        """
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever a verdict of this model could change for another reason than time."""
+        return self._changes
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after each change in this process; returns what ends that."""
+
+        def listener() -> None:  # an identity of its own: one callback may be registered twice
+            callback()
+
+        self._listeners += (listener,)
+
+        def remove() -> None:
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return remove
+
+    def _changed(self) -> None:
+        self._changes += 1
+        for listener in self._listeners:
+            listener()
+
+    def __and__(self, other: "Model") -> "AllOf":
+        from autolink.trust.compose import AllOf
+
+        return AllOf(self, other)
+
+    def __or__(self, other: "Model") -> "AnyOf":
+        from autolink.trust.compose import AnyOf
+
+        return AnyOf(self, other)
