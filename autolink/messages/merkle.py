@@ -1,0 +1,119 @@
+"""Merkle trees as RFC 9162 (section 2.1) hashes them: leaves under 0x00, nodes under 0x01, SHA-256.
+
+RFC 9162 splits n leaves at the largest power of two below n. Joining neighbours level by level and passing a
+last odd one up unchanged builds the same tree without recursion, and that is what `root` and `path` do.
+
+A path says nothing without the signed number of leaves: the path of leaf 8 of 11 also fits as leaf 4 of 7. So
+`root_from_path` takes the count, and every signature over a root covers it (`batch.BatchHeader`).
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from autolink.errors import BadSignature
+
+HASH: Final = 32
+"""Bytes of one hash."""
+
+_EMPTY: Final = sha256(b"").digest()
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """The hash of one leaf (RFC 9162, section 2.1.1)."""
+    return sha256(b"\0" + data).digest()
+
+
+def root(leaf_hashes: Sequence[bytes]) -> bytes:
+    """The root over leaf hashes; of none, the hash of the empty string (RFC 9162, section 2.1.1)."""
+    level = leaf_hashes
+    while len(level) > 1:
+        level = _parents(level)
+    return level[0] if level else _EMPTY
+
+
+def path(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """The inclusion path of leaf `index`, leaf side first (RFC 9162, section 2.1.3.1).
+
+    Raises:
+        IndexError: there is no such leaf.
+    """
+    if not 0 <= index < len(leaf_hashes):
+        raise IndexError(index)
+    siblings: list[bytes] = []
+    level = leaf_hashes
+    while len(level) > 1:
+        if (index ^ 1) < len(level):
+            siblings.append(level[index ^ 1])
+        level = _parents(level)
+        index >>= 1
+    return tuple(siblings)
+
+
+def path_length(index: int, count: int) -> int:
+    """How many hashes the path of leaf `index` of `count` has: one per level, less those where it is last and
+    odd."""
+    last, length = count - 1, 0
+    while last:
+        length += (index ^ 1) <= last
+        index >>= 1
+        last >>= 1
+    return length
+
+
+def root_from_path(leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bytes:
+    """The root that a leaf's hash and its path lead to (RFC 9162, section 2.1.3.2).
+
+    Raises:
+        BadSignature: `index` is not below `count`, or the path is not as long as these two demand.
+    """
+    if not 0 <= index < count or len(path) != path_length(index, count):
+        raise BadSignature("this path cannot belong to that leaf of that tree")
+    last, node = count - 1, leaf
+    siblings = iter(path)
+    while last:
+        if index & 1:
+            node = sha256(b"\1" + next(siblings) + node).digest()
+        elif index < last:
+            node = sha256(b"\1" + node + next(siblings)).digest()
+        index >>= 1
+        last >>= 1
+    return node
+
+
+class StreamingRoot:
+    """The root over leaves that come one at a time, in memory that grows with the logarithm of their
+    number."""
+
+    __slots__ = ("_subtrees", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._subtrees: list[bytes] = []  # complete ones, largest first: one for each bit set in count
+
+    def add(self, leaf: bytes) -> None:
+        """Append the hash of the next leaf."""
+        size = self.count
+        while size & 1:
+            leaf = sha256(b"\1" + self._subtrees.pop() + leaf).digest()
+            size >>= 1
+        self._subtrees.append(leaf)
+        self.count += 1
+
+    def root(self) -> bytes:
+        """The root over what was added so far; more may follow."""
+        if not self._subtrees:
+            return _EMPTY
+        node = self._subtrees[-1]
+        for subtree in reversed(self._subtrees[:-1]):
+            node = sha256(b"\1" + subtree + node).digest()
+        return node
+
+
+def _parents(level: Sequence[bytes]) -> list[bytes]:
+    odd = len(level) & 1
+    pairs = iter(level[:-1] if odd else level)
+    parents = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+    if odd:
+        parents.append(level[-1])
+    return parents
