@@ -12,7 +12,6 @@ Private extensions, both non-critical, so that ordinary X.509 tools pass over th
 """
 
 import hashlib
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,10 +41,22 @@ _PRINTABLE_STRING: Final = 0x13
 _OCTET_STRING: Final = 0x04
 _COMMON_NAME_OID: Final = bytes.fromhex("0603550403")
 
+# What `cryptography` was seen to raise on hostile bytes; its errors have no common base. Warning: a program, such
+# as our tests, may have turned warnings into errors.
+_PARSER_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    Warning,
+)
+
 
 class EntityKind(StrEnum):
-    """What holds an Auto ID, in its issuer's word. Natural entities may issue their own; digital ones are
-    issued."""
+    """What holds an Auto ID, in its issuer's word. Natural entities may issue their own, digital ones may not."""
 
     PERSON = "person"
     ORGANIZATION = "organization"
@@ -98,23 +109,10 @@ class Certificate:
         if len(der) > limits.CHAIN_BYTES:
             raise IdentityError("a certificate is larger than a whole chain may be")
         try:
-            with warnings.catch_warnings():
-                # cryptography warns about what it will refuse later (a serial below 1); we refuse it now.
-                warnings.simplefilter("error")
-                return cls._parse(der)
+            return cls._parse(der)
         except IdentityError:
             raise
-        # Each of these was seen from some hostile certificate; the parsers below us name no common base.
-        except (
-            ValueError,
-            TypeError,
-            OverflowError,
-            UnsupportedAlgorithm,
-            x509.InvalidVersion,
-            Warning,
-        ) as error:
-            raise _malformed(error) from None
-        except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        except _PARSER_ERRORS as error:
             raise _malformed(error) from None
 
     @classmethod
@@ -122,6 +120,8 @@ class Certificate:
         certificate = x509.load_der_x509_certificate(der)
         if certificate.version is not x509.Version.v3:
             raise IdentityError("a certificate is not X.509 version 3")
+        if not 0 < certificate.serial_number < 2**159:
+            raise IdentityError("a certificate's serial number must be positive and of at most 20 octets")
         name = common_name(certificate.subject)
         check_common_name(name, issued=certificate.subject != certificate.issuer)
         public_key = certificate.public_key()
@@ -210,10 +210,8 @@ def load_chain(pem: bytes) -> tuple[Certificate, ...]:
     if pem.count(b"-----BEGIN CERTIFICATE-----") > limits.CHAIN:
         raise IdentityError(f"a chain holds more than {limits.CHAIN} certificates")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            parsed = x509.load_pem_x509_certificates(pem)
-    except (ValueError, TypeError, Warning) as error:
+        parsed = x509.load_pem_x509_certificates(pem)
+    except _PARSER_ERRORS as error:
         raise _malformed(error) from None
     return tuple(
         Certificate.parse_untrusted(certificate.public_bytes(Encoding.DER)) for certificate in parsed
@@ -226,17 +224,15 @@ def dump_chain(chain: Iterable[Certificate]) -> bytes:
 
 
 def _san_auto_id(extensions: x509.Extensions) -> AutoId | None:
-    """The id that the one URI of the subjectAltName claims; None without any `autoid:` URI."""
+    """The id that the one URI of the subjectAltName claims; None if there is no URI, or one of another kind."""
     try:
         san = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return None
     uris = san.get_values_for_type(x509.UniformResourceIdentifier)
-    if not any(uri.startswith(URI_PREFIX) for uri in uris):
-        return None
-    if len(uris) != 1:
+    if len(uris) > 1:
         raise IdentityError("a certificate names more than one URI")
-    return AutoId.parse(uris[0])
+    return AutoId.parse(uris[0]) if uris and uris[0].startswith(URI_PREFIX) else None
 
 
 def _kind(extensions: x509.Extensions) -> EntityKind | None:
