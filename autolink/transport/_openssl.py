@@ -62,9 +62,15 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     connection._socket = sock  # noqa: SLF001
 
 
+def outgoing(connection: SSL.Connection) -> int:
+    """How many bytes a Connection on memory BIOs wants sent."""
+    count: int = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
+    return count
+
+
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
-    waiting = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
+    waiting = outgoing(connection)
     return connection.bio_read(waiting) if waiting > 0 else b""
 
 

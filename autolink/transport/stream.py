@@ -51,8 +51,7 @@ async def secure_stream(
     expect: tls.Expect | None = None,
     peer: str = "",
 ) -> "SecureStream":
-    """Do the TLS handshake over `transport`, and own it from now on: it is closed if this fails or is
-    cancelled.
+    """Do the TLS handshake over `transport` and own it from now on: it is closed if this does not succeed.
 
     Args:
         transport: a connected non-blocking socket, or any byte stream.
@@ -78,14 +77,11 @@ async def secure_stream(
     try:
         try:
             await _handshake(connection, wire, dialer=dialer)
-        except (SSL.Error, OSError, Refused) as error:
-            failure = error if isinstance(error, Refused) else translate(error, peer)
-            if verification.refusal:
-                reason, detail = verification.refusal
-                failure = Refused(reason, by="us", peer=peer, detail=detail)
-            if isinstance(failure, anyio.EndOfStream):
-                failure = anyio.BrokenResourceError("the peer closed during the handshake")
-            if isinstance(failure, Refused | RemoteProtocolError) and getattr(failure, "by", "us") == "us":
+            if not verification.check_connection(connection):
+                raise SSL.Error  # its reason is in `verification`
+        except (SSL.Error, OSError) as error:
+            failure = _why(error, verification, peer)
+            if not isinstance(failure, anyio.BrokenResourceError):
                 await _drain(wire)  # so that our alert arrives
             raise failure from error
         wire.attach(connection)
@@ -93,6 +89,16 @@ async def secure_stream(
     except BaseException:
         await wire.close()
         raise
+
+
+def _why(error: SSL.Error | OSError, verification: tls.Verification, peer: str) -> Exception:
+    if verification.refusal:
+        reason, detail = verification.refusal
+        return Refused(reason, by="us", peer=peer, detail=detail)
+    failure = translate(error, peer)
+    if isinstance(failure, anyio.EndOfStream):
+        return anyio.BrokenResourceError("the peer closed during the handshake")
+    return failure
 
 
 async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) -> None:
@@ -310,14 +316,21 @@ class SecureStream:
         self._write_end = "this side has ended its direction"
         with anyio.move_on_after(limits.REFUSAL_DRAIN):
             try:
-                while not self._wire.closed:
-                    try:
-                        self._tls.shutdown()
-                        await self._wire.flush(self._tls)
-                    except SSL.WantWriteError:
-                        await self._wire.room()
-                    else:
-                        return True
-            except (SSL.Error, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                while self._shutdown_wants_room():
+                    await self._wire.room()
+                await self._wire.flush(self._tls)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return False  # the connection is gone already, or closed meanwhile
+            return True
+        return False
+
+    def _shutdown_wants_room(self) -> bool:
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
+        try:
+            self._tls.shutdown()
+        except SSL.WantWriteError:
+            return True
+        except SSL.Error:
+            return False  # TLS has failed before; what is left to say is the alert that it wrote then
         return False

@@ -33,7 +33,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from autolink import limits
-from autolink.errors import IdentityError, Reason, Refused
+from autolink.errors import IdentityError, Reason
 from autolink.identity.keys import key_type
 from autolink.transport import _openssl
 
@@ -89,8 +89,7 @@ class TlsIdentity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TlsInfo:
-    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768``, cipher,
-    ALPN."""
+    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768`` and so on."""
 
     version: str
     group: str
@@ -100,8 +99,7 @@ class TlsInfo:
 
 @dataclass(slots=True)
 class Verification:
-    """What the verify callback of one connection needs, and what it found: OpenSSL passes on no more than a
-    no."""
+    """What the verify callback of one connection needs, and why it said no: OpenSSL keeps only the no."""
 
     dialer: bool
     expect: Expect | None = None
@@ -117,7 +115,7 @@ class Verification:
         """One call of the verify callback: whether the handshake may go on."""
         if not self._looked:
             self._looked = True
-            if not self._first_look(connection):
+            if not (self.check_connection(connection) and self._meets_expectation(connection)):
                 return False
         where = f"certificate {depth} of the chain"
         if error == 0:
@@ -127,22 +125,30 @@ class Verification:
             return True
         return self.refuse(Reason.MALFORMED, f"{where}: {_openssl.verify_error_text(error)}")
 
-    def _first_look(self, connection: SSL.Connection) -> bool:
-        alpn = connection.get_alpn_proto_negotiated()
-        if alpn != ALPN:
-            return self.refuse(Reason.VERSION, f"the peer does not speak {ALPN.decode()} (ALPN)")
-        if not self.dialer:
-            return True  # OpenSSL gives a server the chain only after the handshake
-        chain = presented_chain(connection, dialer=True)
-        if len(chain) > limits.CHAIN:
-            return self.refuse(Reason.MALFORMED, f"a chain of {len(chain)} certificates is too long")
-        objection = self.expect(chain) if self.expect else None
+    def check_connection(self, connection: SSL.Connection) -> bool:
+        """What is not about one certificate: before ours is shown, and again when the handshake is over."""
+        if connection.get_alpn_proto_negotiated() != ALPN:
+            return self.refuse(Reason.VERSION, f"it does not speak {ALPN.decode()} (ALPN)")
+        # A listener sees nothing here before the end of the handshake, where certificates in excess turn up
+        # which are in no path, so that the callback was not called for them.
+        presented = len(connection.get_peer_cert_chain() or ()) + (not self.dialer)
+        if presented > limits.CHAIN:
+            return self.refuse(
+                Reason.MALFORMED, f"it shows {presented} certificates, {limits.CHAIN} are allowed"
+            )
+        return True
+
+    def _meets_expectation(self, connection: SSL.Connection) -> bool:
+        objection = self.expect(presented_chain(connection, dialer=True)) if self.expect else None
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
 
 
 def server_context(credential: TlsIdentity) -> SSL.Context:
-    """A Context for listening with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do
-    not fit."""
+    """A Context for listening with `credential`, made once for many connections.
+
+    Raises:
+        OpenSSL.SSL.Error: the key is not the leaf's.
+    """
     context = _context(credential)
     context.set_alpn_select_callback(_select_alpn)
     # Without one, a client that offers a session gets a fatal internal_error instead of a full handshake.
@@ -151,18 +157,20 @@ def server_context(credential: TlsIdentity) -> SSL.Context:
 
 
 def client_context(credential: TlsIdentity) -> SSL.Context:
-    """A Context for dialling with `credential`; build it once. Raises OpenSSL.SSL.Error if chain and key do
-    not fit."""
+    """A Context for dialling with `credential`, made once for many connections.
+
+    Raises:
+        OpenSSL.SSL.Error: the key is not the leaf's.
+    """
     context = _context(credential)
     context.set_alpn_protos([ALPN])
     return context
 
 
 def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
-    """The chain as the peer sent it: DER, leaf first, unsorted, unverified. A listener gets the leaf
-    separately."""
+    """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified."""
     certificates = list(connection.get_peer_cert_chain() or ())
-    if not dialer:
+    if not dialer:  # OpenSSL gives a listener the leaf separately
         leaf = connection.get_peer_certificate()
         certificates[:0] = [leaf] if leaf is not None else []
     return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in certificates)
@@ -206,12 +214,14 @@ def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, de
         return verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
 
 
-def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    if ALPN not in offered:
-        # Raising makes pyOpenSSL send no_application_protocol; its NO_OVERLAPPING_PROTOCOLS would mean "go
-        # on".
-        raise Refused(Reason.VERSION, by="us", detail=f"the peer does not offer {ALPN.decode()} (ALPN)")
-    return ALPN
+def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    if ALPN in offered:
+        return ALPN
+    verification: Verification = connection.get_app_data()
+    verification.refuse(Reason.VERSION, f"it does not offer {ALPN.decode()} (ALPN)")
+    # Raising sends the alert no_application_protocol; pyOpenSSL's NO_OVERLAPPING_PROTOCOLS would mean "go
+    # on".
+    raise SSL.Error
 
 
 def _weakness(certificate: crypto.X509) -> str | None:

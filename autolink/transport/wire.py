@@ -22,11 +22,13 @@ from anyio.abc import ByteStream
 from OpenSSL import SSL
 
 from autolink import limits
+from autolink.errors import RemoteProtocolError
 from autolink.transport import _openssl
 
 HANDSHAKE_RECORDS: Final = 256
-"""Records a peer may send before its handshake is done: 100 KB of certificates (OpenSSL's bound) cut into 512
-bytes."""
+"""Records a peer may send before its handshake is done. OpenSSL takes 100 KB of certificates: in records of
+one byte that is one call of 80 ms for a socket, in records of 512, the smallest that anybody asks for, 200 of
+them."""
 
 _HEADER: Final = 5
 _RECORD_TYPES: Final = range(20, 24)
@@ -99,10 +101,11 @@ def _missing(buffer: bytearray) -> int:
 
 
 class SocketWire(Wire):
-    """A connected, non-blocking socket, which this object owns."""
+    """A connected socket, which this object owns."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
+        sock.setblocking(False)
         self._socket = sock
         self._waiting_for_room = anyio.Lock(fast_acquire=True)
 
@@ -171,8 +174,10 @@ class StreamWire(Wire):
         """Nothing: the memory BIOs stay."""
 
     async def more(self, tls: SSL.Connection) -> None:
-        record = await self.record()
-        if record:
+        if _openssl.outgoing(tls) > limits.TLS_STEP:
+            # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
+            raise RemoteProtocolError("more KeyUpdates than we have had something to send")
+        if record := await self.record():
             tls.bio_write(record)
         else:
             tls.bio_shutdown()
