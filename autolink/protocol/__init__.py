@@ -1,0 +1,30 @@
+"""How a link talks: frames, opening, channels, credit, drain. No sockets, keys, clock or randomness.
+
+`LinkProtocol` is the whole of it for whoever moves the bytes; `docs/link.md` is the normative text.
+"""
+
+from autolink.protocol.events import (
+    AcceptReceived,
+    BatchReceived,
+    ChannelCancelled,
+    ChannelRefused,
+    CreditReceived,
+    Event,
+    EvidenceReceived,
+    GoAwayReceived,
+    HelloReceived,
+    Limits,
+    LinkStatistics,
+    PingReceived,
+    PongReceived,
+    RefuseReceived,
+)  # fmt: skip
+from autolink.protocol.frames import ENDS, OPENS, Item
+from autolink.protocol.link_protocol import LinkProtocol
+from autolink.protocol.table import LinkState
+
+__all__ = [
+    "LinkProtocol", "LinkState", "LinkStatistics", "Limits", "Item", "OPENS", "ENDS",
+    "Event", "HelloReceived", "AcceptReceived", "RefuseReceived", "BatchReceived", "ChannelRefused", "CreditReceived",
+    "ChannelCancelled", "PingReceived", "PongReceived", "EvidenceReceived", "GoAwayReceived",
+]  # fmt: skip

@@ -1,0 +1,246 @@
+"""The channels of one link: their numbers, and the credit of each direction.
+
+Theory of operation. The dialer numbers its channels 1, 3, 5, …, the listener 2, 4, 6, …, each only upwards, so one
+number per party tells a channel that is over from one that never was, and nothing else is kept of those that are over.
+
+Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves that
+are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
+
+    outstanding + size <= window     or     outstanding <= window / 2
+
+and the receiver, whose own count is never higher than the sender's (its CREDIT may still be under way), checks the
+same inequality. The second half is for messages larger than the window: one may overdraw it. It says "half", not
+"none outstanding", because the receiver gives credit back only when half of the window has gathered: with "none" a
+sender with a little outstanding and a large message, and a receiver that has read everything, would wait for each
+other for ever. A channel thus holds at most half a window and one message, or a whole window, at its receiver.
+
+All of it is symmetric: `OURS` and `THEIRS` index whoever acts, and whoever calls turns a `Violation` into an error of
+the right party. Every method changes everything or, when it raises, nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from autolink.protocol.frames import LAST_CHANNEL, OPENS, Item
+from autolink.protocol.table import OVER, Act, Direction, Violation, step_channel
+
+OURS: Final = 0
+THEIRS: Final = 1
+
+
+class Way:
+    """One direction of one channel. `returnable`: bytes that were read and not yet given back as credit."""
+
+    __slots__ = ("outstanding", "returnable", "state")
+
+    def __init__(self) -> None:
+        self.state = Direction.UNOPENED
+        self.outstanding = 0
+        self.returnable = 0
+
+
+class Effect(NamedTuple):
+    """What a batch did: channels that it opened, and those whose items their receiver has cancelled."""
+
+    opened: list[int]
+    dropped: list[int]
+
+
+class Channels:
+    """Both parties' channels on one link.
+
+    Args:
+        dialer: whether we dialled.
+        window: bytes of credit that we give on each channel.
+        most: channels that the peer may have open.
+    """
+
+    def __init__(self, dialer: bool, window: int, most: int) -> None:
+        self._odd = OURS if dialer else THEIRS
+        self._window = [0, window]
+        self._most = [0, most]
+        self._channels: dict[int, tuple[Way, Way]] = {}
+        self._highest = [0, 0]
+        self._next = 1 if dialer else 2
+        self.open = [0, 0]
+
+    def peer_allows(self, window: int, most: int) -> None:
+        """The peer's HELLO: its credit on each channel, and how many we may open."""
+        self._window[OURS], self._most[OURS] = window, most
+
+    def __contains__(self, number: int) -> bool:
+        """Whether the channel is open or allotted."""
+        return number in self._channels
+
+    # --- ours alone ----------------------------------------------------------------------------------------
+
+    @property
+    def can_open(self) -> bool:
+        """Whether the peer would bear one more channel of ours."""
+        return self.open[OURS] < self._most[OURS] and self._next <= LAST_CHANNEL
+
+    def highest(self, opener: int) -> int:
+        """The highest channel that a party has opened, or 0."""
+        return self._highest[opener]
+
+    def allot(self) -> int:
+        """The number of a new channel of ours; its first item must open it.
+
+        Raises:
+            Violation: the peer allows no more, or the numbers are used up.
+        """
+        if not self.can_open:
+            raise Violation(f"{self.open[OURS]} channels are open, the peer allows no more")
+        number = self._next
+        self._next += 2
+        self._channels[number] = (Way(), Way())
+        self.open[OURS] += 1
+        return number
+
+    def can_send(self, number: int, size: int, waiting: int) -> bool:
+        """Whether an item of `size` bytes may follow `waiting` bytes that are not sent yet."""
+        channel = self._channels.get(number)
+        if channel is None or channel[OURS].state in OVER:
+            return False
+        outstanding, window = channel[OURS].outstanding + waiting, self._window[OURS]
+        return outstanding + size <= window or 2 * outstanding <= window
+
+    def consumed(self, number: int, size: int) -> int:
+        """The application read `size` bytes of the peer's: the credit to give back now, mostly 0."""
+        channel = self._channels.get(number)
+        if channel is None:
+            return 0
+        ours, way = channel
+        if ours.state is Direction.CANCELLED or way.state is not Direction.OPEN:
+            return 0
+        way.returnable = min(way.returnable + size, way.outstanding)
+        return way.returnable if 2 * way.returnable >= self._window[THEIRS] else 0
+
+    def must_cancel(self, number: int) -> bool:
+        """Whether leaving the channel now takes a CANCEL, because a direction is open and we have sent none."""
+        channel = self._channels.get(number)
+        return channel is not None and channel[OURS].state is not Direction.CANCELLED
+
+    # --- both parties --------------------------------------------------------------------------------------
+
+    def items(self, sender: int, items: Iterable[Item]) -> Effect:
+        """A batch of the sender's.
+
+        Raises:
+            Violation: an item does not fit its channel, its credit, or what may be opened.
+        """
+        window = self._window[sender]
+        after: dict[int, tuple[Direction, int]] = {}
+        opened: list[int] = []
+        for number, flags, leaf in items:
+            state, outstanding = after.get(number) or self._before(sender, number, flags, opened)
+            size = len(leaf)
+            if outstanding + size > window and 2 * outstanding > window:
+                raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
+            after[number] = step_channel(state, flags, number), outstanding + size
+        return Effect(opened, self._apply(sender, after))
+
+    def credit(self, sender: int, number: int, count: int) -> None:
+        """CREDIT: the sender gives back `count` bytes of the other's direction.
+
+        Raises:
+            Violation: nothing, or more than is outstanding, or on a channel that never was.
+        """
+        if count == 0:
+            raise Violation(f"channel {number}: a credit of nothing")
+        channel = self._known(number)
+        if channel is None:
+            return
+        after = step_channel(channel[sender].state, Act.CREDIT, number)
+        way = channel[1 - sender]
+        if count > way.outstanding:
+            raise Violation(f"channel {number}: a credit of {count} where {way.outstanding} are outstanding")
+        channel[sender].state = after
+        way.outstanding -= count
+        way.returnable = max(0, way.returnable - count)
+
+    def cancel(self, sender: int, number: int) -> bool:
+        """CANCEL. Returns whether the channel is over; it is not while the other direction is open.
+
+        Raises:
+            Violation: the sender has cancelled it before, or it never was.
+        """
+        channel = self._known(number)
+        if channel is None:
+            return True
+        channel[sender].state = step_channel(channel[sender].state, Act.CANCEL, number)
+        return self._forget_if_over(number, channel)
+
+    def withdraw(self, number: int) -> bool:
+        """Forget a channel of ours that was allotted and never opened; False if it is none."""
+        channel = self._channels.get(number)
+        if channel is None or channel[OURS].state is not Direction.UNOPENED:
+            return False
+        del self._channels[number]
+        self.open[OURS] -= 1
+        return True
+
+    def table(self) -> dict[int, tuple[tuple[Direction, int], tuple[Direction, int]]]:
+        """State and outstanding bytes of our and of their direction of every channel that is not over."""
+        return {
+            number: ((ours.state, ours.outstanding), (theirs.state, theirs.outstanding))
+            for number, (ours, theirs) in self._channels.items()
+        }
+
+    # --- within --------------------------------------------------------------------------------------------
+
+    def _opener(self, number: int) -> int:
+        return self._odd if number % 2 else 1 - self._odd
+
+    def _known(self, number: int) -> tuple[Way, Way] | None:
+        """A channel that was opened, or None when it is over."""
+        if not 0 < number <= self._highest[self._opener(number)]:
+            raise Violation(f"channel {number} was never opened")
+        return self._channels.get(number)
+
+    def _before(self, sender: int, number: int, flags: int, opened: list[int]) -> tuple[Direction, int]:
+        """State and outstanding bytes before the first item that a batch has for a channel."""
+        if flags & OPENS:
+            self._check_opening(sender, number, opened)
+            opened.append(number)
+            return Direction.UNOPENED, 0
+        channel = self._known(number)
+        if channel is None:
+            raise Violation(f"channel {number}: an item after both directions ended")
+        return channel[sender].state, channel[sender].outstanding
+
+    def _check_opening(self, sender: int, number: int, opened: list[int]) -> None:
+        if self._opener(number) != sender or not 0 < number <= LAST_CHANNEL:
+            raise Violation(f"channel {number} is not one that this party may open")
+        if number <= (opened[-1] if opened else self._highest[sender]):
+            raise Violation(f"channel {number} opened out of order")
+        if sender == OURS:
+            if number not in self._channels:
+                raise Violation(f"channel {number} was not allotted by open_channel")
+        elif self.open[sender] + len(opened) >= self._most[sender]:
+            raise Violation(f"channel {number} opened where {self._most[sender]} are open already")
+
+    def _apply(self, sender: int, after: dict[int, tuple[Direction, int]]) -> list[int]:
+        dropped: list[int] = []
+        for number, (state, outstanding) in after.items():
+            channel = self._channels.get(number)
+            if channel is None:
+                channel = self._channels[number] = (Way(), Way())
+                self.open[sender] += 1
+            way, other = channel[sender], channel[1 - sender]
+            if way.state is Direction.UNOPENED:
+                other.state = Direction.OPEN
+                self._highest[sender] = number
+            way.state, way.outstanding = state, outstanding
+            if other.state is Direction.CANCELLED:
+                dropped.append(number)
+            if state is Direction.ENDED:
+                self._forget_if_over(number, channel)
+        return dropped
+
+    def _forget_if_over(self, number: int, channel: tuple[Way, Way]) -> bool:
+        over = channel[OURS].state in OVER and channel[THEIRS].state in OVER
+        if over:
+            del self._channels[number]
+            self.open[self._opener(number)] -= 1
+        return over

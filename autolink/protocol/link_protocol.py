@@ -1,0 +1,468 @@
+"""One end of a link, without I/O: bytes in, events out; operations in, bytes out."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, ParamSpec, TypeVar, final
+
+from autolink import codec, limits
+from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolError
+from autolink.protocol import frames, payloads
+from autolink.protocol.channels import OURS, THEIRS, Channels
+from autolink.protocol.events import (
+    AcceptReceived,
+    BatchReceived,
+    ChannelCancelled,
+    ChannelRefused,
+    CreditReceived,
+    Event,
+    Limits,
+    LinkStatistics,
+    PingReceived,
+    PongReceived,
+)  # fmt: skip
+from autolink.protocol.frames import Frame, FrameReader, Item
+from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+VERSIONS: Final = (1,)
+
+
+@final
+class LinkProtocol:
+    """The state of one link as one end sees it. Its methods are of four kinds:
+
+    * from the network: `receive_data`, `receive_end`; then call `next_event` until it returns None, also after
+      `accept`, which lets through what was kept until then;
+    * from the application: `hello`, `accept`, `refuse`, `batch`, `cancel`, `release`, `consumed`, … Each changes the
+      state at once and returns the bytes to write, so they must be written in the order of the calls. Each raises
+      `LocalProtocolError`, with nothing changed, where the state does not allow it;
+    * `next_event` raises `RemoteProtocolError`, and nothing else, for whatever the peer should not have sent. The
+      object then stays failed: every later `next_event` raises again and only `refuse` can still be said;
+    * questions: `can_send`, `can_open`, `draining`, `wants_data`, `state`, `statistics`.
+
+    Nothing waits here, and nothing here knows a clock, a key or a socket.
+
+    Args:
+        dialer: whether we dialled.
+        channels: how many channels the peer may have open.
+        credit: bytes of leaves that it may send on each before we have read them; at least 1.
+        message: bytes of one body that we take; announced here, enforced by whoever decodes leaves.
+        versions: protocol versions that we speak.
+        grease: chooses which of the reserved frame types and which unknown HELLO field we send, so that peers
+            stay able to ignore them; any number.
+
+    Attributes:
+        version: what both speak, once the peer's HELLO is here.
+        peer_limits: what the peer takes, likewise.
+    """
+
+    def __init__(
+        self,
+        dialer: bool,
+        *,
+        channels: int = limits.CHANNELS,
+        credit: int = limits.CREDIT,
+        message: int = limits.MESSAGE,
+        versions: Sequence[int] = VERSIONS,
+        grease: int = 0,
+    ) -> None:
+        self.dialer = dialer
+        self.version: int | None = None
+        self.peer_limits: Limits | None = None
+        self._limits = Limits(channels, credit, message)
+        self._versions = tuple(versions)
+        self._grease = grease % len(frames.GREASE)
+        self._ours = LinkState.SILENT
+        self._theirs = LinkState.SILENT
+        self._error = ""
+        self._reader = FrameReader()
+        self._events: deque[Event] = deque()
+        self._channels = Channels(dialer, credit, channels)
+        self._served: set[int] = set()  # the peer's channels whose handlers are not released
+        self._pings: deque[bytes] = deque()
+        self._batches = [0, 0]
+        self._items = [0, 0]
+        self._frames = [0, 0]
+        self._bytes = [0, 0]
+        self._frames_since_item = 0
+
+    # --- from the network ----------------------------------------------------------------------------------
+
+    @property
+    def wants_data(self) -> bool:
+        """False while reading more would only fill memory: `limits.EARLY` bytes wait for our verdict, or it is over."""
+        if self._ours is LinkState.REFUSED:
+            return True  # to be discarded
+        if self._error or self._theirs is LinkState.REFUSED:
+            return False
+        return not self._undecided or len(self._reader) < limits.EARLY
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes from the peer. Parses nothing and raises nothing; after `refuse` they are dropped."""
+        self._bytes[THEIRS] += len(data)
+        if self._ours is not LinkState.REFUSED and not self._error:
+            self._reader.feed(data)
+
+    def receive_end(self) -> None:
+        """The peer's stream ended cleanly.
+
+        Raises:
+            RemoteProtocolError: in the middle of a frame.
+        """
+        if len(self._reader) and not self._undecided:
+            raise self._fail("the stream ended inside a frame")
+
+    def next_event(self) -> Event | None:
+        """The next thing that the peer did; None: more bytes are needed, or our own verdict.
+
+        Raises:
+            RemoteProtocolError: the peer broke the protocol; the link is over.
+        """
+        if self._error:
+            raise RemoteProtocolError(self._error)
+        while not self._events:
+            if self._ours is LinkState.REFUSED or self._undecided:
+                return None
+            try:
+                if not self._read_frame():
+                    return None
+            except (Violation, RemoteProtocolError) as error:
+                raise self._fail(str(error)) from None
+        return self._events.popleft()
+
+    # --- opening and ending --------------------------------------------------------------------------------
+
+    def hello(self, fields: Mapping[str, object]) -> bytes:
+        """HELLO: ``clock`` (microseconds since 1970) and ``software``, perhaps ``features``, ``chain``, ``evidence``.
+
+        ``versions`` and ``limits`` are this object's own and are put in here.
+
+        Raises:
+            LocalProtocolError: it was said, or is longer than `limits.HELLO`.
+        """
+        ours = self._limits
+        payload = codec.encode(
+            dict(fields)
+            | {
+                "versions": list(self._versions),
+                "limits": {"channels": ours.channels, "credit": ours.credit, "message": ours.message},
+                f"grease-{self._grease}": self._grease,
+            }
+        )
+        return self._say(Frame.HELLO, payload)
+
+    def accept(self) -> bytes:
+        """ACCEPT: our verdict. What the peer sent behind its own comes out of `next_event` from now on.
+
+        Raises:
+            LocalProtocolError: before both HELLOs, without a common version, or twice.
+        """
+        if self.version is None:
+            raise LocalProtocolError("ACCEPT needs the peer's HELLO and a version in common")
+        accepted = self._say(Frame.ACCEPT, codec.encode({"version": self.version}))
+        return accepted + self._say(Frame.EXTENSION, b"", frames.GREASE[self._grease])
+
+    def refuse(self, reason: Reason, offset: float | None = None) -> bytes:
+        """REFUSE: legal at any time, also after the peer's protocol error; everything from the peer is dropped then.
+
+        Args:
+            reason: crosses the wire only as far as `errors.wire_reason` lets it.
+            offset: with `clock_skew`, seconds that the peer's clock is ahead.
+
+        Raises:
+            LocalProtocolError: it was said already.
+        """
+        said = self._say(Frame.REFUSE, payloads.refuse_payload(reason, offset))
+        self._reader.clear()
+        self._events.clear()
+        return said
+
+    def evidence(self, fields: Mapping[str, object]) -> bytes:
+        """EVIDENCE of our standing: ``chain`` (DER, the same key) and ``evidence``."""
+        return self._say(Frame.EVIDENCE, codec.encode(dict(fields)))
+
+    def go_away(self, last: int, reason: str) -> bytes:
+        """GOAWAY: we serve no channel of the peer's above `last`, and open channels end in their own time.
+
+        Raises:
+            LocalProtocolError: it was said, or `last` is above what the peer has opened.
+        """
+        if not 0 <= last <= self._channels.highest(THEIRS):
+            raise LocalProtocolError(f"GOAWAY: the peer has not opened channel {last}")
+        return self._say(Frame.GOAWAY, codec.encode({"last": last, "reason": reason}))
+
+    # --- channels ------------------------------------------------------------------------------------------
+
+    @property
+    def can_open(self) -> bool:
+        """Whether `open_channel` would give a channel."""
+        return self._ours in ACCEPTED and not self.draining and self._channels.can_open
+
+    def open_channel(self) -> int:
+        """A new channel's number; the first item sent on it must carry OPENS, in the order of the numbers.
+
+        Raises:
+            LocalProtocolError: before our ACCEPT, when the peer is draining (see `draining`), or when the peer
+                allows no more channels at once.
+        """
+        if self._ours not in ACCEPTED or self._theirs is LinkState.REFUSED:
+            raise LocalProtocolError(f"no channel can be opened on a link where we are {self._ours}")
+        if self.draining:
+            raise LocalProtocolError("the peer is draining and serves no new channel; open another link")
+        return _by_us(self._channels.allot)
+
+    def can_send(self, channel: int, size: int, waiting: int = 0) -> bool:
+        """Whether credit allows an item of `size` bytes on a channel behind `waiting` bytes that are still unsent."""
+        return self._channels.can_send(channel, size, waiting)
+
+    def batch(self, number: int, signature: bytes, items: Sequence[Item]) -> bytes:
+        """BATCH.
+
+        Args:
+            number: from 0, by one.
+            signature: over the root of the leaves.
+            items: (channel, flags, leaf); every one must be allowed by its channel and its credit.
+
+        Raises:
+            LocalProtocolError: one is not; nothing was sent.
+        """
+        if number != self._batches[OURS]:
+            raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
+        payload = frames.encode_batch(number, signature, items)
+        if not 0 < len(items) <= limits.BATCH_LEAVES or max(len(leaf) for _, _, leaf in items) > limits.LEAF:
+            raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes")
+        if not 0 < len(signature) <= limits.SIGNATURE or not all(leaf for _, _, leaf in items):
+            raise LocalProtocolError("a batch has a signature, and no leaf is empty")
+        self._check(Frame.BATCH, payload)
+        _by_us(self._channels.items, OURS, items)
+        self._count_batch(OURS, len(items))
+        return self._write(Frame.BATCH, payload)
+
+    def consumed(self, channel: int, size: int) -> bytes:
+        """The application read `size` bytes of leaves: CREDIT when half of the window has gathered, or b""."""
+        count = self._channels.consumed(channel, size)
+        return self.credit(channel, count) if count else b""
+
+    def credit(self, channel: int, count: int) -> bytes:
+        """CREDIT at once; `consumed` decides when it is worth a frame.
+
+        Raises:
+            LocalProtocolError: more than the peer has sent on the channel.
+        """
+        payload = self._check(Frame.CREDIT, frames.encode_credit(channel, count))
+        _by_us(self._channels.credit, OURS, channel, count)
+        return self._write(Frame.CREDIT, payload)
+
+    def cancel(self, channel: int, code: Code) -> bytes:
+        """CANCEL: end a channel from our side, and drop what still comes. b"" where it is over or never got opened.
+
+        Raises:
+            LocalProtocolError: it was cancelled before, or no such channel was ever open.
+        """
+        if self._channels.withdraw(channel):
+            return b""
+        payload = self._check(Frame.CANCEL, frames.encode_cancel(channel, payloads.code_number(code)))
+        was_open = channel in self._channels
+        _by_us(self._channels.cancel, OURS, channel)
+        return self._write(Frame.CANCEL, payload) if was_open else b""
+
+    def release(self, channel: int, code: Code = Code.CANCELLED) -> bytes:
+        """Nothing of ours works for the channel any more: CANCEL if a direction of it is still open, else b"".
+
+        Whoever opened it, each channel must be released once its task has really finished: for a channel that the
+        peer cancelled this is the answer that gives the peer its place back. Releasing twice does nothing.
+        """
+        self._served.discard(channel)
+        return self.cancel(channel, code) if self._channels.must_cancel(channel) else b""
+
+    # --- liveness ------------------------------------------------------------------------------------------
+
+    def ping(self, data: bytes) -> bytes:
+        """PING.
+
+        Raises:
+            LocalProtocolError: not 8 bytes, or `limits.REPLIES` are unanswered.
+        """
+        if len(self._pings) >= limits.REPLIES:
+            raise LocalProtocolError(f"{len(self._pings)} pings are unanswered")
+        said = self._say(Frame.PING, data)
+        self._pings.append(data)
+        return said
+
+    def pong(self, data: bytes) -> bytes:
+        """PONG: the answer to the oldest unanswered `PingReceived`."""
+        return self._say(Frame.PONG, data)
+
+    # --- questions -----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> tuple[LinkState, LinkState]:
+        """How far we and the peer have come."""
+        return self._ours, self._theirs
+
+    @property
+    def draining(self) -> bool:
+        """The peer serves no new channel of ours."""
+        return self._theirs is LinkState.DRAINING
+
+    def statistics(self) -> LinkStatistics:
+        """Counts up to now."""
+        opened, accepted = self._channels.open
+        return LinkStatistics(
+            frames_sent=self._frames[OURS], frames_received=self._frames[THEIRS],
+            bytes_sent=self._bytes[OURS], bytes_received=self._bytes[THEIRS],
+            items_sent=self._items[OURS], items_received=self._items[THEIRS],
+            channels_opened=opened, channels_accepted=accepted,
+            frames_since_item=self._frames_since_item, bytes_held=len(self._reader),
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        opened, accepted = self._channels.open
+        return (
+            f"<LinkProtocol {'dialer' if self.dialer else 'listener'}: we are {self._ours}, the peer is "
+            f"{self._theirs}, {opened} channels opened, {accepted} accepted{', failed' if self._error else ''}>"
+        )
+
+    # --- within: ours --------------------------------------------------------------------------------------
+
+    def _check(self, frame: Frame, payload: bytes) -> bytes:
+        """Whether we may say it now; changes nothing.
+
+        Raises:
+            LocalProtocolError: we may not.
+        """
+        if self._error and frame is not Frame.REFUSE:
+            raise LocalProtocolError(f"{frame.name} on a link that the peer has broken: {self._error}")
+        _by_us(step_link, self._ours, self._theirs, frame)
+        least, most = frames.SIZES[frame]
+        if not least <= len(payload) <= most:
+            raise LocalProtocolError(f"{frame.name} of {len(payload)} bytes, {least} to {most} are possible")
+        return payload
+
+    def _say(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
+        return self._write(frame, self._check(frame, payload), number)
+
+    def _write(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
+        self._ours = step_link(self._ours, self._theirs, frame)
+        data = frames.encode_frame(frame if number is None else number, payload)
+        self._frames[OURS] += 1
+        self._bytes[OURS] += len(data)
+        return data
+
+    # --- within: theirs ------------------------------------------------------------------------------------
+
+    @property
+    def _undecided(self) -> bool:
+        """The peer has accepted and we have not: what follows waits unread, and nothing of it takes effect."""
+        return self._theirs in ACCEPTED and self._ours not in ACCEPTED
+
+    def _fail(self, text: str) -> RemoteProtocolError:
+        self._error = text
+        self._reader.clear()
+        self._events.clear()
+        return RemoteProtocolError(text)
+
+    def _read_frame(self) -> bool:
+        """Take one frame if it is whole; its right to be here is judged by its header, before its payload is held."""
+        frame = self._reader.peek()
+        if frame is None:
+            return False
+        after = step_link(self._theirs, self._ours, frame)
+        payload = self._reader.take()
+        if payload is None:
+            return False
+        self._frames[THEIRS] += 1
+        self._frames_since_item += 1
+        self._theirs = after
+        self._receive(frame, payload)
+        return True
+
+    def _receive(self, frame: Frame, payload: bytes) -> None:
+        match frame:
+            case Frame.BATCH:
+                self._batch(payload)
+            case Frame.CREDIT:
+                channel, count = frames.decode_credit(payload)
+                self._channels.credit(THEIRS, channel, count)
+                self._events.append(CreditReceived(channel, count))
+            case Frame.CANCEL:
+                self._cancel(payload)
+            case Frame.PING:
+                self._events.append(PingReceived(payload))
+            case Frame.PONG:
+                if not self._pings or self._pings.popleft() != payload:
+                    raise Violation("PONG that answers no PING, or not the oldest")
+                self._events.append(PongReceived(payload))
+            case Frame.EVIDENCE:
+                self._events.append(payloads.parse_evidence(payload))
+            case Frame.GOAWAY:
+                self._go_away(payload)
+            case Frame.EXTENSION:
+                pass  # from a newer peer; never kept
+            case _:
+                self._receive_opening(frame, payload)
+
+    def _receive_opening(self, frame: Frame, payload: bytes) -> None:
+        if frame is Frame.HELLO:
+            self._hello(payload)
+        elif frame is Frame.REFUSE:
+            self._events.append(payloads.parse_refuse(payload))
+        elif payloads.parse_accept(payload) == self.version:
+            self._events.append(AcceptReceived())
+        else:
+            raise Violation("ACCEPT names another version than both HELLOs give")
+
+    def _hello(self, payload: bytes) -> None:
+        hello = payloads.parse_hello(payload, self._versions)
+        self.version, self.peer_limits = hello.version, hello.limits
+        # A peer that takes more than we would does not raise what we do.
+        self._channels.peer_allows(hello.limits.credit, min(hello.limits.channels, limits.CHANNELS))
+        self._events.append(hello)
+
+    def _batch(self, payload: bytes) -> None:
+        number, signature, items = frames.decode_batch_untrusted(payload)
+        if number != self._batches[THEIRS]:
+            raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
+        opened, dropped = self._channels.items(THEIRS, items)
+        self._count_batch(THEIRS, len(items))
+        refused = [ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel)) is not None]
+        unserved = frozenset(dropped).union(event.channel for event in refused)
+        self._events.append(BatchReceived(number, signature, items, unserved))
+        self._events.extend(refused)
+
+    def _refusal(self, channel: int) -> Code | None:
+        """Why a channel that the peer opened lawfully is not served, or None."""
+        if self._ours is LinkState.DRAINING:
+            return Code.UNAVAILABLE
+        if len(self._served) >= self._limits.channels:
+            return Code.RESOURCE_EXHAUSTED
+        self._served.add(channel)
+        return None
+
+    def _cancel(self, payload: bytes) -> None:
+        channel, number = frames.decode_cancel(payload)
+        known = channel in self._channels
+        over = self._channels.cancel(THEIRS, channel)
+        if known:
+            self._events.append(ChannelCancelled(channel, payloads.code_of(number), over))
+
+    def _go_away(self, payload: bytes) -> None:
+        event = payloads.parse_go_away(payload)
+        if not 0 <= event.last <= self._channels.highest(OURS):
+            raise Violation("GOAWAY names a channel that we have not opened")
+        self._events.append(event)
+
+    def _count_batch(self, sender: int, items: int) -> None:
+        self._batches[sender] += 1
+        self._items[sender] += items
+        self._frames_since_item = 0
+
+
+def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do something that the tables may not allow; if so, the mistake is ours."""
+    try:
+        return act(*args, **kwargs)
+    except Violation as violation:
+        raise LocalProtocolError(str(violation)) from None
