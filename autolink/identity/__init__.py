@@ -14,5 +14,11 @@ from autolink.identity.certificate import load_chain as load_chain
 from autolink.identity.credential import Credential as Credential
 from autolink.identity.credential import CredentialRequest as CredentialRequest
 from autolink.identity.keys import KeyType as KeyType
+from autolink.identity.keystore import Keystore as Keystore
+from autolink.identity.keystore import default_home as default_home
+from autolink.identity.keystore import environment_passphrase as environment_passphrase
 from autolink.identity.names import is_bound_to as is_bound_to
 from autolink.identity.names import show_name as show_name
+from autolink.identity.sealed import load_key as load_key
+from autolink.identity.sealed import save_key as save_key
+from autolink.identity.upstream import UpstreamIdentity as UpstreamIdentity

@@ -43,7 +43,7 @@ _COMMON_NAME_OID: Final = bytes.fromhex("0603550403")
 
 # What `cryptography` was seen to raise on hostile bytes; its errors have no common base. Warning: a program, such
 # as our tests, may have turned warnings into errors.
-_PARSER_ERRORS: Final = (
+PARSER_ERRORS: Final = (
     ValueError,
     TypeError,
     OverflowError,
@@ -112,7 +112,7 @@ class Certificate:
             return cls._parse(der)
         except IdentityError:
             raise
-        except _PARSER_ERRORS as error:
+        except PARSER_ERRORS as error:
             raise _malformed(error) from None
 
     @classmethod
@@ -211,7 +211,7 @@ def load_chain(pem: bytes) -> tuple[Certificate, ...]:
         raise IdentityError(f"a chain holds more than {limits.CHAIN} certificates")
     try:
         parsed = x509.load_pem_x509_certificates(pem)
-    except _PARSER_ERRORS as error:
+    except PARSER_ERRORS as error:
         raise _malformed(error) from None
     return tuple(
         Certificate.parse_untrusted(certificate.public_bytes(Encoding.DER)) for certificate in parsed

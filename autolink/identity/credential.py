@@ -55,7 +55,7 @@ class Credential:
         next_key: PrivateKey | None = None,
     ) -> None:
         self.chain = tuple(chain)
-        self.auto_id, authority = _check_chain(self.chain)
+        self.auto_id, authority = check_chain(self.chain)
         self.peer_id = PeerId(self.auto_id, authority)
         if self.leaf.spki != keys.spki(private_key.public_key()):
             raise IdentityError(
@@ -113,12 +113,21 @@ class Credential:
     def load(cls, name: str, *, home: Path | None = None, passphrase: str | None = None) -> "Credential":
         """Load an identity from the keystore (see `Keystore.load`).
 
+        Args:
+            home: None for ``$AUTOLINK_HOME``, else the platform's place.
+            passphrase: None for ``$AUTOLINK_PASSPHRASE`` (taken out of the environment), or an unencrypted key.
+
         Raises:
             KeystoreError: there is none of this name, its files are not safe, or the passphrase is wrong.
         """
-        from autolink.identity.keystore import Keystore  # the keystore stores what this module makes
+        from autolink.identity.keystore import (
+            Keystore,
+            environment_passphrase,
+        )  # it stores what this module makes
 
-        return Keystore(home).load(name, passphrase=passphrase)
+        return Keystore(home).load(
+            name, passphrase=environment_passphrase() if passphrase is None else passphrase
+        )
 
     @classmethod
     def from_pem(
@@ -128,8 +137,7 @@ class Credential:
         *,
         passphrase: str | None = None,
     ) -> Self:
-        """Use certificates and a PKCS#8 key from PEM files, such as mounted secrets; bytes are the PEM
-        itself.
+        """Use certificates and a PKCS#8 key from PEM files, such as mounted secrets; bytes are the PEM itself.
 
         Raises:
             IdentityError: a file is malformed, the passphrase is wrong, or see `from_key`.
@@ -328,8 +336,12 @@ def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
     return cast("PrivateKey", key)
 
 
-def _check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
-    """The leaf's id and the root's authority, if the chain joins."""
+def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
+    """The leaf's id and the root's authority, if the chain joins. Time and profile are not looked at.
+
+    Raises:
+        IdentityError: see `Credential.from_key`.
+    """
     if not 1 <= len(chain) <= limits.CHAIN:
         raise IdentityError(f"a credential's chain is 1 to {limits.CHAIN} certificates, not {len(chain)}")
     for certificate, issuer in pairwise(chain):

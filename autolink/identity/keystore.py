@@ -1,0 +1,298 @@
+"""Where identities are kept: one folder each, which only its owner can read.
+
+::
+
+    $AUTOLINK_HOME or the platform's user data folder
+    └── identities/            0700, ours
+        └── <name>/            0700, ours
+            ├── key            0600, see sealed.py
+            ├── request.pem    0600, where it was requested
+            ├── chain.pem      0600, leaf first; absent while a request is unanswered
+            └── ...            the agent's own state (known agents, replay window)
+
+What another process or user may do meanwhile decides how this is written:
+
+* A new identity is made in a hidden folder beside its place and renamed into it. Of two processes that take
+  one name one wins; a full disk or a crash leaves at most the hidden folder, which no name can reach.
+* Every other change replaces one file by rename, so a reader sees the old one or the new.
+* Folders and files are opened one from the other by descriptor and without following links, and judged after
+  they are open, so nothing can be exchanged between the look and the use. What is not ours, is readable by
+  others, or has a second name (a hard link) is refused.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final, final
+
+import platformdirs
+
+from autolink.errors import IdentityError, KeystoreError, display
+from autolink.identity import _files, keys
+from autolink.identity.certificate import Certificate, dump_chain, load_chain
+from autolink.identity.credential import PEM_BYTES, Credential, CredentialRequest, check_chain
+from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, seal, unseal
+
+KEY: Final = "key"
+CHAIN: Final = "chain.pem"
+REQUEST: Final = "request.pem"
+
+_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_REST: Final = _FIRST | frozenset("._-")
+_NOT_OURS: Final = (errno.ELOOP, errno.ENOTDIR)
+_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a FIFO must not hang us
+
+
+def default_home() -> Path:
+    """``$AUTOLINK_HOME``, else the platform's place for a user's data."""
+    chosen = os.environ.get("AUTOLINK_HOME")
+    return Path(chosen) if chosen else platformdirs.user_data_path("autolink", appauthor=False)
+
+
+_passphrase: list[str] = []
+
+
+def environment_passphrase() -> str | None:
+    """``$AUTOLINK_PASSPHRASE``, taken out of the environment when first seen, so that no child process inherits it."""
+    if "AUTOLINK_PASSPHRASE" in os.environ:
+        _passphrase[:] = [os.environ.pop("AUTOLINK_PASSPHRASE")]
+    return _passphrase[0] if _passphrase else None
+
+
+def is_entry_name(name: str) -> bool:
+    """Whether this may name an entry: 1 to 64 of ``a-z0-9._-``, first a letter or digit, without ``..``."""
+    return 1 <= len(name) <= 64 and name[0] in _FIRST and _REST.issuperset(name) and ".." not in name
+
+
+@final
+class Keystore:
+    """The identities of one user on one machine.
+
+    Args:
+        home: None for `default_home`.
+    """
+
+    def __init__(self, home: Path | None = None, *, scrypt_n: int = SCRYPT_N) -> None:
+        self.home = default_home() if home is None else Path(home)
+        self._identities = self.home / "identities"
+        self._scrypt_n = scrypt_n
+
+    def names(self) -> tuple[str, ...]:
+        """The entries, requests without an answer included.
+
+        Raises:
+            KeystoreError: the folder is not safe to use.
+        """
+        if not self._identities.is_symlink() and not self._identities.exists():
+            return ()
+        with self._all() as identities:
+            return tuple(sorted(filter(is_entry_name, os.listdir(identities))))  # noqa: PTH208  by descriptor
+
+    def folder(self, name: str) -> Path:
+        """Where an identity's files are, or would be.
+
+        Raises:
+            KeystoreError: the name is not allowed.
+        """
+        if not is_entry_name(name):
+            allowed = "1 to 64 of a-z, 0-9, '.', '_' and '-', without '..'"
+            raise KeystoreError(f"{display(name, 80)!r} cannot name an identity: use {allowed}")
+        return self._identities / name
+
+    def save_new(
+        self, name: str, credential: Credential, *, passphrase: str | None, unencrypted: bool = False
+    ) -> None:
+        """Store a credential under a new name.
+
+        Raises:
+            KeystoreError: the name is taken or not allowed, there is no passphrase and `unencrypted` was not
+                asked for, or it cannot be written; then nothing is.
+        """
+        key = seal(credential.private_key, passphrase, unencrypted=unencrypted, scrypt_n=self._scrypt_n)
+        self._create(name, {KEY: key, CHAIN: dump_chain(credential.chain)})
+
+    def save_request(
+        self, name: str, request: CredentialRequest, *, passphrase: str | None, unencrypted: bool = False
+    ) -> None:
+        """Store our own request and its key under a new name, until `accept`.
+
+        Raises:
+            KeystoreError: as for `save_new`, or the request is somebody else's.
+        """
+        if request.private_key is None:
+            raise KeystoreError("this request came from somebody else: its key is not here")
+        key = seal(request.private_key, passphrase, unencrypted=unencrypted, scrypt_n=self._scrypt_n)
+        self._create(name, {KEY: key, REQUEST: request.pem})
+
+    def accept(self, name: str, chain: Sequence[Certificate]) -> None:
+        """Store the answer to our request, or a newer chain for the same key.
+
+        Raises:
+            KeystoreError: there is no such identity, or it cannot be written.
+            IdentityError: the chain is for another key or does not join.
+        """
+        check_chain(tuple(chain))
+        with self._entry(name) as folder:
+            own = _read_optional(folder, CHAIN)
+            if own is not None:
+                spki = load_chain(own)[0].spki
+            else:
+                spki = keys.spki(CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES)).public_key)
+            if chain[0].spki != spki:
+                raise IdentityError(f"the chain is for another key than that of {name!r}")
+            _files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
+
+    def pending(self, name: str) -> bool:
+        """Whether this is a request that nobody has answered yet."""
+        with self._entry(name) as folder:
+            return _read_optional(folder, CHAIN) is None
+
+    def chain(self, name: str) -> tuple[Certificate, ...]:
+        """An identity's certificates, leaf first; needs no passphrase.
+
+        Raises:
+            KeystoreError: there is none of this name, it is still a request, or its files are not safe to
+                use.
+        """
+        with self._entry(name) as folder:
+            return self._chain(name, folder)
+
+    def request(self, name: str, *, passphrase: str | None = None) -> CredentialRequest:
+        """A request as it was stored, key included, to show it again or to complete it by hand.
+
+        Raises:
+            KeystoreError: there is none of this name, or see `load`.
+        """
+        with self._entry(name) as folder:
+            stored = CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES))
+            key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
+        return CredentialRequest.from_key(stored.name, key)
+
+    def load(self, name: str, *, passphrase: str | None = None) -> Credential:
+        """Open an identity.
+
+        Args:
+            passphrase: None for a key that was stored unencrypted.
+
+        Raises:
+            KeystoreError: there is none of this name, it is still a request, its files are not safe to use,
+                or the passphrase is wrong or missing.
+            IdentityError: its files do not belong together.
+        """
+        with self._entry(name) as folder:
+            chain = self._chain(name, folder)
+            key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
+        return Credential(chain, key, folder=self.folder(name))
+
+    def _create(self, name: str, files: dict[str, bytes]) -> None:
+        shown = str(self.folder(name))
+        hidden = f".new-{secrets.token_hex(8)}"
+        with _errors_about(shown):
+            self._identities.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._all() as identities:
+                os.mkdir(hidden, 0o700, dir_fd=identities)
+                try:
+                    with _folder(hidden, identities) as folder:
+                        for file, data in files.items():
+                            _files.write_atomic(file, data, folder=folder)
+                    os.rename(hidden, name, src_dir_fd=identities, dst_dir_fd=identities)
+                    os.fsync(identities)
+                except OSError as error:
+                    if error.errno in _TAKEN:
+                        raise KeystoreError(
+                            f"there is already an identity {name!r} in {self._identities}"
+                        ) from None
+                    raise
+                finally:
+                    _remove(hidden, identities)
+
+    @contextmanager
+    def _all(self) -> Iterator[int]:
+        with _errors_about(str(self._identities)), _folder(str(self._identities), None) as identities:
+            yield identities
+
+    @contextmanager
+    def _entry(self, name: str) -> Iterator[int]:
+        path = self.folder(name)
+        with _errors_about(str(path)), ExitStack() as opened:
+            try:
+                identities = opened.enter_context(_folder(str(self._identities), None))
+                folder = opened.enter_context(_folder(name, identities))
+            except FileNotFoundError:
+                raise KeystoreError(f"there is no identity {name!r} in {self._identities}") from None
+            yield folder
+
+    def _chain(self, name: str, folder: int) -> tuple[Certificate, ...]:
+        pem = _read_optional(folder, CHAIN)
+        if pem is None:
+            raise KeystoreError(f"the request {name!r} has no answer yet: accept the issuer's chain first")
+        return load_chain(pem)
+
+
+@contextmanager
+def _errors_about(path: str) -> Iterator[None]:
+    """The one edge where the operating system's errors become ours."""
+    try:
+        yield
+    except OSError as error:
+        what = (
+            "a link or another kind of file is in its place" if error.errno in _NOT_OURS else error.strerror
+        )
+        raise KeystoreError(f"{display(path)}: {what} ({display(str(error.filename or ''), 80)})") from error
+
+
+@contextmanager
+def _folder(name: str, parent: int | None) -> Iterator[int]:
+    """Open a folder of ours. Judged by its descriptor, so it cannot be exchanged afterwards."""
+    descriptor = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)
+    try:
+        _check_ours(os.fstat(descriptor), name)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: int, name: str, limit: int) -> bytes:
+    descriptor = os.open(name, _OPEN, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        _check_ours(status, name)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise KeystoreError(
+                f"{name} is no plain file, or has a second name: it may have been put there by others"
+            )
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise KeystoreError(f"{name} is larger than {limit} bytes")
+    return data
+
+
+def _read_optional(folder: int, name: str) -> bytes | None:
+    try:
+        return _read(folder, name, PEM_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def _check_ours(status: os.stat_result, name: str) -> None:
+    shown = display(name)
+    if status.st_uid != os.geteuid():
+        raise KeystoreError(f"{shown} belongs to another user")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise KeystoreError(
+            f"{shown} is open to other users: chmod go= it, and consider whether its key was read"
+        )
+
+
+def _remove(hidden: str, identities: int) -> None:
+    """Take away a folder that was not renamed into place."""
+    with suppress(FileNotFoundError):
+        for file in (KEY, CHAIN, REQUEST):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{hidden}/{file}", dir_fd=identities)
+        os.rmdir(hidden, dir_fd=identities)
