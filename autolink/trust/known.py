@@ -151,7 +151,7 @@ class KnownAgents(Model):
         with self._locked():
             known = self._agents.get(peer_id.auto_id)
             if known and known[0] != peer_id:  # learned by another process since we looked
-                raise Contradicted(f"{peer_id.auto_id} is known under {known[0].authority}")
+                raise UsageError(f"{peer_id.auto_id} is known under {known[0].authority}: forget that first")
             if len(self._agents) >= limits.KNOWN_AGENTS:
                 raise KeystoreError(f"{self._shown} is full: forget somebody first")
             self._write({**self._agents, peer_id.auto_id: (peer_id, display(name))})
@@ -231,11 +231,14 @@ def _read(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise KeystoreError(f"{shown} cannot be opened (a link is not followed): {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise KeystoreError(f"{shown} must be a file of your own that nobody else can write: chmod 600")
-        data = file.read(limits.KNOWN_AGENTS * _LINE + 1)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read(limits.KNOWN_AGENTS * _LINE + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > limits.KNOWN_AGENTS * _LINE or data.count(b"\n") > limits.KNOWN_AGENTS + 100:
         raise KeystoreError(f"{shown} is larger than {limits.KNOWN_AGENTS} agents")
     try:

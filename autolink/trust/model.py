@@ -86,7 +86,7 @@ class Grounds:
         return f"{self.model}: {self.text}"
 
 
-class NotVouched(AutolinkError):  # noqa: N818  an opinion, not a failure
+class NotVouched(AutolinkError):
     """This model has no opinion about the peer, or none in its favour. `reason` may say more."""
 
     def __init__(self, text: str, reason: Reason = Reason.NOT_VOUCHED) -> None:
@@ -94,7 +94,7 @@ class NotVouched(AutolinkError):  # noqa: N818  an opinion, not a failure
         self.reason = reason
 
 
-class Contradicted(AutolinkError):  # noqa: N818
+class Contradicted(AutolinkError):
     """This model knows better: this name does not go with this key, or not in this state."""
 
     def __init__(self, text: str, reason: Reason = Reason.IMPOSTOR) -> None:

@@ -66,7 +66,7 @@ DEFAULT_TIME = "2024-01-01T00:00:00+00:00"
 SECONDS = 5
 
 
-class RefusedBy(Exception):  # noqa: N818
+class RefusedBy(Exception):
     """A stage refused; str() begins with the rule."""
 
     def __init__(self, rule: str, text: str) -> None:
