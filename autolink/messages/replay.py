@@ -72,13 +72,17 @@ class ReplayWindow:
             self._db = sqlite3.connect(
                 path or ":memory:", timeout=LOCKED, isolation_level=None, check_same_thread=False
             )
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(path, error) from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # what was taken stays taken when the power fails
             self._db.executescript(_SCHEMA)
             since = microseconds(started) + self._skew
             self._db.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, 0)", (since,))
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"the replay window {path} cannot be used: {error}") from error
+        except sqlite3.Error as error:
+            self._db.close()
+            raise _unusable(path, error) from error
 
     def admit(self, author: PeerId, message_id: bytes, *, expires_at: int, sent_at: int, now: int) -> None:
         """Remember a message whose author was verified; it is taken if this returns.
@@ -140,3 +144,7 @@ class ReplayWindow:
 
 def _refused(author: PeerId, reason: Reason, detail: str) -> EnvelopeRefused:
     return EnvelopeRefused(reason, by="us", peer=f"the message of {author}", detail=detail)
+
+
+def _unusable(path: Path | None, error: Exception) -> UsageError:
+    return UsageError(f"the replay window {path} cannot be used: {error}")

@@ -1,0 +1,177 @@
+"""Byte streams: chunks in order, and one signed root for the whole."""
+
+from hashlib import sha256
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autolink import codec, limits
+from autolink.errors import EnvelopeRefused, LocalProtocolError, Reason, RemoteProtocolError, UsageError
+from autolink.identity import AutoId
+from autolink.messages import ChunkReader, ChunkWriter, Kind, Message, check_content
+from autolink.messages.stream import ContentRoot, parse_untrusted
+
+fixed = settings(deadline=None, derandomize=True, database=None)
+ID = bytes(range(16))
+
+
+def bodies(*parts):
+    writer = ChunkWriter(ID)
+    return [*map(writer.chunk, parts), writer.last()]
+
+
+def last_chunk(body, kind=Kind.CHUNK):
+    author = AutoId.derive("acme")
+    return Message(bytes(16), 0, author, author, 0, 1, kind, 1, "", 0, {}, body)
+
+
+@fixed
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=8))
+def test_what_is_written_is_read(parts):
+    """The bytes come out chunk by chunk, and the last body completes them."""
+    reader = ChunkReader()
+    *chunks, last = bodies(*parts)
+    assert [reader.receive(body) for body in chunks] == parts
+    assert not reader.complete
+    assert reader.receive(last) is None
+    assert reader.complete
+    assert reader.total == sum(map(len, parts))
+
+
+def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
+    """200,000 bytes in chunks of two sizes: one root, over pieces of 64 KiB, and the saved file checks
+    against it."""
+    content = bytes(range(256)) * 800
+    roots = set()
+    for size in (1_000, limits.CHUNK):
+        last = bodies(*(content[at : at + size] for at in range(0, len(content), size)))[-1]
+        _, _, data, total, root = parse_untrusted(last)
+        assert (data, total) == (None, len(content))
+        roots.add(root)
+        check_content(last_chunk(last), [content])
+        check_content(last_chunk(last), (content[at : at + 777] for at in range(0, len(content), 777)))
+    one, two, three, rest = (
+        sha256(b"\0" + content[at : at + limits.CHUNK]).digest()
+        for at in range(0, len(content), limits.CHUNK)
+    )
+    node = sha256(b"\1" + one + two).digest() + sha256(b"\1" + three + rest).digest()
+    assert roots == {sha256(b"\1" + node).digest()}
+
+
+@pytest.mark.parametrize("content", [b"", b"content.", b"CONTENT"])
+def test_rule_31_other_bytes_than_the_signed_ones_are_refused(content):
+    """Nothing, one byte more, other bytes."""
+    with pytest.raises(EnvelopeRefused) as caught:
+        check_content(last_chunk(bodies(b"content")[-1]), [content])
+    assert caught.value.reason is Reason.TAMPERED
+
+
+@pytest.mark.parametrize(
+    "message",
+    [last_chunk(bodies(b"x")[0]), last_chunk(b"junk"), last_chunk(bodies()[-1], Kind.ITEM)],
+    ids=["a middle chunk", "no chunk", "another kind"],
+)
+def test_only_a_last_chunk_says_anything_about_the_whole(message):
+    """Everything else is malformed."""
+    with pytest.raises(EnvelopeRefused) as caught:
+        check_content(message, [])
+    assert caught.value.reason is Reason.MALFORMED
+
+
+def test_an_empty_stream_is_complete_at_once():
+    """No chunk, a total of 0, the root of the empty tree."""
+    reader = ChunkReader()
+    assert reader.receive(bodies()[0]) is None
+    assert reader.complete
+
+
+def wrong_sequences():
+    first, second, last = bodies(b"a", b"b")
+    other = codec.encode([bytes(16), 1, b"b"])
+    yield "a chunk twice", [first, first]
+    yield "a chunk left out", [second]
+    yield "an end before the chunks", [last]
+    yield "an end too early", [first, codec.encode([ID, 1, None, 2, bytes(32)])]
+    yield "another stream", [first, other]
+    yield "a wrong root", [first, codec.encode([ID, 1, None, 1, bytes(32)])]
+    yield "after the end", [first, second, last, codec.encode([ID, 3, b"c"])]
+    yield "the end twice", [first, second, last, last]
+
+
+SEQUENCES = dict(wrong_sequences())
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES)
+def test_chunks_out_of_place_break_the_protocol(sequence):
+    """All but the last body of each sequence pass; the last one raises."""
+    reader = ChunkReader()
+    for body in sequence[:-1]:
+        reader.receive(body)
+    with pytest.raises(RemoteProtocolError, match=r"^chunk: "):
+        reader.receive(sequence[-1])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [ID, 0, b""],
+        [ID, 0, bytes(limits.CHUNK + 1)],
+        [ID[:15], 0, b"x"],
+        [ID, True, b"x"],
+        [ID, 0, "x"],
+        [ID, 0, None],
+        [ID, 0, None, 0, bytes(31)],
+        [ID, 0, None, False, bytes(32)],
+        [ID, 0, b"x", 0, bytes(32)],
+        [ID, 0, b"x", b"y"],
+        [],
+        None,
+        {"a": 1},
+    ],
+    ids=range(13),
+)
+def test_a_body_that_is_no_chunk_breaks_the_protocol(fields):
+    """An empty chunk among them: it would cost us and bring nothing."""
+    with pytest.raises(RemoteProtocolError, match=r"^chunk: "):
+        parse_untrusted(codec.encode(fields))
+
+
+@fixed
+@given(st.binary(max_size=100))
+def test_random_bytes_are_no_chunk_and_raise_nothing_else(data):
+    """RemoteProtocolError and nothing else."""
+    with pytest.raises(RemoteProtocolError):
+        parse_untrusted(data)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(limits.CHUNK + 1)], ids=["empty", "too long"])
+def test_a_chunk_of_the_wrong_size_is_the_callers_error(data):
+    """And the stream goes on."""
+    writer = ChunkWriter(ID)
+    with pytest.raises(UsageError):
+        writer.chunk(data)
+    assert ChunkReader().receive(writer.chunk(b"fine")) == b"fine"
+
+
+def test_nothing_follows_the_last_chunk():
+    """Neither a chunk nor a second end; and an id has its size."""
+    writer = ChunkWriter(ID)
+    writer.last()
+    with pytest.raises(LocalProtocolError):
+        writer.last()
+    with pytest.raises(LocalProtocolError):
+        writer.chunk(b"x")
+    with pytest.raises(UsageError):
+        ChunkWriter(b"short")
+
+
+@pytest.mark.parametrize("size", [1, limits.CHUNK - 1, limits.CHUNK, limits.CHUNK + 1, 2 * limits.CHUNK])
+def test_the_root_does_not_depend_on_the_parts(size):
+    """Around the borders of a piece."""
+    whole, parts = ContentRoot(), ContentRoot()
+    content = bytes(3 * limits.CHUNK + 5)
+    whole.update(content)
+    for at in range(0, len(content), size if size > 1 else len(content) - 1):
+        parts.update(content[at : at + (size if size > 1 else len(content) - 1)])
+    assert whole.finish() == parts.finish()
