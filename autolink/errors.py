@@ -62,11 +62,17 @@ class Reason(StrEnum):
 
 
 _WIRE_REASONS = frozenset(list(Reason)[: list(Reason).index(Reason.UNTRUSTED) + 1])
+_MESSAGE_REASONS = frozenset({Reason.TAMPERED, Reason.REPLAYED, Reason.WRONG_RECIPIENT, Reason.LATE})
 
 
 def wire_reason(reason: Reason) -> Reason:
     """The reason as the refused party may learn it: a fact about itself, or `untrusted`."""
     return reason if reason in _WIRE_REASONS else Reason.UNTRUSTED
+
+
+def wire_envelope_reason(reason: Reason) -> Reason:
+    """As `wire_reason`, for a forwarded message: what is wrong with the message itself may also be told."""
+    return reason if reason in _MESSAGE_REASONS else wire_reason(reason)
 
 
 class Code(StrEnum):
@@ -114,7 +120,7 @@ class KeystoreError(IdentityError):
     """An identity on disk cannot be read or written."""
 
 
-class BadSignature(AutolinkError):  # noqa: N818  a fact about bytes, named as cryptography names it
+class BadSignature(AutolinkError):
     """A signature does not verify under the key that should have made it."""
 
 
@@ -122,7 +128,7 @@ class BodyError(AutolinkError, ValueError):
     """A body does not have the type it must have. The text gives paths and kinds, never the values."""
 
 
-class Refused(AutolinkError):  # noqa: N818
+class Refused(AutolinkError):
     """One party judged the other and said no.
 
     Attributes:
@@ -130,10 +136,22 @@ class Refused(AutolinkError):  # noqa: N818
         by: ``"us"`` or ``"peer"``: who refused.
         peer: the other party, as far as known, safe to show.
         detail: our own full reason, safe to show; empty when the peer refused.
+        offset: with `clock_skew`, how many seconds the refused one's clock is ahead of the other's.
     """
 
-    def __init__(self, reason: Reason, *, by: Literal["us", "peer"], peer: str = "", detail: str = "") -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        *,
+        by: Literal["us", "peer"],
+        peer: str = "",
+        detail: str = "",
+        offset: float | None = None,
+    ) -> None:
         self.reason, self.by, self.peer, self.detail = reason, by, display(peer), display(detail)
+        self.offset = offset
+        if offset is not None and not detail:
+            self.detail = f"clocks differ by {offset:+.0f} s, {limits.SKEW:.0f} are allowed"
         who = f"we refused {self.peer or 'the peer'}" if by == "us" else f"{self.peer or 'the peer'} refused us"
         super().__init__(f"{who}: {reason.value}" + (f" ({self.detail})" if self.detail else ""))
 
@@ -149,24 +167,32 @@ class RemoteProtocolError(AutolinkError):
 class CallError(AutolinkError):
     """The far handler's answer. Raise it in a handler to give that answer; any other exception goes as `internal`.
 
+    One that came over a link is no answer of the handler that met it: raised on, it goes as `internal` too.
+
+    Attributes:
+        code: what kind of failure.
+        message: the handler's own words, as they came; `str()` of the error is safe to show.
+        received: it came from a peer.
+
     Raises:
         UsageError: `code` is none of `Code`.
     """
 
-    def __init__(self, code: Code | str, message: str = "") -> None:
+    def __init__(self, code: Code | str, message: str = "", *, received: bool = False) -> None:
         try:
             self.code = Code(code)
         except ValueError:
             raise UsageError(f"{display(str(code))!r} is no code; use one of {', '.join(Code)}") from None
         self.message = message
+        self.received = received
         super().__init__(f"{self.code.value}: {display(message)}" if message else self.code.value)
 
 
-class LinkLost(AutolinkError, anyio.BrokenResourceError):  # noqa: N818
+class LinkLost(AutolinkError, anyio.BrokenResourceError):
     """The link is gone: every pending and later operation on it raises this. `__cause__` says what ended it."""
 
 
-class DeliveryUnknown(AutolinkError):  # noqa: N818
+class DeliveryUnknown(AutolinkError):
     """A kept link died while this call was out. It is not sent again: only you know whether that would be safe."""
 
 

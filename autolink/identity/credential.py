@@ -41,9 +41,10 @@ class Credential:
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
         next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
+        made_here: it was made in this process, so nobody can have used it before.
     """
 
-    __slots__ = ("__weakref__", "auto_id", "chain", "folder", "next_key", "peer_id", "private_key")
+    __slots__ = ("__weakref__", "auto_id", "chain", "folder", "made_here", "next_key", "peer_id", "private_key")
     __reduce__ = no_pickle
 
     def __init__(
@@ -53,6 +54,7 @@ class Credential:
         *,
         folder: Path | None = None,
         next_key: PrivateKey | None = None,
+        made_here: bool = False,
     ) -> None:
         self.chain = tuple(chain)
         self.auto_id, authority = check_chain(self.chain)
@@ -64,6 +66,7 @@ class Credential:
         self.private_key = private_key
         self.folder = folder
         self.next_key = next_key
+        self.made_here = made_here
 
     @classmethod
     def self_issued(
@@ -107,7 +110,7 @@ class Credential:
         certificate = build_self_issued(
             name, key, kind=kind, next_key_hash=next_key_hash, lifetime=lifetime, now=_or_system_clock(now)
         )
-        return cls((certificate,), key, next_key=next_key)
+        return cls((certificate,), key, next_key=next_key, made_here=True)
 
     @classmethod
     def load(cls, name: str, *, home: Path | None = None, passphrase: str | None = None) -> "Credential":
@@ -307,7 +310,7 @@ class CredentialRequest:
         """
         if self.private_key is None:
             raise UsageError("only the machine that made a request can complete it: its key is there")
-        return Credential.from_key(chain, self.private_key)
+        return Credential(chain, self.private_key, made_here=True)
 
     def __repr__(self) -> str:
         return f"<CredentialRequest {show_name(self.name)!r}>"

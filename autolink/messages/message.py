@@ -84,6 +84,15 @@ class Message(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def value(self) -> Any:  # noqa: ANN401
+        """The body, decoded to plain values.
+
+        Raises:
+            RemoteProtocolError: it is not one encoded value.
+        """
+        return codec.decode_untrusted(self.body, what="body")
+
 
 def encode(message: Message) -> bytes:
     """The leaf bytes of a message.

@@ -1,0 +1,393 @@
+"""The machinery under a `Link`: its tasks, its lanes, what each event does, and how it ends.
+
+A link runs three tasks in a task group of its own: the writer, the reader, and a keeper that pings a silent peer and
+judges the peer again when its verdict ends or trust changed. Handlers run beside them. Whatever ends the link is kept
+as its cause: every pending and later operation raises `LinkLost` from it, and every handler that worked for the peer is
+cancelled. The application's own body is never cancelled by a lost link.
+
+Events are handled synchronously in the reader's task. What the peer makes us do at once is bounded: answers by the
+writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the credit that was given for them.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, cast
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from autolink import limits
+from autolink.agent.groups import background_tasks
+from autolink.agent.keeper import keep
+from autolink.agent.lane import ENDS, OPENS, Lane, Received, check_sequence
+from autolink.agent.opening import Opened, name_of
+from autolink.agent.serving import Server
+from autolink.agent.traffic import MessageRefused, Traffic
+from autolink.errors import (
+    AutolinkError,
+    CallError,
+    Code,
+    LinkLost,
+    LocalProtocolError,
+    Reason,
+    Refused,
+    RemoteProtocolError,
+)  # fmt: skip
+from autolink.messages import Kind, Message
+from autolink.protocol import (
+    BatchReceived,
+    ChannelCancelled,
+    ChannelRefused,
+    CreditReceived,
+    Event,
+    EvidenceReceived,
+    GoAwayReceived,
+    PingReceived,
+    PongReceived,
+    RefuseReceived,
+)  # fmt: skip
+from autolink.transport import TlsInfo
+from autolink.trust import Context, VerifiedPeer
+
+if TYPE_CHECKING:
+    from autolink.agent.agent import Agent
+    from autolink.agent.link import Link
+
+logger: Final = logging.getLogger("autolink")
+
+_NONE: Final[frozenset[Kind]] = frozenset()
+_ANSWER: Final = frozenset({Kind.REPLY, Kind.ERROR})
+_ITEMS: Final = frozenset({Kind.ITEM, Kind.CHUNK, Kind.END})
+_FLAGS: Final = {
+    Kind.CALL: OPENS | ENDS, Kind.FORWARD: OPENS | ENDS, Kind.SUBSCRIBE: OPENS | ENDS, Kind.OPEN: OPENS,
+    Kind.ITEM: 0, Kind.CHUNK: 0, Kind.PUBLISH: 0, Kind.REPLY: ENDS, Kind.ERROR: ENDS, Kind.END: ENDS,
+}  # fmt: skip
+"""What each kind does to its channel; the unsigned flags beside a leaf must say the same."""
+
+_FROM_OPENER: Final = {Kind.CALL: _NONE, Kind.FORWARD: _NONE, Kind.SUBSCRIBE: _NONE, Kind.OPEN: _ITEMS}
+_TO_OPENER: Final = {
+    Kind.CALL: _ANSWER, Kind.FORWARD: _ANSWER, Kind.OPEN: _ITEMS | {Kind.ERROR},
+    Kind.SUBSCRIBE: frozenset({Kind.ITEM, Kind.PUBLISH, Kind.ERROR}),
+}  # fmt: skip
+"""Kinds that may follow on a channel, by what opened it and who sends."""
+
+
+class LinkCore:
+    """See the module. `Link` adds what applications call."""
+
+    def __init__(self, agent: "Agent", opened: Opened, *, dialer: bool, context: Context) -> None:
+        self.agent = agent
+        self.peer: VerifiedPeer = opened.peer
+        self.tls: TlsInfo = opened.stream.info
+        self.dialer = dialer
+        self.stale = False
+        self.attention = anyio.Event()
+        self.context = context
+        self.protocol = opened.protocol
+        author = opened.peer.presented.auto_id or opened.peer.leaf.auto_id
+        if author is None:
+            raise Refused(
+                Reason.MALFORMED, by="us", peer=opened.peer.name, detail="its certificate names no Auto ID"
+            )
+        self.traffic = Traffic(
+            opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf, peer_id=author,
+            peer_chain=opened.stream.peer_chain, dialer=dialer, clock=agent.clock,
+        )  # fmt: skip
+        self.tasks: TaskGroup
+        self.server = Server(cast("Link", self))  # only Link is ever made
+        self.evidence: EvidenceReceived | None = None
+        self.opened_at = anyio.current_time()
+        self._stream = opened.stream
+        self._lanes: dict[int, Lane] = {}
+        self._pings: dict[bytes, anyio.Event] = {}
+        self._last_words = b""
+        self._cause: Exception | None = None
+        self._went_away = False
+        self._gone_away = anyio.Event()
+        self._flushed = anyio.Event()
+        self._over = anyio.Event()
+        self._last_opened_by_peer = 0
+
+    # --- tasks -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the link's tasks around a body; leaving it closes the link politely, cancellation at once."""
+        async with background_tasks() as tasks:
+            tasks.start_soon(self._run)
+            try:
+                yield
+            finally:
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        """Send what is queued, say goodbye, and end. Cancelled meanwhile: the link is cut off."""
+        if self._cause is None:
+            try:
+                self.traffic.finish()
+                with anyio.move_on_after(limits.FLUSH):
+                    await self._flushed.wait()
+            finally:
+                self.end(LinkLost("this side closed the link"))
+        await self._over.wait()
+
+    async def _run(self) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                self.tasks = tasks
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._read)
+                tasks.start_soon(keep, self)
+                if self._cause is not None:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.end(LinkLost("the link's tasks were cancelled"))
+            with anyio.CancelScope(shield=True):
+                await self._part()
+            self._over.set()
+            self.agent.forget(self)
+
+    async def _part(self) -> None:
+        """Say the last words if there are any and close; the peer may be gone, and our own cause is the one that counts."""
+        with anyio.move_on_after(limits.REFUSAL_DRAIN):
+            try:
+                if self._last_words:
+                    await self._stream.send(self._last_words)
+                await self._stream.shutdown_politely()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                pass
+        await self._stream.aclose()
+
+    async def _write(self) -> None:
+        try:
+            await self.traffic.write()
+            self._flushed.set()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            # The reader may still find why: a REFUSE that the peer sent before it closed.
+            self._flushed.set()
+            with anyio.move_on_after(limits.REFUSAL_DRAIN):
+                await self._over.wait()
+            self.end(_lost("the connection broke while writing", error))
+
+    async def _read(self) -> None:
+        try:
+            await self.traffic.read(self._handle)
+            self.end(LinkLost("the peer closed the link"))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self.end(_lost("the connection broke", error))
+        except Refused as refused:
+            self.end(refused)
+        except RemoteProtocolError as error:
+            reason = error.reason if isinstance(error, MessageRefused) else Reason.MALFORMED
+            self.refuse(Refused(reason, by="us", peer=self.named, detail=str(error)), error)
+
+    # --- ends ------------------------------------------------------------------------------------------
+
+    @property
+    def lost(self) -> Exception | None:
+        """What ended the link, or None while it is open."""
+        return self._cause
+
+    def refuse(self, refused: Refused, cause: Exception | None = None) -> None:
+        """End the link because of something about the peer, and let it know the closed reason."""
+        if self._cause is None:
+            self.agent.count_refused(refused)
+            logger.warning("link to %s ended: %s", self.named, refused)
+            self._last_words = self.protocol.refuse(refused.reason, refused.offset)
+            self.end(cause or refused)
+
+    def end(self, cause: Exception) -> None:
+        """End the link at once; the first cause counts."""
+        if self._cause is not None:
+            return
+        self._cause = cause
+        for lane in list(self._lanes.values()):
+            lane.end(self.lost_error())
+        for answered in self._pings.values():
+            answered.set()
+        self.traffic.room_changed()
+        self._gone_away.set()
+        if hasattr(self, "tasks"):
+            self.tasks.cancel_scope.cancel()
+
+    @property
+    def named(self) -> str:
+        """The peer for logs and errors."""
+        return name_of(self.peer)
+
+    async def closed(self) -> None:
+        """Wait until the link has ended and its connection is closed."""
+        await self._over.wait()
+
+    def lost_error(self) -> LinkLost:
+        """A `LinkLost` for one operation."""
+        error = LinkLost(f"the link to {self.named} is gone: {self._cause}")
+        error.__cause__ = self._cause
+        return error
+
+    # --- lanes -----------------------------------------------------------------------------------------
+
+    async def open_lane(
+        self, kind: Kind, method: str, body: bytes, *, timeout: int = 0, headers: Mapping[str, str] | None = None,
+        topic: str = "",
+    ) -> Lane:  # fmt: skip
+        """Open a channel of ours with its first message; waits while the peer allows no more of them at once.
+
+        Cancelled while waiting: nothing was sent.
+
+        Raises:
+            LinkLost: the link is gone.
+            LocalProtocolError: the link is draining.
+        """
+        lane = Lane(self.traffic, method, _TO_OPENER[kind], opened_here=True)
+        lane.topic = topic
+        await checkpoint_if_cancelled()
+        while True:
+            if self._cause is not None:
+                raise self.lost_error()
+            if self.draining or self.traffic.may_open:
+                break
+            await self.traffic.wait_for_room()
+        if self.draining:
+            raise LocalProtocolError("this link is draining and opens no new channel; open another link")
+        number = self.protocol.open_channel()
+        self._lanes[number] = lane
+        lane.open(number, kind, body, flags=_FLAGS[kind], timeout=timeout, headers=dict(headers or {}))
+        return lane
+
+    def leave(self, lane: Lane, code: Code = Code.CANCELLED) -> None:
+        """Nothing of ours uses the lane any more; the peer is told unless it knows."""
+        lane.close()
+        if self._lanes.pop(lane.id, None) is not None and self._cause is None:
+            self.traffic.release(lane.id, code)
+            if not self._lanes:
+                self._idle()
+
+    # --- events ----------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case BatchReceived():
+                batch, messages = self.traffic.open_batch(event)
+                for index, (channel, flags, leaf, message) in enumerate(messages):
+                    if channel not in event.dropped:
+                        self._take(channel, flags, Received(message, leaf, batch, index))
+            case CreditReceived():
+                self.traffic.room_changed()
+            case ChannelCancelled(channel, code):
+                if lane := self._lanes.get(channel):
+                    lane.end(CallError(code, "the peer ended the channel", received=True))
+            case ChannelRefused(channel, code):
+                self.traffic.control(self.protocol.cancel(channel, code))
+            case PingReceived(data):
+                self.traffic.control(self.protocol.pong(data))
+            case PongReceived(data):
+                if answered := self._pings.get(data):
+                    answered.set()
+            case EvidenceReceived():
+                self.evidence = event
+                self.attend(stale=True)
+            case GoAwayReceived(last):
+                self._peer_goes_away(last)
+            case RefuseReceived(reason, offset):
+                raise Refused(reason, by="peer", peer=self.named, offset=offset)
+
+    def _take(self, channel: int, flags: int, received: Received) -> None:
+        message = received.message
+        kind = message.kind
+        if flags != _FLAGS[kind] or message.channel != channel:
+            raise RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
+        if kind is not Kind.PUBLISH:
+            self.traffic.check_recipient(message)
+        if flags & OPENS:
+            self._open_for_peer(received)
+            return
+        lane = self._lanes.get(channel)
+        if lane is None or kind not in lane.allowed:
+            raise RemoteProtocolError(f"channel {channel}: {kind.name} cannot come here")
+        check_sequence(lane, message)
+        lane.deliver(received, ends=bool(flags & ENDS))
+
+    def _open_for_peer(self, received: Received) -> None:
+        message: Message = received.message
+        lane = Lane(self.traffic, message.method, _FROM_OPENER[message.kind], opened_here=False)
+        lane.id = message.channel
+        check_sequence(lane, message)
+        lane.headers = message.headers
+        lane.eof = message.kind is not Kind.OPEN
+        self._lanes[lane.id] = lane
+        self._last_opened_by_peer = lane.id
+        self.traffic.consumed(lane.id, len(received.leaf))
+        self.server.start(lane, received)
+
+    @property
+    def draining(self) -> bool:
+        """One side has said that nothing more may be opened."""
+        return self._gone_away.is_set()
+
+    async def no_longer_usable(self) -> None:
+        """Wait until the link is lost or draining."""
+        await self._gone_away.wait()
+
+    async def pinged(self, token: bytes) -> None:
+        """Send a PING and wait for its answer.
+
+        Raises:
+            LinkLost: the link is gone.
+        """
+        if self._cause is not None:
+            raise self.lost_error()
+        answered = self._pings[token] = anyio.Event()
+        try:
+            self.traffic.control(self.protocol.ping(token))
+            await answered.wait()
+        finally:
+            del self._pings[token]
+        if self._cause is not None:
+            raise self.lost_error()
+
+    # --- draining --------------------------------------------------------------------------------------
+
+    def attend(self, *, stale: bool = False) -> None:
+        """Have the keeper look at once."""
+        self.stale = self.stale or stale
+        self.attention.set()
+        self.attention = anyio.Event()
+
+    def go_away(self, reason: str) -> None:
+        """Tell the peer to open nothing more here; the link ends when what is open has ended."""
+        if self._cause is None and not self._went_away:
+            self._went_away = True
+            self._gone_away.set()
+            self.traffic.control(self.protocol.go_away(self._last_opened_by_peer, reason))
+            if not self._lanes:
+                self._idle()
+
+    def _peer_goes_away(self, last: int) -> None:
+        """Channels of ours above `last` were never looked at: whoever opened them may safely try elsewhere."""
+        self._gone_away.set()
+        for lane in list(self._lanes.values()):
+            if lane.opened_here and lane.id > last:
+                lane.end(NotServed(Code.UNAVAILABLE, "the peer is draining", received=True))
+
+    def _idle(self) -> None:
+        """No channel is open: if this side is draining, nothing keeps the link."""
+        if self._went_away:
+            self.tasks.start_soon(self._finish)
+
+    async def _finish(self) -> None:
+        self.traffic.finish()
+        await self._flushed.wait()
+        self.end(LinkLost("this side has drained the link"))
+
+
+class NotServed(CallError):
+    """The peer was draining and promises that it has not looked at this call."""
+
+
+def _lost(text: str, cause: Exception) -> AutolinkError:
+    error = LinkLost(f"{text}: {cause}" if str(cause) else text)
+    error.__cause__ = cause
+    return error

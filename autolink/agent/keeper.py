@@ -1,0 +1,68 @@
+"""What keeps a link honest while nothing happens on it: silence, age, and the end of the verdict it rests on.
+
+The keeper sleeps until the next thing is due and looks at the wall clock at least every `limits.KEEPALIVE` seconds, so
+a stepped clock is noticed. It is woken when trust changed or the peer sent fresh evidence, and judges the peer again
+from its whole chain.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from autolink import limits
+from autolink.errors import LinkLost, Reason, Refused
+from autolink.trust import judge
+
+if TYPE_CHECKING:
+    from autolink.agent.core import LinkCore
+
+
+async def keep(link: "LinkCore") -> None:
+    """The keeper task of one link."""
+    pinged = False
+    while True:
+        now = link.agent.clock()
+        left = min(limits.KEEPALIVE, (link.peer.valid_until - now).total_seconds())
+        if not link.stale:
+            attention = link.attention
+            with anyio.move_on_after(max(left, 0)):
+                await attention.wait()
+        if link.stale or link.agent.clock() >= link.peer.valid_until:
+            await _judge_again(link)
+        silent = anyio.current_time() - link.traffic.heard_at
+        if silent < limits.KEEPALIVE:
+            pinged = False
+        elif pinged:
+            link.end(LinkLost(f"the peer has been silent for {silent:.0f} s"))
+        else:
+            pinged = True
+            link.traffic.control(link.protocol.ping(b"keepaliv"))
+        if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
+            link.go_away("age")
+
+
+async def _judge_again(link: "LinkCore") -> None:
+    link.stale = False
+    evidence = link.evidence
+    chain = evidence.chain if evidence and evidence.chain else link.traffic.stream.peer_chain
+    try:
+        with anyio.fail_after(limits.OPENING):
+            peer = await judge(
+                link.agent.trust, chain, context=replace(link.context, now=link.agent.clock()),
+                evidence=evidence.evidence if evidence else link.peer.presented.evidence,
+                cache=link.agent.verdicts, expect=link.peer.peer_id,
+            )  # fmt: skip
+        if peer.leaf.spki != link.peer.leaf.spki:
+            raise Refused(
+                Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key"
+            )
+        link.peer = peer
+    except Refused as refused:
+        link.refuse(refused)
+    except TimeoutError:
+        link.refuse(
+            Refused(
+                Reason.INTERNAL, by="us", peer=link.named, detail="the trust model gave no verdict in time"
+            )
+        )

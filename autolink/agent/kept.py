@@ -1,0 +1,174 @@
+"""A link that is made again whenever it is lost.
+
+A kept link dials with capped exponential back-off and full jitter. Operations wait for a link as long as their own
+deadline allows; while the last attempt ended in a refusal they raise it instead, because waiting does not change a
+judgement. A call that was out when its link died raises `DeliveryUnknown`: only the caller knows whether sending it
+again is safe. The one exception is a draining peer, which promises not to have looked: that call goes to the new link.
+"""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from autolink import limits
+from autolink.agent.channel import Channel
+from autolink.agent.core import NotServed
+from autolink.agent.groups import background_tasks
+from autolink.agent.topic import Subscription
+from autolink.errors import DeliveryUnknown, LinkLost, LocalProtocolError, Refused, RemoteProtocolError
+from autolink.identity import PeerId
+from autolink.messages import Envelope
+from autolink.transport import Address
+
+if TYPE_CHECKING:
+    from autolink.agent.agent import Agent
+    from autolink.agent.link import Link
+
+T = TypeVar("T")
+logger: Final = logging.getLogger("autolink")
+
+
+@final
+class KeptLink:
+    """See the module. Made by `Agent.keep_link`."""
+
+    def __init__(self, agent: "Agent", address: Address, expect: PeerId | None) -> None:
+        self._agent = agent
+        self._address = address
+        self._expect = expect
+        self._link: Link | None = None
+        self._refused: Refused | None = None
+        self._changed = anyio.Event()
+
+    @property
+    def link(self) -> "Link | None":
+        """The link of this moment, or None between two."""
+        return self._link
+
+    async def ready(self) -> "Link":
+        """The link, as soon as there is one.
+
+        Raises:
+            Refused: the last attempt was refused, by either side.
+        """
+        while self._link is None or self._link.lost is not None or self._link.draining:
+            if self._refused is not None:
+                raise self._refused
+            await self._changed.wait()
+        return self._link
+
+    @overload
+    async def call(
+        self, method: str, body: object = None, *, returns: type[T], headers: Mapping[str, str] | None = None
+    ) -> T: ...
+    @overload
+    async def call(
+        self, method: str, body: object = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any: ...  # noqa: ANN401
+
+    async def call(
+        self,
+        method: str,
+        body: object = None,
+        *,
+        returns: Any = object,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """As `Link.call`, on the link of the moment.
+
+        Raises:
+            DeliveryUnknown: the link died while the call was out.
+            Refused: the last attempt at a link was refused.
+            CallError, TimeoutError, BodyError: as `Link.call`.
+        """
+        return await self._through(lambda link: link.call(method, body, returns=returns, headers=headers))
+
+    async def forward(self, envelope: Envelope) -> Envelope | None:
+        """As `Link.forward`; the errors are those of `call`."""
+        return await self._through(lambda link: link.forward(envelope))
+
+    @asynccontextmanager
+    async def open_channel(
+        self,
+        name: str,
+        *,
+        sends: Any = object,
+        receives: Any = object,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Channel[Any, Any]]:
+        """As `Link.open_channel`, on the link of the moment: a channel does not survive its link."""
+        link = await self.ready()
+        async with link.open_channel(name, sends=sends, receives=receives, headers=headers) as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def subscribe(self, name: str, *, receives: Any = object) -> AsyncIterator[Subscription[Any]]:
+        """As `Link.subscribe`, on the link of the moment: a subscription does not survive its link."""
+        link = await self.ready()
+        async with link.subscribe(name, receives=receives) as feed:
+            yield feed
+
+    async def _through(self, operation: "Callable[[Link], Awaitable[T]]") -> T:
+        while True:
+            link = await self.ready()
+            try:
+                return await operation(link)
+            except (NotServed, LocalProtocolError):
+                if not link.draining:
+                    raise
+                await checkpoint()
+            except LinkLost as error:
+                if link.lost is None:
+                    raise
+                raise DeliveryUnknown(f"the link to {link.named} died while this was out") from error
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the link around a body."""
+        async with background_tasks() as tasks:
+            tasks.start_soon(self._keep)
+            yield
+
+    async def _keep(self) -> None:
+        async with anyio.create_task_group() as old_links:
+            failures = 0
+            while True:
+                link = await self._attempt()
+                if link is None:
+                    failures += 1
+                    await anyio.sleep(random.uniform(0, min(limits.RETRY_MAX, limits.RETRY * 2**failures)))  # noqa: S311  jitter
+                    continue
+                failures = 0
+                self._link = link
+                self._notify()
+                old_links.start_soon(self._run, link)
+                await link.no_longer_usable()
+
+    async def _run(self, link: "Link") -> None:
+        """A link that drains lives on beside its successor until what is open on it has ended."""
+        async with link.running():
+            await link.closed()
+
+    async def _attempt(self) -> "Link | None":
+        try:
+            link = await self._agent.dial(self._address, self._expect)
+        except Refused as refused:
+            self._refused = refused
+            logger.warning("no link to %s: %s", self._address, refused)
+        except (LinkLost, RemoteProtocolError, TimeoutError) as error:
+            self._refused = None
+            logger.info("no link to %s: %s", self._address, error or "timed out")
+        else:
+            self._refused = None
+            return link
+        self._notify()
+        return None
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

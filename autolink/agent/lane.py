@@ -1,0 +1,271 @@
+"""One channel of a link as its two ends' tasks use it: an inbox, a way out, and the ways it can end.
+
+The reader task delivers synchronously and never waits; the tasks of the application wait here. A direction ends once:
+by the message that carries ENDS, by a cancel from either side, or with the link. What ended it is kept and raised at
+every later operation, so an end cannot be missed between two awaits.
+
+Checkpoints: `send` and `receive` check for cancellation each time and let other tasks run every `_TURN` messages or
+whenever they wait. A full scheduling point per message costs more than signing and sending it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from os import urandom
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from autolink.codec import decode_untrusted
+from autolink.errors import CallError, Code, LocalProtocolError, Refused, RemoteProtocolError
+from autolink.messages import Kind, Message
+
+if TYPE_CHECKING:
+    from autolink.agent.traffic import ReceivedBatch, Traffic
+
+OPENS: Final = 1
+ENDS: Final = 2
+_TURN: Final = 64
+_NO_HEADERS: Final[dict[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A verified message and where it stood in its batch, so that it can be taken out as an Envelope."""
+
+    message: Message
+    leaf: bytes
+    batch: "ReceivedBatch"
+    index: int
+
+
+class Lane:
+    """See the module. `opened_here` tells whose channel it is."""
+
+    __slots__ = (
+        "_error",
+        "_inbox",
+        "_lock",
+        "_traffic",
+        "_turn",
+        "_waiting",
+        "allowed",
+        "confirmed",
+        "eof",
+        "headers",
+        "id",
+        "lost",
+        "method",
+        "opened_here",
+        "receive_seq",
+        "scope",
+        "send_seq",
+        "sent_end",
+        "topic",
+    )  # fmt: skip
+
+    def __init__(
+        self, traffic: "Traffic", method: str, allowed: frozenset[Kind], *, opened_here: bool
+    ) -> None:
+        self._traffic = traffic
+        self.id = 0
+        self.method = method
+        self.headers: dict[str, str] = _NO_HEADERS
+        self.opened_here = opened_here
+        self.allowed = allowed
+        self.topic = ""
+        self.lost = 0
+        self.confirmed = False
+        self.send_seq = 0
+        self.receive_seq = 0
+        self.eof = False
+        self.sent_end = False
+        self.scope: anyio.CancelScope | None = None
+        self._inbox: deque[Received] = deque()
+        self._waiting: anyio.Event | None = None
+        self._error: Exception | None = None
+        self._lock: anyio.Lock | None = None
+        self._turn = 0
+
+    # --- sending ---------------------------------------------------------------------------------------
+
+    async def send(self, kind: Kind, body: bytes, *, flags: int = 0) -> None:
+        """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
+
+        Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
+        """
+        await self.take_turn()
+        lock = self._lock
+        if lock is None or not lock.locked():
+            leaf = self._leaf(kind, body)
+            if self._traffic.may_post(self.id, len(leaf)):
+                self._post(leaf, flags)
+                return
+        if lock is None:
+            lock = self._lock = anyio.Lock()
+        async with lock:  # keeps the senders of one channel in order, also while they wait
+            leaf = self._leaf(kind, body)
+            while not self._traffic.may_post(self.id, len(leaf)):
+                await self._traffic.wait_for_room()
+                leaf = self._leaf(kind, body)
+            self._post(leaf, flags)
+
+    def send_nowait(self, kind: Kind, body: bytes, *, flags: int) -> None:
+        """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
+        self._post(self._leaf(kind, body), flags)
+
+    async def publish(self, topic: str, seq: int, body: bytes) -> None:
+        """As `send`, for a publication: its recipient is the topic, and it is numbered by the topic."""
+        await self.take_turn()
+        while True:
+            self._check_sending()
+            leaf = self._traffic.leaf(
+                urandom(16), seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic
+            )
+            if self._traffic.may_post(self.id, len(leaf)):
+                self._traffic.post(self.id, 0, leaf)
+                return
+            await self._traffic.wait_for_room()
+
+    def open(
+        self, channel: int, kind: Kind, body: bytes, *, flags: int, timeout: int, headers: dict[str, str]
+    ) -> None:
+        """Take the number of a channel and post the message that opens it, in one step: numbers go out in order."""
+        self.id = channel
+        self.headers = headers
+        leaf = self._traffic.leaf(urandom(16), 0, kind, channel, self.method, timeout, headers, body)
+        self._post(leaf, flags)
+
+    def _leaf(self, kind: Kind, body: bytes) -> bytes:
+        self._check_sending()
+        return self._traffic.leaf(urandom(16), self.send_seq, kind, self.id, "", 0, _NO_HEADERS, body)
+
+    def _check_sending(self) -> None:
+        if self._error is not None:
+            raise _fresh(self._error)
+        if self.sent_end:
+            raise LocalProtocolError("this channel's sending side has ended")
+
+    def _post(self, leaf: bytes, flags: int) -> None:
+        self.send_seq += 1
+        if flags & ENDS:
+            self.sent_end = True
+        self._traffic.post(self.id, flags, leaf)
+
+    # --- receiving -------------------------------------------------------------------------------------
+
+    async def receive(self) -> Received:
+        """The next message.
+
+        Raises:
+            anyio.EndOfStream: the peer ended its direction.
+            CallError: the peer's handler failed or the peer cancelled.
+            LinkLost: the link is gone.
+        """
+        await self.take_turn()
+        while not self._inbox:
+            if self.eof:
+                raise anyio.EndOfStream
+            if self._error is not None:
+                raise _fresh(self._error)
+            if self._waiting is not None:
+                raise anyio.BusyResourceError("receiving from this channel")
+            self._waiting = anyio.Event()
+            try:
+                await self._waiting.wait()
+            finally:
+                self._waiting = None
+        received = self._inbox.popleft()
+        self._traffic.consumed(self.id, len(received.leaf))
+        return received
+
+    def deliver(self, received: Received, *, ends: bool) -> None:
+        """Called by the reader. What arrives for a lane that nobody reads any more is only counted."""
+        if ends:
+            self.eof = True
+        if self._error is None:
+            self._inbox.append(received)
+        else:
+            self._traffic.consumed(self.id, len(received.leaf))
+        self._wake()
+
+    async def take_turn(self) -> None:
+        """A cancellation check each time, a scheduling point every `_TURN` times."""
+        self._turn += 1
+        if self._turn < _TURN:
+            await checkpoint_if_cancelled()
+        else:
+            self._turn = 0
+            await checkpoint()
+
+    # --- ends ------------------------------------------------------------------------------------------
+
+    @property
+    def waiting_count(self) -> int:
+        """Messages in the inbox."""
+        return len(self._inbox)
+
+    @property
+    def over(self) -> bool:
+        """Both directions have ended."""
+        return self._error is not None or (self.eof and self.sent_end)
+
+    def end(self, error: Exception) -> None:
+        """End both directions: the peer cancelled, the link is lost, or we closed."""
+        if self._error is None:
+            self._error = error
+        if self.scope is not None:
+            self.scope.cancel()
+        self._wake()
+        self._traffic.room_changed()
+
+    def close(self) -> None:
+        """This side uses it no more: what waits unread is dropped."""
+        self._inbox.clear()
+        self.end(CallError(Code.CANCELLED, "this side has closed the channel"))
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.set()
+
+
+def _fresh(error: Exception) -> Exception:
+    """The same error anew: raising one object from many tasks would chain their tracebacks together."""
+    again: Exception
+    if isinstance(error, CallError):
+        again = CallError(error.code, error.message, received=error.received)
+    elif isinstance(error, Refused):
+        again = error
+    else:
+        again = type(error)(*error.args)
+    again.__cause__ = error.__cause__
+    return again
+
+
+def check_sequence(lane: Lane, message: Message) -> None:
+    """Messages of one direction of one channel are numbered 0, 1, 2, …: a gap means one was withheld.
+
+    A publication is numbered by its topic, and a gap is what the publisher dropped for this subscriber: counted.
+
+    Raises:
+        RemoteProtocolError: a number that cannot come next.
+    """
+    if lane.topic and message.kind is Kind.ITEM:  # the confirmation: where the topic's count stands
+        start = decode_untrusted(message.body, what="subscription")
+        if type(start) is not int or start < 0 or lane.confirmed:
+            raise RemoteProtocolError("subscription: does not start with the next publication's number")
+        lane.confirmed, lane.receive_seq = True, start
+        return
+    if message.kind is Kind.PUBLISH:
+        if message.recipient != lane.topic or not lane.confirmed or message.seq < lane.receive_seq:
+            raise RemoteProtocolError(
+                f"channel {lane.id}: a publication that was not subscribed to, or out of order"
+            )
+        lane.lost += message.seq - lane.receive_seq
+        lane.receive_seq = message.seq + 1
+        return
+    if message.seq != lane.receive_seq:
+        raise RemoteProtocolError(
+            f"channel {lane.id}: message {message.seq} where {lane.receive_seq} is next"
+        )
+    lane.receive_seq += 1

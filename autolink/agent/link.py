@@ -1,0 +1,220 @@
+"""One live, mutually authenticated connection, as an application uses it."""
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from os import urandom
+from typing import Any, Final, TypeVar, final, overload
+
+import anyio
+
+from autolink import codec, limits
+from autolink.agent import forwarding
+from autolink.agent.bodies import body_of, encode_any
+from autolink.agent.channel import Channel, error_of
+from autolink.agent.core import LinkCore
+from autolink.agent.topic import Subscription
+from autolink.errors import CallError, Code
+from autolink.messages import Envelope, Kind, topic
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+_NOTHING: Final = codec.encode(None)
+_RACE: Final = 1.0
+"""Seconds: a peer that says `deadline_exceeded` this close to our own deadline leaves it to our own scope to say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What went over one link, and what is open on it now.
+
+    Attributes:
+        messages_sent: signed messages that left.
+        messages_verified: signed messages that came in and were verified.
+        handlers: of ours that run for the peer.
+        records: TLS records, both directions.
+    """
+
+    messages_sent: int
+    messages_verified: int
+    handlers: int
+    records: int
+
+
+@final
+class Link(LinkCore):
+    """A link to one verified peer. Made by `Agent.connect` and by a listener; it dies with its connection.
+
+    Attributes:
+        agent: whose link it is.
+        peer: the verified far end, and on what grounds it was believed.
+        tls: version, key-exchange group and cipher of the connection.
+        dialer: whether we dialled.
+    """
+
+    @overload
+    async def call(
+        self, method: str, body: object = None, *, returns: type[R], headers: Mapping[str, str] | None = None
+    ) -> R: ...
+    @overload
+    async def call(
+        self, method: str, body: object = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any: ...  # noqa: ANN401
+
+    async def call(
+        self,
+        method: str,
+        body: object = None,
+        *,
+        returns: Any = object,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Call a method of the peer and return its reply.
+
+        The deadline of the current cancel scope travels along as remaining time; cancelling the call cancels the far
+        handler.
+
+        Args:
+            method: its name over there.
+            body: a plain value, or anything that pydantic can dump.
+            returns: the type of the reply; without it, a plain msgpack value.
+            headers: strings to send along, signed like the body; W3C `traceparent` belongs here.
+
+        Raises:
+            CallError: the far handler said so.
+            TimeoutError: the deadline passed, whoever noticed first.
+            BodyError: the body cannot be sent, or the reply is not a `returns`.
+            LinkLost: the link is gone; whether the handler ran is not known.
+        """
+        expected = body_of(returns)
+        return expected.decode_untrusted(await self._exchange(Kind.CALL, method, encode_any(body), headers))
+
+    async def forward(self, envelope: Envelope) -> Envelope | None:
+        """Hand over a signed message, unchanged, and return its recipient's signed answer if there is one.
+
+        Raises:
+            EnvelopeRefused: the peer, or whoever it passed the message on to, refused it.
+            CallError, TimeoutError, LinkLost: as `call`.
+        """
+        body = codec.encode(envelope.to_bytes())
+        return forwarding.answered(await self._exchange(Kind.FORWARD, envelope.claimed.method, body, None))
+
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, sends: type[S], receives: type[R], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[S, R]]: ...
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[Any, Any]]: ...
+
+    @asynccontextmanager
+    async def open_channel(
+        self,
+        name: str,
+        *,
+        sends: Any = object,
+        receives: Any = object,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Channel[Any, Any]]:
+        """Open a channel to the peer's handler of that name; leaving the block closes it.
+
+        A handler that does not exist is told at the first `receive`.
+
+        Raises:
+            LinkLost: the link is gone.
+        """
+        lane = await self.open_lane(Kind.OPEN, name, _NOTHING, headers=headers)
+        channel = Channel[Any, Any](self, lane, body_of(sends), body_of(receives))
+        try:
+            yield channel
+        finally:
+            channel.close()
+
+    @overload
+    @asynccontextmanager
+    def subscribe(self, name: str, *, receives: type[R]) -> AsyncIterator[Subscription[R]]: ...
+    @overload
+    @asynccontextmanager
+    def subscribe(self, name: str) -> AsyncIterator[Subscription[Any]]: ...
+
+    @asynccontextmanager
+    async def subscribe(self, name: str, *, receives: Any = object) -> AsyncIterator[Subscription[Any]]:
+        """Subscribe to a topic of the peer's; when the block is entered, the subscription stands.
+
+        Raises:
+            CallError: the peer has no such topic, or takes no more subscribers.
+            LinkLost: the link is gone.
+        """
+        recipient = topic(self.traffic.peer_id, name)
+        lane = await self.open_lane(Kind.SUBSCRIBE, name, _NOTHING, topic=recipient)
+        feed = Subscription[Any](self, lane, body_of(receives))
+        try:
+            await feed.confirmed()
+            yield feed
+        finally:
+            feed.close()
+
+    async def ping(self) -> float:
+        """The seconds of one round trip.
+
+        Raises:
+            LinkLost: the link is gone.
+        """
+        token = urandom(8)
+        begun = anyio.current_time()
+        await self.pinged(token)
+        return anyio.current_time() - begun
+
+    async def drain(self, *, reason: str = "shutdown") -> None:
+        """Open nothing more in either direction, let what is open end, then close the link.
+
+        Put it in a cancel scope with a deadline: a peer's channel may stay open for ever.
+        """
+        self.go_away(reason)
+        await self.closed()
+
+    def statistics(self) -> LinkStatistics:
+        """Counts since the link was opened."""
+        return LinkStatistics(
+            self.traffic.messages_sent,
+            self.traffic.messages_verified,
+            self.server.running,
+            self.traffic.records,
+        )
+
+    def __repr__(self) -> str:
+        state = "open" if self.lost is None else "lost"
+        return f"<Link {'to' if self.dialer else 'from'} {self.named} {state}>"
+
+    async def _exchange(
+        self, kind: Kind, method: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> bytes:
+        """One message each way on a channel of its own; the reply's body."""
+        deadline = anyio.current_effective_deadline()
+        lane = await self.open_lane(
+            kind, method, body, timeout=_microseconds_until(deadline), headers=headers
+        )
+        try:
+            answer = (await lane.receive()).message
+        finally:
+            self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
+        if answer.kind is Kind.REPLY:
+            return answer.body
+        error = error_of(answer.body)
+        if isinstance(error, CallError) and error.code is Code.DEADLINE_EXCEEDED:
+            if deadline - anyio.current_time() < _RACE:
+                await anyio.sleep_until(deadline)
+            raise TimeoutError("the call's deadline passed at the far end") from error
+        raise error
+
+
+def _microseconds_until(deadline: float) -> int:
+    """The remaining time as it travels: at least 1, because 0 means no deadline."""
+    if deadline == math.inf:
+        return 0
+    return min(max(int((deadline - anyio.current_time()) * 1_000_000), 1), limits.TIMEOUT)

@@ -1,0 +1,119 @@
+"""Accepting links: one task for each listening socket, one for each connection, and a bound on those not judged yet."""
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, final
+
+import anyio
+
+from autolink import limits
+from autolink.agent.groups import background_tasks
+from autolink.errors import LinkLost, Refused, RemoteProtocolError
+from autolink.transport import Address, Contact, ListeningSocket, accept_loop, listen, remote_address
+
+if TYPE_CHECKING:
+    from autolink.agent.agent import Agent
+    from autolink.agent.link import Link
+
+logger: Final = logging.getLogger("autolink")
+
+
+@final
+class Listener:
+    """What an agent listens on. Made by `Agent.listening`.
+
+    Attributes:
+        addresses: the real ones, with the ports that were taken.
+        contacts: for each of them one string that holds the address and whom to expect there.
+    """
+
+    def __init__(self, agent: "Agent", wanted: Sequence[Address]) -> None:
+        self.addresses: tuple[str, ...] = ()
+        self.contacts: tuple[str, ...] = ()
+        self._agent = agent
+        self._wanted = wanted
+        self._openings = anyio.Semaphore(limits.OPENINGS)
+        self._links: set[Link] = set()
+        self._accepting = anyio.CancelScope()
+
+    @property
+    def contact(self) -> str:
+        """The first of `contacts`."""
+        return self.contacts[0]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen around a body."""
+        sockets: list[ListeningSocket] = []
+        try:
+            for address in self._wanted:
+                sockets += await listen(address)
+            reached = [one.address for one in sockets]
+            self.addresses = tuple(str(address) for address in reached)
+            self.contacts = tuple(str(Contact(self._agent.peer_id, address)) for address in reached)
+            async with background_tasks() as tasks:
+                tasks.start_soon(self._accept, sockets)
+                yield
+        finally:
+            for one in sockets:
+                one.close()
+
+    async def drain(self, timeout: float = limits.DRAIN) -> None:
+        """Stop accepting, let what the peers have open end, and cut off what has not ended after `timeout` seconds."""
+        self._accepting.cancel()
+        with anyio.move_on_after(timeout):
+            async with anyio.create_task_group() as tasks:
+                for link in list(self._links):
+                    tasks.start_soon(link.drain)
+        for link in list(self._links):
+            link.end(LinkLost("this side is shutting down"))
+            await link.closed()
+
+    async def _accept(self, sockets: Sequence[ListeningSocket]) -> None:
+        async with anyio.create_task_group() as connections:
+
+            async def take(connection: socket.socket) -> None:
+                try:
+                    await self._openings.acquire()
+                except BaseException:
+                    connection.close()
+                    raise
+                connections.start_soon(self._serve, connection)
+
+            with self._accepting:
+                async with anyio.create_task_group() as tasks:
+                    for one in sockets:
+                        tasks.start_soon(accept_loop, one, take)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """One connection from its first byte to its end. Nothing that a stranger does may leave this task."""
+        try:
+            link = await self._open(connection)
+        finally:
+            self._openings.release()
+        if link is None:
+            return
+        self._links.add(link)
+        try:
+            async with link.running():
+                await link.closed()
+        finally:
+            self._links.discard(link)
+
+    async def _open(self, connection: socket.socket) -> "Link | None":
+        try:
+            peer = remote_address(connection)
+        except OSError:  # gone before it was looked at
+            connection.close()
+            return None
+        try:
+            with anyio.fail_after(limits.OPENING):
+                return await self._agent.open_on(connection, dialer=False, address=peer)
+        except Refused as refused:
+            self._agent.count_refused(refused)
+            logger.warning("no link from %s: %s", peer, refused)
+        except (RemoteProtocolError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+            logger.info("no link from %s: %s", peer, error or type(error).__name__)
+        return None

@@ -1,0 +1,164 @@
+"""How a link opens: both sides say HELLO, both judge, both say ACCEPT or REFUSE (docs/spec.md, "Opening").
+
+1. TLS is done: keys are proved, nobody is trusted yet.
+2. HELLO goes out; the peer's comes in. No common version: REFUSE `version`. Clocks too far apart: `clock_skew`.
+3. The link enters the agent's live table, so that a change of trust during the judgement reaches it.
+4. The trust model judges the peer's whole chain, again if trust changed meanwhile.
+5. Only then ACCEPT goes out. The link is open when the peer's ACCEPT is in.
+
+Whoever refuses sends REFUSE and drains, so that the refusal arrives; both ends raise `Refused`. One deadline, the
+caller's, covers all of it. Frames that ride behind the peer's ACCEPT wait inside the protocol object.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from autolink import limits
+from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
+from autolink.identity import BOUND, Certificate, PeerId, is_bound_to, key_authority
+from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
+from autolink.trust import Context, VerifiedPeer, judge
+from autolink.version import __version__
+
+if TYPE_CHECKING:
+    from autolink.agent.agent import Agent
+    from autolink.transport import SecureStream
+
+
+T = TypeVar("T", bound=Event)
+
+
+class Row:
+    """A place in the agent's live table, for a link that is being opened."""
+
+    def __init__(self) -> None:
+        self.stale = False
+
+    def attend(self, *, stale: bool) -> None:
+        """Trust changed: whatever verdict is being made now must be made again."""
+        self.stale = self.stale or stale
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened link's parts, before any task runs."""
+
+    stream: "SecureStream"
+    protocol: LinkProtocol
+    peer: VerifiedPeer
+
+
+async def open_link(
+    agent: "Agent", stream: "SecureStream", row: Row, *, dialer: bool, expect: PeerId | None, context: Context
+) -> Opened:
+    """Carry the opening through; see the module for the steps.
+
+    Raises:
+        Refused: we refused the peer or it refused us.
+        RemoteProtocolError: the peer does not speak the protocol.
+        anyio.BrokenResourceError, anyio.EndOfStream: the connection ended.
+    """
+    protocol = LinkProtocol(dialer)
+    try:
+        await stream.send(protocol.hello(_hello(agent)))
+        hello = await _next(stream, protocol, HelloReceived)
+        if hello.version is None:
+            raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
+        _check_clock(hello, agent.clock())
+        peer = await _judge(agent, stream, row, expect=expect, context=context, hello=hello)
+        await stream.send(protocol.accept())
+        await _next(stream, protocol, AcceptReceived)
+    except Refused as refused:
+        if refused.by == "us":
+            await _say_no(stream, protocol, refused)
+        raise
+    return Opened(stream, protocol, peer)
+
+
+def _hello(agent: "Agent") -> dict[str, object]:
+    return {"clock": int(agent.clock().timestamp() * 1_000_000), "software": f"autolink/{__version__}"}
+
+
+async def _next(stream: "SecureStream", protocol: LinkProtocol, wanted: type[T]) -> T:
+    while True:
+        while (event := protocol.next_event()) is None:
+            protocol.receive_data(await stream.receive())
+        if isinstance(event, RefuseReceived):
+            raise Refused(event.reason, by="peer", offset=event.offset)
+        if isinstance(event, wanted):
+            return event
+        raise RemoteProtocolError(f"{type(event).__name__} where {wanted.__name__} is due")
+
+
+def _check_clock(hello: HelloReceived, now: datetime) -> None:
+    offset = hello.clock / 1_000_000 - now.timestamp()
+    if abs(offset) > limits.SKEW:
+        raise Refused(Reason.CLOCK_SKEW, by="us", offset=offset)
+
+
+async def _judge(
+    agent: "Agent",
+    stream: "SecureStream",
+    row: Row,
+    *,
+    expect: PeerId | None,
+    context: Context,
+    hello: HelloReceived,
+) -> VerifiedPeer:
+    if stream.peer_chain[0] == agent.credential.leaf.der and not agent.allow_self:
+        raise Refused(Reason.SELF, by="us", detail="the peer holds our own certificate")
+    while True:
+        row.stale = False
+        peer = await judge(
+            agent.trust,
+            stream.peer_chain,
+            context=context,
+            evidence=hello.evidence,
+            cache=agent.verdicts,
+            expect=expect,
+        )
+        if not row.stale:
+            return peer
+
+
+async def _say_no(stream: "SecureStream", protocol: LinkProtocol, refused: Refused) -> None:
+    """Best effort by nature: the peer may be gone, and our own error is the one that counts."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(limits.REFUSAL_DRAIN):
+        try:
+            await stream.send(protocol.refuse(refused.reason, refused.offset))
+            await stream.shutdown_politely()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            return
+
+
+def name_of(peer: VerifiedPeer) -> str:
+    """A peer for logs and errors."""
+    return f"{display(peer.name)} ({peer.principal[:12]}…)"
+
+
+def early_objection(expect: PeerId) -> Callable[[tuple[bytes, ...]], str | None]:
+    """What a dialer looks at before it shows its own certificate: is this the chain of whom we expect?
+
+    It only spares us showing ourselves to an impostor. The judgement proper comes with the trust model.
+    """
+
+    def objection(chain: tuple[bytes, ...]) -> str | None:
+        try:
+            certificates = [Certificate.parse_untrusted(der) for der in chain]
+        except IdentityError as error:
+            return str(error)
+        leaf, root = certificates[0], certificates[-1]
+        if expect.auto_id is not None and leaf.auto_id != expect.auto_id:
+            return "another Auto ID answered"
+        if expect.authority == BOUND:
+            if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
+                return "its name is not bound to its key"
+        elif expect.authority not in {key_authority(one.spki_sha256) for one in certificates}:
+            return "the key is not the expected one"
+        return None
+
+    return objection

@@ -1,0 +1,122 @@
+"""The serving side of a link: a task for each call, channel, subscription or forwarded envelope of the peer.
+
+A handler's end ends its channel, and a channel's end (the peer cancelled, the deadline passed, the link is gone)
+cancels its handler. The channel's place is given free only when the handler has really finished, so a peer that
+opens and cancels in a loop is held back by its own cleanup.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from autolink.agent import forwarding
+from autolink.agent.call import Call, answer
+from autolink.agent.channel import Channel, error_body
+from autolink.agent.handlers import ChannelHandler, Method
+from autolink.agent.lane import ENDS, Lane, Received
+from autolink.agent.opening import name_of
+from autolink.errors import CallError, Code, EnvelopeRefused, LinkLost, wire_envelope_reason
+from autolink.messages import Kind
+
+if TYPE_CHECKING:
+    from autolink.agent.link import Link
+
+logger: Final = logging.getLogger("autolink")
+
+
+class Server:
+    """Runs the handlers of one link's peer."""
+
+    def __init__(self, link: "Link") -> None:
+        self._link = link
+        self._agent = link.agent
+        self.running = 0
+
+    def start(self, lane: Lane, received: Received) -> None:
+        """Find what the opening message asks for and start a task for it, or answer that there is none."""
+        message = received.message
+        work: Callable[[], Awaitable[None]]
+        if message.kind is Kind.CALL and (method := self._agent.handlers.methods.get(message.method)):
+            work = lambda: self._call(lane, received, method)  # noqa: E731
+        elif message.kind is Kind.OPEN and (handler := self._agent.handlers.channels.get(message.method)):
+            work = lambda: self._channel(lane, handler)  # noqa: E731
+        elif message.kind is Kind.SUBSCRIBE and (topic := self._agent.topics.get(message.method)):
+            work = lambda: topic.serve(lane)  # noqa: E731
+        elif message.kind is Kind.FORWARD:
+            work = lambda: self._forward(lane, received)  # noqa: E731
+        else:
+            lane.send_nowait(
+                Kind.ERROR, error_body(Code.UNIMPLEMENTED, "no such method, channel or topic"), flags=ENDS
+            )
+            self._link.leave(lane)
+            return
+        self.running += 1
+        self._link.tasks.start_soon(
+            self._run, lane, message.timeout, work, name=f"autolink handler {message.method}"
+        )
+
+    async def _run(self, lane: Lane, timeout: int, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a handler under its caller's deadline; whatever it ends with becomes the channel's end."""
+        try:
+            with anyio.CancelScope() as scope:
+                lane.scope = scope
+                if lane.over:  # cancelled before its task began
+                    return
+                error = await self._outcome(lane, timeout, work)
+                if error is not None and not lane.sent_end:
+                    await lane.send(Kind.ERROR, error, flags=ENDS)
+        except (LinkLost, CallError):
+            return  # the peer cancelled or is gone: there is nobody to tell
+        finally:
+            self.running -= 1
+            lane.scope = None
+            self._link.leave(lane)
+
+    async def _outcome(self, lane: Lane, timeout: int, work: Callable[[], Awaitable[None]]) -> bytes | None:
+        """None, or the body of the ERROR that the peer gets."""
+        try:
+            with anyio.move_on_after(timeout / 1e6 if timeout else math.inf) as deadline:
+                await work()
+            if deadline.cancelled_caught:
+                return error_body(Code.DEADLINE_EXCEEDED)
+        except LinkLost:
+            raise
+        except EnvelopeRefused as refused:
+            self._agent.count_refused(refused)
+            reason = wire_envelope_reason(refused.reason)
+            return error_body(Code.PERMISSION_DENIED, "envelope refused", reason.value)
+        except BaseException as error:
+            answer = _lone_call_error(error)
+            if answer is not None:
+                return error_body(answer.code, answer.message)
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("handler %r failed for %s", lane.method, name_of(self._link.peer))
+            return error_body(Code.INTERNAL)
+        return None
+
+    async def _call(self, lane: Lane, received: Received, method: Method) -> None:
+        peer = self._link.peer
+        call = Call(lane.method, peer, peer, self._link, lane.headers, received)
+        reply = await answer(method, call, received.message.body)
+        await lane.send(Kind.REPLY, reply, flags=ENDS)
+
+    async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
+        channel = Channel(self._link, lane, handler.sends, handler.receives)
+        await handler.function(channel)
+        if not lane.sent_end:
+            await channel.send_eof()
+
+    async def _forward(self, lane: Lane, received: Received) -> None:
+        answered = await forwarding.receive(self._link, received)
+        await lane.send(Kind.REPLY, answered, flags=ENDS)
+
+
+def _lone_call_error(error: BaseException) -> CallError | None:
+    """The handler's own CallError, also as the only one inside the groups that its task group put around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, CallError) and not error.received else None

@@ -1,0 +1,8 @@
+"""`autolink demo`: agents of two organisations, in processes of their own, and six who are turned away.
+
+Written on public names only, so it is also the longest example. `launcher` plays the organisations and reads what
+happened; `cast` holds one function for each process.
+"""
+
+from autolink.demo.launcher import Outcome as Outcome
+from autolink.demo.launcher import run_demo as run_demo

@@ -1,0 +1,223 @@
+"""The processes of the demo, one function each: `python -m autolink.demo.cast ROLE`.
+
+A process talks to the launcher in JSON lines: it asks for its certificate (the key never leaves the process), is told
+whom it trusts and where to go, does its part, and reports.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from autolink import (
+    Agent,
+    AutoId,
+    Call,
+    Channel,
+    Credential,
+    CredentialRequest,
+    Envelope,
+    EnvelopeRefused,
+    Handlers,
+    Refused,
+    TrustAnchor,
+)  # fmt: skip
+from autolink.identity import load_chain
+from autolink.trust import IssuedBy
+
+ADDRESS: Final = "127.0.0.1:0"
+
+
+class Stage:
+    """The line to the launcher."""
+
+    async def tell(self, **report: object) -> None:
+        """Send one line."""
+        print(json.dumps(report), flush=True)
+        await anyio.lowlevel.checkpoint()
+
+    async def ask(self, **report: object) -> dict[str, Any]:
+        """Send one line and wait for the answer; the launcher's end of the pipe closing ends the process."""
+        await self.tell(**report)
+        line = await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+        if not line:
+            sys.exit(0)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def credential(self, name: str) -> tuple[Credential, dict[str, Any]]:
+        """Ask to be issued a certificate under a name; also what the launcher said beside it."""
+        request = CredentialRequest.new(name)
+        answer = await self.ask(request=request.pem.decode())
+        return request.complete(load_chain(answer["chain"].encode())), answer
+
+
+def trust(answer: dict[str, Any]) -> IssuedBy:
+    """The anchors that the launcher gave, as files that two organisations exchanged."""
+    return IssuedBy(*[TrustAnchor.from_pem(pem.encode()) for pem in answer["anchors"]])
+
+
+def counts(agent: Agent) -> dict[str, object]:
+    """An agent's statistics, for the launcher."""
+    done = agent.statistics()
+    return {
+        "sent": done.messages_sent,
+        "verified": done.messages_verified,
+        "refused": {reason.value: count for reason, count in done.refused.items()},
+    }
+
+
+async def echo(stage: Stage) -> None:
+    """acme's agent: answers, streams, publishes, and refuses whom it should."""
+    handlers = Handlers()
+    stopped = 0
+
+    @handlers.method
+    async def hello(call: Call, text: str) -> str:
+        return f"{call.peer.name} said {text}"
+
+    @handlers.method(forwarded=True)
+    async def note(call: Call, text: str) -> str:
+        return f"{call.author.name} said {text}, brought by {call.peer.name}"
+
+    @handlers.method
+    async def slow(call: Call, body: None) -> None:
+        nonlocal stopped
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped += 1
+
+    @handlers.method
+    async def publish(call: Call, prices: list[int]) -> None:
+        for price in prices:
+            await topic.publish(price)
+
+    @handlers.channel
+    async def double(channel: Channel[int, int]) -> None:
+        async for number in channel:
+            await channel.send(2 * number)
+
+    credential, answer = await stage.credential("echo")
+    agent = Agent(credential, trust=trust(answer), handlers=handlers)
+    topic = agent.topic("prices", of=int)
+    async with agent.listening(ADDRESS) as listener:
+        question: dict[str, object] = {"contact": listener.contact, "id": agent.auto_id.hex}
+        while True:
+            await stage.ask(**question)
+            question = {"stopped": stopped, **counts(agent)}
+
+
+async def relay(stage: Stage) -> None:
+    """globex's agent: passes on what is addressed to echo, without touching a signature."""
+    credential, answer = await stage.credential("relay")
+    agent = Agent(credential, trust=trust(answer))
+    async with agent.keep_link(answer["echo"]) as to_echo, agent.listening(ADDRESS) as listener:
+
+        @agent.forwarder
+        async def carry(call: Call, envelope: Envelope) -> Envelope | None:
+            return await to_echo.forward(envelope)
+
+        question: dict[str, object] = {"contact": listener.contact}
+        while True:
+            await stage.ask(**question)
+            question = counts(agent)
+
+
+async def caller(stage: Stage) -> None:
+    """globex's other agent: meets echo, talks to it in every way there is, and once through the relay."""
+    credential, answer = await stage.credential("caller")
+    agent = Agent(credential, trust=trust(answer))
+    async with agent.connect(answer["echo"]) as link:
+        await stage.tell(
+            verified=link.peer.name, grounds=str(link.peer.grounds), tls=link.tls.version, group=link.tls.group,
+            round_trip_ms=1000 * min([await link.ping() for _ in range(8)]),
+        )  # fmt: skip
+        await stage.tell(call=await link.call("hello", "good day", returns=str))
+        async with link.open_channel("double", sends=int, receives=int) as channel:
+            for number in range(1, 6):
+                await channel.send(number)
+            await channel.send_eof()
+            await stage.tell(channel=[number async for number in channel])
+        async with link.subscribe("prices", receives=int) as feed:
+            await link.call("publish", [250, 260, 240])
+            await stage.tell(published=[await feed.receive() for _ in range(3)], lost=feed.lost)
+        with anyio.move_on_after(0.2) as scope:
+            await link.call("slow")
+        await link.ping()  # the cancellation is there before the answer to this
+        await stage.tell(cancelled=scope.cancelled_caught)
+    async with agent.connect(answer["relay"]) as link:
+        sealed = await link.forward(agent.sign(AutoId.parse(answer["echo_id"]), "note", "hello from afar"))
+        if sealed is None:
+            raise RuntimeError("the relay brought no answer")
+        verified = await agent.verify(sealed)
+        await stage.tell(forwarded=verified.message.value, author=verified.author.name)
+    await stage.ask(**counts(agent))
+
+
+async def dials(stage: Stage, name: str) -> None:
+    """Somebody whom echo must refuse: dials it with the certificate it was given, and reports what it is told."""
+    credential, answer = await stage.credential(name)
+    agent = Agent(credential, trust=trust(answer))
+    try:
+        async with agent.connect(answer["echo"]) as link:
+            await link.call("hello", "let me in")
+        await stage.ask(told=None)
+    except Refused as refused:
+        await stage.ask(told=refused.reason.value)
+
+
+async def insider(stage: Stage, crime: Callable[[Agent, AutoId], list[Envelope]]) -> None:
+    """A proper member of globex who hands echo an envelope that it must refuse."""
+    credential, answer = await stage.credential(sys.argv[1])
+    agent = Agent(credential, trust=trust(answer))
+    told = None
+    async with agent.connect(answer["echo"]) as link:
+        for envelope in crime(agent, AutoId.parse(answer["echo_id"])):
+            try:
+                await link.forward(envelope)
+            except EnvelopeRefused as refused:
+                told = refused.reason.value
+    await stage.ask(told=told)
+
+
+def tampered(agent: Agent, echo: AutoId) -> list[Envelope]:
+    """A signed message with one letter changed."""
+    honest = agent.sign(echo, "note", "pay Mallory 10")
+    return [replace(honest, leaf=honest.leaf.replace(b"pay Mallory 10", b"pay Mallory 99"))]
+
+
+def replayed(agent: Agent, echo: AutoId) -> list[Envelope]:
+    """One signed message, twice."""
+    return 2 * [agent.sign(echo, "note", "pay Mallory 10")]
+
+
+def misaddressed(agent: Agent, echo: AutoId) -> list[Envelope]:
+    """A signed message for somebody else than echo."""
+    return [agent.sign(AutoId.derive("somebody else"), "note", "pay Mallory 10")]
+
+
+CAST: Final[dict[str, Callable[[Stage], Coroutine[Any, Any, None]]]] = {
+    "echo": echo,
+    "relay": relay,
+    "caller": caller,
+    "impostor": lambda stage: dials(stage, "caller"),
+    "expired": lambda stage: dials(stage, "latecomer"),
+    "stranger": lambda stage: dials(stage, "stranger"),
+    "forger": lambda stage: insider(stage, tampered),
+    "replayer": lambda stage: insider(stage, replayed),
+    "misaddresser": lambda stage: insider(stage, misaddressed),
+}
+
+
+def main() -> None:
+    """Play the role named on the command line."""
+    anyio.run(CAST[sys.argv[1]], Stage(), backend="trio")
+
+
+if __name__ == "__main__":
+    main()

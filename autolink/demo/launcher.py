@@ -1,0 +1,205 @@
+"""The two organisations, and the reading of what happened.
+
+The launcher issues certificates (it never sees an agent's key), starts each process, tells it where to go, and counts
+at the end: what honest agents sent against what their receivers verified, and whom echo refused, by echo's own
+statistics.
+"""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from subprocess import PIPE
+from typing import Any, Final
+
+import anyio
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from autolink import Credential, CredentialRequest, EntityKind, TrustAnchor
+from autolink.identity import dump_chain
+
+TIME: Final = 60.0
+"""Seconds for the whole demo."""
+
+_LINE: Final = 1 << 20
+_ORGANIZATION: Final = EntityKind.ORGANIZATION
+
+
+@dataclass
+class Outcome:
+    """What `run_demo` found. `ok` means that every scene went as it should."""
+
+    scenes: list[dict[str, Any]] = field(default_factory=list)
+    tls: dict[str, str] = field(default_factory=dict)
+    round_trip_ms: float = 0.0
+    exchanged: int = 0
+    verified: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    processes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Every scene as expected, nothing lost between honest agents, nobody refused who should not be."""
+        return (
+            bool(self.scenes)
+            and all(scene["ok"] for scene in self.scenes)
+            and 0 < self.exchanged == self.verified
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `autolink demo --json` prints."""
+        return {
+            "ok": self.ok, "tls": self.tls, "exchanged": self.exchanged, "verified": self.verified,
+            "refused": self.refused, "processes": self.processes, "round_trip_ms": round(self.round_trip_ms, 3),
+            "scenes": self.scenes,
+        }  # fmt: skip
+
+
+class Actor:
+    """One process of the demo, seen from the launcher."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        if process.stdout is None or process.stdin is None:
+            raise RuntimeError("started without pipes")
+        self._stdin = process.stdin
+        self._lines = BufferedByteReceiveStream(process.stdout)
+
+    async def hear(self) -> dict[str, Any]:
+        """The next line of the process.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
+        try:
+            line = await self._lines.receive_until(b"\n", _LINE)
+        except (anyio.IncompleteRead, anyio.EndOfStream):
+            raise RuntimeError("a process of the demo ended early; its own error is above") from None
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    async def answer(self, **answer: object) -> None:
+        """Answer the process's question."""
+        await self._stdin.send(json.dumps(answer).encode() + b"\n")
+
+
+@asynccontextmanager
+async def _actor(role: str) -> AsyncIterator[Actor]:
+    """Start a process; closing its pipe, and then ending it, is up to us."""
+    command = [sys.executable, "-m", "autolink.demo.cast", role]
+    async with await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=None) as process:
+        try:
+            yield Actor(process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+
+
+async def run_demo(show: Callable[[str], object] = lambda _: None) -> Outcome:
+    """Play the demo; `show` is told what happens next.
+
+    Raises:
+        RuntimeError: a process broke.
+        TimeoutError: not done within `TIME` seconds.
+    """
+    outcome = Outcome()
+    with anyio.fail_after(TIME):
+        async with AsyncExitStack() as stack:
+            await _Play(outcome, show, stack).play()
+    return outcome
+
+
+class _Play:
+    def __init__(self, outcome: Outcome, show: Callable[[str], object], stack: AsyncExitStack) -> None:
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        self._acme = Credential.self_issued("acme", kind=_ORGANIZATION)
+        self._globex = Credential.self_issued("globex", kind=_ORGANIZATION, plain=True, now=yesterday)
+        self._false_globex = Credential.self_issued("globex", kind=_ORGANIZATION, plain=True)
+        self._initech = Credential.self_issued("initech", kind=_ORGANIZATION)
+        self._outcome = outcome
+        self._show = show
+        self._stack = stack
+        self._told: dict[str, Any] = {}
+
+    async def play(self) -> None:
+        both = [self._acme.anchor, self._globex.anchor]
+        self._show("acme starts its echo agent, globex its relay and its caller")
+        echo = await self._enter("echo", self._acme, both)
+        greeting = await echo.hear()
+        self._told = {"echo": greeting["contact"], "echo_id": greeting["id"]}
+        relay = await self._enter("relay", self._globex, both)
+        self._told["relay"] = (await relay.hear())["contact"]
+        caller = await self._enter("caller", self._globex, both)
+        honest = await self._conversation(caller)
+        await echo.answer()
+        await relay.answer()
+        reports = [honest, await echo.hear(), await relay.hear()]
+        stopped = reports[1]["stopped"] == 1
+        self._scene("echo's handler was seen to stop", ok=stopped)
+        self._outcome.exchanged = sum(report["sent"] for report in reports)
+        self._outcome.verified = sum(report["verified"] for report in reports)
+        await self._refusals(both)
+        await echo.answer()
+        self._outcome.refused = dict(sorted((await echo.hear())["refused"].items()))
+        expected = {"impostor", "expired", "unknown_issuer", "tampered", "replayed", "wrong_recipient"}
+        self._scene(
+            "echo's own count of refusals", str(self._outcome.refused),
+            ok=self._outcome.refused == dict.fromkeys(expected, 1),
+        )  # fmt: skip
+
+    async def _conversation(self, caller: Actor) -> dict[str, Any]:
+        met = await caller.hear()
+        self._outcome.tls = {"version": met["tls"], "group": met["group"]}
+        self._outcome.round_trip_ms = met["round_trip_ms"]
+        self._scene(f"caller verified {met['verified']}", met["grounds"], ok=met["tls"] == "TLSv1.3")
+        called = await caller.hear()
+        self._scene("a call and its reply", called["call"], ok=called["call"] == "caller said good day")
+        streamed = await caller.hear()
+        self._scene(
+            "a channel, both ways", str(streamed["channel"]), ok=streamed["channel"] == [2, 4, 6, 8, 10]
+        )
+        fed = await caller.hear()
+        self._scene("publish and subscribe", str(fed["published"]), ok=fed["published"] == [250, 260, 240])
+        cancelled = await caller.hear()
+        self._scene("a call given up after 0.2 s", "cancelled at the far end too", ok=cancelled["cancelled"])
+        carried = await caller.hear()
+        text = "caller said hello from afar, brought by relay"
+        self._scene("a message through the relay", carried["forwarded"], ok=carried["forwarded"] == text)
+        return await caller.hear()
+
+    async def _refusals(self, both: Sequence[TrustAnchor]) -> None:
+        hour = timedelta(hours=1)
+        long_ago = datetime.now(UTC) - timedelta(hours=5)
+        cases = [
+            ("an impostor's globex", "impostor", self._false_globex, {}, "untrusted"),
+            ("an expired certificate", "expired", self._globex, {"now": long_ago, "lifetime": hour}, "expired"),
+            ("an unknown issuer", "stranger", self._initech, {}, "untrusted"),
+            ("a tampered message", "forger", self._globex, {}, "tampered"),
+            ("a replayed message", "replayer", self._globex, {}, "replayed"),
+            ("a message for somebody else", "misaddresser", self._globex, {}, "wrong_recipient"),
+        ]  # fmt: skip
+        for what, role, issuer, terms, expected in cases:
+            self._show(f"{role} tries {what}")
+            rogue = await self._enter(role, issuer, both, **terms)
+            told = (await rogue.hear())["told"]
+            self._scene(f"refused: {what}", f"the sender was told {told!r}", ok=told == expected)
+
+    async def _enter(
+        self, role: str, issuer: Credential, anchors: Sequence[TrustAnchor], **terms: Any
+    ) -> Actor:
+        """Start a process, issue its certificate, and tell it what it needs."""
+        actor = await self._stack.enter_async_context(_actor(role))
+        self._outcome.processes += 1
+        request = CredentialRequest.from_pem((await actor.hear())["request"].encode())
+        chain = issuer.issue(request, kind=EntityKind.AGENT, **terms)
+        await actor.answer(
+            chain=dump_chain(chain).decode(),
+            anchors=[anchor.to_pem().decode() for anchor in anchors],
+            **self._told,
+        )
+        return actor
+
+    def _scene(self, what: str, detail: str = "", *, ok: bool) -> None:
+        self._outcome.scenes.append({"what": what, "detail": detail, "ok": ok})
+        self._show(what)
