@@ -8,10 +8,10 @@ permissive.
 from autolink.trust.anchors import IssuedBy, Pinned, SelfCertified, UnsafeAnyone
 from autolink.trust.cache import VerdictCache
 from autolink.trust.compose import AllOf, AnyOf, UnsafeAllOf, UnsafeAnyOf
-from autolink.trust.judge import VerifiedPeer, judge
 from autolink.trust.known import KnownAgents
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
 from autolink.trust.presented import Presented, present
+from autolink.trust.verdict import VerifiedPeer, judge
 
 __all__ = [
     "Model", "Context", "Presented", "Grounds", "NotVouched", "Contradicted",

@@ -15,7 +15,7 @@ from autolink.errors import UsageError
 from autolink.trust.model import Context, Model
 
 if TYPE_CHECKING:
-    from autolink.trust.judge import VerifiedPeer
+    from autolink.trust.verdict import VerifiedPeer
 
 Key = tuple[int, int, str, bool, bytes]
 

@@ -6,6 +6,7 @@ it counts as having done so. Time is the caller's: a member that hangs is ended 
 whole judgement.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from typing import Self
@@ -49,8 +50,8 @@ class _Combined(Model):
         self.members = members
 
     @classmethod
-    def _unsafe_twin(cls) -> type[Self]:
-        raise NotImplementedError
+    @abstractmethod
+    def _unsafe_twin(cls) -> type[Self]: ...
 
     @property
     def epoch(self) -> int:

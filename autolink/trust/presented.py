@@ -12,14 +12,14 @@ the lines:
    (chain.py). A certificate that is not on the path is junk around somebody's leaf and refused. The last
    one is its anchor for the time being.
 5. Every certificate fits the profile (profile.py).
-6. The path is complete when its last certificate issued itself and its own key signed it, which OpenSSL
-   does not ask of an anchor. Only then has anybody on it an AutoId: they are recomputed from the names,
-   root first, and each certificate's URI must say exactly that.
+6. The path is complete when its last certificate issued itself (as only a natural entity does) and its own key
+   signed it, which OpenSSL does not ask of an anchor. Only then has anybody on it an AutoId: they are recomputed
+   from the names, root first, and each certificate's URI must say exactly that.
 7. A root whose name has the bound form must hold the key that the name commits to. Another key is an
    impostor, whatever any model thinks. (After a rotation `evidence` will show the way from the first key to
    this one.)
 
-What follows is a trust model's: whether this root, or this key, is believed (judge.py). Nothing here proves
+What follows is a trust model's: whether this root, or this key, is believed (verdict.py). Nothing here proves
 that the peer holds the leaf's key: TLS, or the signature on a message, has done that before.
 """
 
@@ -181,6 +181,8 @@ def _name_path(chain: Sequence[Certificate]) -> tuple[AutoId, ...]:
         return ()
     if not root.self_issued:
         raise IdentityError(f"the certificate of {display(root.common_name)} is not signed by its own key")
+    if root.kind and not root.kind.natural:
+        raise IdentityError(f"{display(root.common_name)} issued itself, which no {root.kind} may")
     path = chain[::-1]
     ids = AutoId.derive_path(certificate.common_name for certificate in path)
     for certificate, auto_id in zip(path, ids, strict=True):

@@ -34,7 +34,7 @@ section):
 12. naming: the subjectAltName holds exactly one URI, an Auto ID's, and nothing else (4.2.1.6). Whether it
     is the right one is judged on the whole path in presented.py.
 
-The first five are what standards ask for and OpenSSL lets through, or a stricter form of it; they hold for
+The first six are what standards ask for and OpenSSL lets through, or a stricter form of it; they hold for
 any X.509 path. The others are this system's own. Unknown extensions that are not critical may stand: that is
 how a newer version speaks.
 """
@@ -140,7 +140,9 @@ def _place(path: Sequence[x509.Certificate]) -> list[Placed]:
         try:
             extensions = certificate.extensions
         except (x509.DuplicateExtension, ValueError) as error:  # rule 4: none stands twice
-            raise IdentityError(f"profile rule extensions: {place.value} repeats one") from error
+            raise IdentityError(
+                f"profile rule extensions: {place.value} has malformed or repeated ones"
+            ) from error
         issuer = Placed(certificate, extensions, place, issuer, max(index - 1, 0))
         placed.append(issuer)
     return placed[::-1]
@@ -324,5 +326,5 @@ RULES: Final = (
     Rule("subject", _subject),
     Rule("naming", _naming),
 )
-STANDARD: Final = RULES[:5]
+STANDARD: Final = RULES[:6]
 """Those that hold for any X.509 path: what other validators can be compared with."""

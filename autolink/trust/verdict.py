@@ -143,7 +143,7 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
     """From a sound chain to a verdict."""
     who = f"{presented} at {context.address}" if context.address else str(presented)
     try:
-        grounds = await consult(model, presented, context)
+        grounds = _with_kind(await consult(model, presented, context), presented)
         peer_id = _peer_id(presented, grounds)
         valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
         if valid_until < context.now:
@@ -159,6 +159,13 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
         raise _broken(model, who, error) from error
     return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+
+
+def _with_kind(grounds: Grounds, presented: Presented) -> Grounds:
+    """A kind is the issuer's word. Where nobody else issued, the grounds say whose it is."""
+    if presented.kind is None or len(presented.chain) > 1:
+        return grounds
+    return replace(grounds, text=f"{grounds.text}; {presented.kind} by its own word")
 
 
 def _peer_id(presented: Presented, grounds: Grounds) -> PeerId:

@@ -321,3 +321,17 @@ def test_the_docstring_model_of_a_user_needs_no_constructor_call(
     assert model.epoch == 0
     model.on_change(lambda: None)()
     assert present(ders(acme), now=now).auto_id == AutoId.derive(acme.name)
+
+
+def test_models_show_themselves_without_secrets_or_surprises(acme: Credential, echo: Credential) -> None:
+    """For logs: what each believes, in the words that made it."""
+    model = (IssuedBy(acme.anchor) & SelfCertified()) | Pinned(echo.peer_id) | UnsafeAnyone()
+    shown = repr(model)
+    assert shown.startswith("UnsafeAnyOf(AnyOf(AllOf(IssuedBy(acme~")
+    assert shown.endswith(f"Pinned({echo.auto_id})), UnsafeAnyone())")
+
+
+def test_a_certificate_without_an_auto_id_pins_nothing(forge: Any) -> None:
+    """Its name would be pinned to a claim that it does not make."""
+    with pytest.raises(UsageError, match="pin its key"):
+        Pinned(forge("acme", names=[]).certificate)

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, UsageError
-from autolink.identity import AutoId, Credential, KeyType, PeerId, key_authority
+from autolink.identity import OID_KIND, AutoId, Credential, KeyType, PeerId, key_authority
 from autolink.trust import present
 from autolink.trust.presented import fingerprint
 from autolink.trust.profile import STANDARD, check_profile
@@ -23,6 +23,7 @@ Forge = Callable[..., Any]
 URI = x509.UniformResourceIdentifier
 ZERO = "autoid:auto:" + 64 * "0"
 ANY_PURPOSE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+AGENT = x509.UnrecognizedExtension(OID_KIND, b"\x0c\x05agent")
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
 POLICIES = x509.PolicyConstraints(require_explicit_policy=0, inhibit_policy_mapping=None)
 MALFORMED, EXPIRED, NOT_YET = Reason.MALFORMED, Reason.EXPIRED, Reason.NOT_YET_VALID
@@ -174,6 +175,7 @@ FAULTS: dict[str, tuple[Callable[[Forge], list[bytes]], Reason, str]] = {
     "a leaf for three years": (three_years, MALFORMED, "lon"),
     "outliving its issuer": (outlives, MALFORMED, "outside its issuer's"),
     "older than its issuer": (leaf(begin=timedelta(days=-1)), MALFORMED, "outside its issuer's"),
+    "an agent that issued itself": (alone(extra=[(AGENT, False)]), MALFORMED, "issued itself"),
     "two common names": (two_common_names, MALFORMED, "one common name"),
     "more than a name": (extra_attribute, MALFORMED, "one common name"),
     "an issuer in capitals": (other_case, MALFORMED, "exactly"),

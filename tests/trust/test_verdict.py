@@ -132,6 +132,15 @@ async def test_what_waits_for_acceptance_can_still_refuse(
     assert len(ran) == 3
 
 
+async def test_rule_25_a_kind_that_nobody_else_gave_is_called_its_own_word(
+    acme: Credential, echo: Credential, ders: Ders, inbound: Context
+) -> None:
+    """The grounds of a self-issued peer say that its kind is self-asserted; an issued one's is its issuer's."""
+    alone = await judge(SelfCertified(), ders(acme), context=inbound)
+    assert alone.grounds.text.endswith("organization by its own word")
+    assert "own word" not in (await judge(SelfCertified(), ders(echo), context=inbound)).grounds.text
+
+
 async def test_rule_26_a_seen_peer_is_not_judged_again(
     acme: Credential, ders: Ders, inbound: Context
 ) -> None:
