@@ -6,8 +6,7 @@ the lines:
 1. Bounds: 1 to `limits.CHAIN` certificates and `limits.CHAIN_BYTES`; `limits.EVIDENCE` items and
    `EVIDENCE_BYTES`. Nothing is parsed before.
 2. Each certificate is parsed, once: its shape, its key, its name (certificate.py).
-3. Each is valid at the time given. Before the signatures, so that an expired one is called expired and no
-    less.
+3. Each is valid at the time given. Before the signatures, so that an expired one is called expired.
 4. OpenSSL finds exactly the chain that was shown, in its order and to its end, to be a valid path
    (chain.py). A certificate that is not on the path is junk around somebody's leaf and refused. The last
    one is its anchor for the time being.
