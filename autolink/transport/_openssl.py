@@ -8,13 +8,16 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 - A handshake on memory BIOs can be fed record by record, a handshake on a socket cannot; a link on the socket
   is nearly twice as fast as one on memory BIOs. So the handshake is done on memory BIOs, and the socket
   attached behind it.
+- A verify callback that says no to a certificate with which OpenSSL has no quarrel makes it send internal_error.
+- Without a word of ours, OPENSSL_CONF chooses the groups, and so whether a post-quantum one is among them.
 - `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
   does.
 """
 
 import socket
 import warnings
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -22,12 +25,20 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
+GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
+"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its tail."""
+
 SYMBOLS: Final = (
     "BIO_get_mem_data",
+    "SSL_CTX_set1_curves_list",
+    "SSL_CTX_set_verify",
     "SSL_MODE_AUTO_RETRY",
     "SSL_MODE_RELEASE_BUFFERS",
     "SSL_clear_mode",
     "SSL_set_fd",
+    "X509_STORE_CTX_get_error",
+    "X509_STORE_CTX_set_error",
+    "X509_V_ERR_CERT_REJECTED",
     "X509_verify_cert_error_string",
 )
 """What this file uses of `OpenSSL._util.lib`."""
@@ -45,6 +56,32 @@ def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:
 def release_buffers(context: SSL.Context) -> None:
     """Free the 34 KiB of record buffers of an idle connection: it takes 39 KiB instead of 66."""
     context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+
+
+def set_groups(context: SSL.Context) -> None:
+    """Key exchange by GROUPS and nothing else."""
+    if _lib.SSL_CTX_set1_curves_list(context._context, GROUPS) != 1:  # noqa: SLF001
+        raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
+
+
+VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
+
+
+def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
+    """Demand a certificate and let `callback` look at it. A no without an error of OpenSSL's own is bad_certificate."""
+    mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+    context.set_verify(mode, callback)
+    theirs: Any = context._verify_callback  # noqa: SLF001
+
+    def verify(ok: int, store: object) -> int:
+        answer: int = theirs(ok, store)
+        if not answer and _lib.X509_STORE_CTX_get_error(store) == _lib.X509_V_OK:
+            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_CERT_REJECTED)
+        return answer
+
+    ours = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
+    context._verify_callback = ours  # noqa: SLF001  every Connection keeps what it finds here alive
+    _lib.SSL_CTX_set_verify(context._context, mode, ours)  # noqa: SLF001
 
 
 def new_connection(context: SSL.Context) -> SSL.Connection:

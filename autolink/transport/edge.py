@@ -66,6 +66,6 @@ def translate(error: SSL.Error | OSError, peer: str) -> Exception:
 
 
 def reason_text(error: SSL.Error) -> str:
-    """OpenSSL's reason for `error`: its own text, never the peer's. Empty when it gave none."""
+    """OpenSSL's outermost reason for `error`: its own text, never the peer's. Empty when it gave none."""
     queue = error.args[0] if error.args else None
-    return str(queue[0][2]) if queue else ""
+    return str(queue[-1][2]) if queue else ""

@@ -33,7 +33,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from autolink import limits
-from autolink.errors import IdentityError, Reason
+from autolink.errors import IdentityError, Reason, UsageError
 from autolink.identity.keys import key_type
 from autolink.transport import _openssl
 
@@ -54,6 +54,8 @@ _JUDGED_LATER: Final = frozenset(
         Codes.ERR_CERT_HAS_EXPIRED,
     }
 )
+
+_CIPHERSUITES: Final = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 
 _ALGORITHMS: Final = frozenset(
     {
@@ -148,6 +150,7 @@ def server_context(credential: TlsIdentity) -> SSL.Context:
 
     Raises:
         OpenSSL.SSL.Error: the key is not the leaf's.
+        UsageError: OPENSSL_CONF sets options that we cannot take back.
     """
     context = _context(credential)
     context.set_alpn_select_callback(_select_alpn)
@@ -161,6 +164,7 @@ def client_context(credential: TlsIdentity) -> SSL.Context:
 
     Raises:
         OpenSSL.SSL.Error: the key is not the leaf's.
+        UsageError: OPENSSL_CONF sets options that we cannot take back.
     """
     context = _context(credential)
     context.set_alpn_protos([ALPN])
@@ -190,10 +194,16 @@ def _context(credential: TlsIdentity) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    # Defaults, said aloud: a file named by OPENSSL_CONF has been applied to the new Context already.
+    context.set_tls13_ciphersuites(_CIPHERSUITES)
+    context.set_cipher_list(b"DEFAULT:@SECLEVEL=2")
+    _openssl.set_groups(context)
     # No sessions: resuming one means judging a chain that TLS no longer shows, and that has its own rules.
     # OpenSSL still sends two tickets of 79 bytes, which name sessions that it does not keep.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    options = context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    if options & (SSL.OP_IGNORE_UNEXPECTED_EOF | SSL.OP_NO_TLSv1_3):
+        raise UsageError("OpenSSL's configuration file (OPENSSL_CONF) breaks TLS: start without it")
     _openssl.release_buffers(context)
     leaf, *issuers = (certificate.x509 for certificate in credential.chain)
     context.use_certificate(leaf)
@@ -201,7 +211,7 @@ def _context(credential: TlsIdentity) -> SSL.Context:
         context.add_extra_chain_cert(certificate)
     _openssl.use_private_key(context, credential.private_key)
     context.check_privatekey()
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+    _openssl.set_verify(context, _verify)
     context.set_verify_depth(limits.CHAIN - 1)
     return context
 
