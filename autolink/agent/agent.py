@@ -72,7 +72,7 @@ class AgentStatistics:
         opened: links opened, both directions.
         refused: whom we refused, by our own full reason.
         refused_by_peer: how often we were refused, by the closed reason that came over the wire.
-        messages_sent: signed messages that left, on links that have ended and those that are open.
+        messages_sent: signed messages that left on links, ended ones included, and envelopes that were signed.
         messages_verified: the same for messages that came in and were verified, forwarded ones included.
         handlers: running now.
     """
@@ -389,6 +389,7 @@ class Agent:
         headers: Mapping[str, str] | None = None, lifetime: float = limits.MESSAGE_LIFETIME,
     ) -> Envelope:  # fmt: skip
         """As `sign`, for a body that is encoded already, and any kind."""
+        self._sent += 1
         return sign_envelope(
             self.credential, recipient=recipient, method=method, body=body, now=self.clock(), lifetime=lifetime,
             kind=kind, headers=headers,

@@ -1,0 +1,3 @@
+"""The `autolink` command."""
+
+from autolink.cli.main import main as main
