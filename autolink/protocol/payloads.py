@@ -15,6 +15,7 @@ from autolink.protocol.frames import LAST_CHANNEL
 T = TypeVar("T")
 
 _U32: Final = 2**32 - 1
+_I63: Final = 2**63 - 1
 _CODES: Final = tuple(Code)
 _NUMBERS: Final = {code: number for number, code in enumerate(_CODES, 1)}
 _REASONS: Final = {reason.value: reason for reason in Reason}
@@ -41,7 +42,7 @@ def parse_hello(payload: bytes, versions: Sequence[int]) -> HelloReceived:
     allowed = _value(fields, "HELLO", "limits", dict)
     return HelloReceived(
         version=max(spoken.intersection(versions), default=None),
-        clock=_value(fields, "HELLO", "clock", int),
+        clock=_integer(fields, "clock", 0, _I63),
         software=_value(fields, "HELLO", "software", str),
         limits=Limits(
             channels=_integer(allowed, "channels", 0, LAST_CHANNEL),
@@ -119,9 +120,9 @@ def _value(fields: Mapping[str, Any], what: str, name: str, kind: type[T]) -> T:
 
 
 def _integer(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    value = _value(fields, "HELLO limits", name, int)
+    value = _value(fields, "HELLO", name, int)
     if not least <= value <= most:
-        raise RemoteProtocolError(f"HELLO limits: `{name}` is not {least} to {most}")
+        raise RemoteProtocolError(f"HELLO: `{name}` is not {least} to {most}")
     return value
 
 
