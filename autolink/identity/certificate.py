@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Final, Self, cast, final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -47,6 +47,7 @@ PARSER_ERRORS: Final = (
     ValueError,
     TypeError,
     OverflowError,
+    InternalError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,
@@ -162,7 +163,7 @@ class Certificate:
         """Whether the names join and the issuer's key made the signature. Not: whether it was allowed to."""
         try:
             self.x509.verify_directly_issued_by(issuer.x509)
-        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        except (InvalidSignature, *PARSER_ERRORS):
             return False  # another name, another kind of key, or a wrong signature: all mean no
         return True
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self, cast, final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from autolink import limits
@@ -21,7 +21,7 @@ from autolink.errors import IdentityError, UsageError, no_pickle
 from autolink.identity import _files, keys
 from autolink.identity.anchor import TrustAnchor, root_authority
 from autolink.identity.autoid import AutoId, PeerId
-from autolink.identity.certificate import Certificate, EntityKind, common_name, load_chain
+from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind, common_name, load_chain
 from autolink.identity.issuing import build_issued, build_request, build_self_issued
 from autolink.identity.keys import KeyType, PrivateKey, PublicKey
 from autolink.identity.names import check_common_name, make_bound, show_name, split_bound
@@ -44,7 +44,16 @@ class Credential:
         made_here: it was made in this process, so nobody can have used it before.
     """
 
-    __slots__ = ("__weakref__", "auto_id", "chain", "folder", "made_here", "next_key", "peer_id", "private_key")
+    __slots__ = (
+        "__weakref__",
+        "auto_id",
+        "chain",
+        "folder",
+        "made_here",
+        "next_key",
+        "peer_id",
+        "private_key",
+    )
     __reduce__ = no_pickle
 
     def __init__(
@@ -293,7 +302,7 @@ class CredentialRequest:
             proved = request.is_signature_valid
         except IdentityError as error:
             raise IdentityError(f"the request is not acceptable: {error}") from None
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        except PARSER_ERRORS:
             raise IdentityError("the request is malformed: a PEM CERTIFICATE REQUEST was expected") from None
         if not proved:
             raise IdentityError(
@@ -332,7 +341,7 @@ def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
             else "is not encrypted: give no passphrase"
         )
         raise IdentityError(f"the private key {needed}") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
         # One text for both: which of them it was, the parser itself cannot tell for certain.
         raise IdentityError("the private key is malformed, or its passphrase is wrong") from None
     keys.key_type(key.public_key())

@@ -40,18 +40,17 @@ class KeyType(StrEnum):
     RSA = "rsa"
 
 
-_SHA256: Final = hashes.SHA256()
-_ECDSA: Final = ec.ECDSA(_SHA256)
-_PSS: Final = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
+SHA256: Final = hashes.SHA256()
+_ECDSA: Final = ec.ECDSA(SHA256)
+_PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32)
 _RSA_BITS: Final = range(2048, 4097)
 _RSA_EXPONENTS: Final = range(65537, 2**32)  # a huge exponent makes verifying as slow as signing
 
 _P: Final = 2**255 - 19
 _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
-_Y_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_Y_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 _SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _Y_ORDER_8, _P - _Y_ORDER_8})
-"""y of the 8 points of small order; each but the first two rows' 1 and -1 belongs to two points, by the sign
-of x."""
+"""y of the 8 points of small order: one point each at 1 and -1, two (by the sign of x) at the others."""
 
 
 def generate(kind: KeyType) -> PrivateKey:
@@ -109,7 +108,7 @@ def sign(private_key: PrivateKey, data: bytes) -> bytes:
         case ec.EllipticCurvePrivateKey():
             return private_key.sign(data, _ECDSA)
         case rsa.RSAPrivateKey():
-            return private_key.sign(data, _PSS, _SHA256)
+            return private_key.sign(data, _PSS, SHA256)
         case _:
             return private_key.sign(data)
 
@@ -125,10 +124,10 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
     """
     try:
         match public_key:
-            case ec.EllipticCurvePublicKey():
+            case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
                 public_key.verify(signature, data, _ECDSA)
             case rsa.RSAPublicKey():
-                public_key.verify(signature, data, _PSS, _SHA256)
+                public_key.verify(signature, data, _PSS, SHA256)
             case ed25519.Ed25519PublicKey():
                 _check_strict(public_key, signature)
                 public_key.verify(signature, data)
