@@ -83,6 +83,7 @@ class LinkCore:
         self.tls: TlsInfo = opened.stream.info
         self.dialer = dialer
         self.stale = False
+        self.epoch = opened.epoch
         self.attention = anyio.Event()
         self.context = context
         self.protocol = opened.protocol

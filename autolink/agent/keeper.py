@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
+from autolink.agent.opening import read_epoch
 from autolink.errors import LinkLost, Reason, Refused
 from autolink.trust import judge
 
@@ -28,7 +29,8 @@ async def keep(link: "LinkCore") -> None:
             attention = link.attention
             with anyio.move_on_after(max(left, 0)):
                 await attention.wait()
-        if link.stale or link.agent.clock() >= link.peer.valid_until:
+        changed = link.stale or link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
+        if changed or link.agent.clock() >= link.peer.valid_until:
             await _judge_again(link)
         silent = anyio.current_time() - link.traffic.heard_at
         if silent < limits.KEEPALIVE:
@@ -44,6 +46,7 @@ async def keep(link: "LinkCore") -> None:
 
 async def _judge_again(link: "LinkCore") -> None:
     link.stale = False
+    link.epoch = read_epoch(link.agent.trust)
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.traffic.stream.peer_chain
     try:
@@ -51,7 +54,7 @@ async def _judge_again(link: "LinkCore") -> None:
             peer = await judge(
                 link.agent.trust, chain, context=replace(link.context, now=link.agent.clock()),
                 evidence=evidence.evidence if evidence else link.peer.presented.evidence,
-                cache=link.agent.verdicts, expect=link.peer.peer_id,
+                cache=link.agent.verdicts, expect=link.peer.peer_id, key_proved_at=link.peer.key_proved_at,
             )  # fmt: skip
         if peer.leaf.spki != link.peer.leaf.spki:
             raise Refused(

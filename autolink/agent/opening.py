@@ -21,7 +21,7 @@ from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
 from autolink.identity import BOUND, Certificate, PeerId, is_bound_to, key_authority
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
-from autolink.trust import Context, VerifiedPeer, judge
+from autolink.trust import Context, Model, VerifiedPeer, judge
 from autolink.version import __version__
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Opened:
     stream: "SecureStream"
     protocol: LinkProtocol
     peer: VerifiedPeer
+    epoch: int
 
 
 async def open_link(
@@ -69,14 +70,14 @@ async def open_link(
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        peer = await _judge(agent, stream, row, expect=expect, context=context, hello=hello)
+        peer, epoch = await _judge(agent, stream, row, expect=expect, context=context, hello=hello)
         await stream.send(protocol.accept())
         await _next(stream, protocol, AcceptReceived)
     except Refused as refused:
         if refused.by == "us":
             await _say_no(stream, protocol, refused)
         raise
-    return Opened(stream, protocol, peer)
+    return Opened(stream, protocol, peer, epoch)
 
 
 def _hello(agent: "Agent") -> dict[str, object]:
@@ -108,11 +109,13 @@ async def _judge(
     expect: PeerId | None,
     context: Context,
     hello: HelloReceived,
-) -> VerifiedPeer:
+) -> tuple[VerifiedPeer, int]:
+    """The verdict, and the epoch of the trust model that it was made under."""
     if stream.peer_chain[0] == agent.credential.leaf.der and not agent.allow_self:
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own certificate")
     while True:
         row.stale = False
+        epoch = read_epoch(agent.trust)
         peer = await judge(
             agent.trust,
             stream.peer_chain,
@@ -120,9 +123,21 @@ async def _judge(
             evidence=hello.evidence,
             cache=agent.verdicts,
             expect=expect,
+            key_proved_at=context.now,
         )
-        if not row.stale:
-            return peer
+        if not row.stale and epoch == read_epoch(agent.trust):
+            return peer, epoch
+
+
+def read_epoch(trust: Model) -> int:
+    """The epoch of a trust model, which may be a file's; where it cannot be read, `judge` says so and refuses.
+
+    -1 then, which is no epoch: two failures count as no change, and the next success as one.
+    """
+    try:
+        return trust.epoch
+    except Exception:  # noqa: BLE001  foreign code; judge reads the epoch too, and refuses with the cause
+        return -1
 
 
 async def _say_no(stream: "SecureStream", protocol: LinkProtocol, refused: Refused) -> None:
