@@ -1,5 +1,6 @@
 """One end of a link, without I/O: bytes in, events out; operations in, bytes out."""
 
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar, final
@@ -230,7 +231,7 @@ class LinkProtocol:
         """
         if number != self._batches[OURS]:
             raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
-        payload = frames.encode_batch(number, signature, items)
+        payload = _by_us(frames.encode_batch, number, signature, items)
         if not 0 < len(items) <= limits.BATCH_LEAVES or max(len(leaf) for _, _, leaf in items) > limits.LEAF:
             raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes")
         if not 0 < len(signature) <= limits.SIGNATURE or not all(leaf for _, _, leaf in items):
@@ -251,7 +252,7 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: more than the peer has sent on the channel.
         """
-        payload = self._check(Frame.CREDIT, frames.encode_credit(channel, count))
+        payload = self._check(Frame.CREDIT, _by_us(frames.encode_credit, channel, count))
         _by_us(self._channels.credit, OURS, channel, count)
         return self._write(Frame.CREDIT, payload)
 
@@ -263,7 +264,7 @@ class LinkProtocol:
         """
         if self._channels.withdraw(channel):
             return b""
-        payload = self._check(Frame.CANCEL, frames.encode_cancel(channel, payloads.code_number(code)))
+        payload = self._check(Frame.CANCEL, _by_us(frames.encode_cancel, channel, payloads.code_number(code)))
         was_open = channel in self._channels
         _by_us(self._channels.cancel, OURS, channel)
         return self._write(Frame.CANCEL, payload) if was_open else b""
@@ -461,8 +462,8 @@ class LinkProtocol:
 
 
 def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do something that the tables may not allow; if so, the mistake is ours."""
+    """Do what the tables, or the width of a field, may not allow; if so, the mistake is ours."""
     try:
         return act(*args, **kwargs)
-    except Violation as violation:
-        raise LocalProtocolError(str(violation)) from None
+    except (Violation, struct.error) as error:
+        raise LocalProtocolError(str(error)) from None

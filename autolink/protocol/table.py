@@ -19,7 +19,8 @@ the peer's a `RemoteProtocolError` and the link is over.
    race, and opening and cancelling in a loop (CVE-2023-44487) runs no faster than the handlers' own cleanup. And
    what arrives late is bounded by the credit that was out when the cancel was sent, since none is added.
 
-An item's two flags are its act's number: `Act(flags)`.
+An item's flags are its act's number: `Act(flags)`. The two acts that are no items have negative ones, which no flags
+byte can name.
 """
 
 from collections.abc import Mapping
@@ -59,8 +60,8 @@ class Act(IntEnum):
     OPENING = OPENS
     LAST = ENDS
     ONLY = OPENS | ENDS
-    CREDIT = 4
-    CANCEL = 5
+    CREDIT = -1
+    CANCEL = -2
 
 
 _SPEECH: Final = {

@@ -7,7 +7,14 @@ import pytest
 
 from autolink import limits
 from autolink.errors import RemoteProtocolError
-from autolink.protocol.frames import SIZES, Frame, FrameReader, decode_batch_untrusted, encode_batch, encode_frame
+from autolink.protocol.frames import (
+    SIZES,
+    Frame,
+    FrameReader,
+    decode_batch_untrusted,
+    encode_batch,
+    encode_frame,
+)
 
 
 def read_all(reader):

@@ -7,7 +7,16 @@ import pytest
 from autolink import codec
 from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolError
 from autolink.protocol.frames import SIZES, Frame, encode_batch, encode_cancel, encode_credit, encode_frame
-from autolink.protocol.table import CHANNEL, LINK, Act, Direction, LinkState, Violation, step_channel, step_link
+from autolink.protocol.table import (
+    CHANNEL,
+    LINK,
+    Act,
+    Direction,
+    LinkState,
+    Violation,
+    step_channel,
+    step_link,
+)
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "link.md").read_text(encoding="utf-8")
 HELLO = {"clock": 1, "software": "test/1"}
@@ -192,7 +201,7 @@ def table(title, columns, rows):
 
 def test_the_document_shows_the_tables_of_the_code():
     """docs/link.md is normative; it cannot say anything else than the code does."""
-    names = ["128–255" if frame is Frame.EXTENSION else frame.name for frame in Frame]
+    names = ["128-255" if frame is Frame.EXTENSION else frame.name for frame in Frame]
     rows = [(state, [LINK[state].get(frame, "✗") for frame in Frame]) for state in LinkState]
     assert table("sender is", names, rows) in DOCUMENT
     rows = [(state, [CHANNEL[state].get(act, "✗") for act in Act]) for state in Direction]
@@ -201,7 +210,7 @@ def test_the_document_shows_the_tables_of_the_code():
 
 def test_the_document_shows_the_sizes_and_codes_of_the_code():
     for frame, (least, most) in SIZES.items():
-        name = "| 128–255 | extensions |" if frame is Frame.EXTENSION else f"| {frame.value} | {frame.name} |"
+        name = "| 128-255 | extensions |" if frame is Frame.EXTENSION else f"| {frame.value} | {frame.name} |"
         size = f"{least}" if least == most else f"{least:,} to {most:,}"
         assert any(line.startswith(name) and line.endswith(f"| {size} |") for line in DOCUMENT.splitlines()), frame
     assert ", ".join(f"{number} `{code.value}`" for number, code in enumerate(Code, 1)) in DOCUMENT
