@@ -109,6 +109,7 @@ class LinkCore:
         self._gone_away = anyio.Event()
         self._flushed = anyio.Event()
         self._over = anyio.Event()
+        self._scopes = [anyio.CancelScope() for _ in range(3)]  # of the reader, the writer and the keeper
         self._last_opened_by_peer = 0
 
     # --- tasks -----------------------------------------------------------------------------------------
@@ -117,7 +118,10 @@ class LinkCore:
     async def running(self) -> AsyncIterator[None]:
         """Run the link's tasks around a body; leaving it closes the link politely, cancellation at once."""
         async with background_tasks() as tasks:
+            self.tasks = tasks
             tasks.start_soon(self._run)
+            tasks.start_soon(self._write)
+            tasks.start_soon(self._keep)
             try:
                 yield
             finally:
@@ -135,14 +139,10 @@ class LinkCore:
         await self._over.wait()
 
     async def _run(self) -> None:
+        """Read until the link ends; then say the last words and close the connection."""
         try:
-            async with anyio.create_task_group() as tasks:
-                self.tasks = tasks
-                tasks.start_soon(self._write)
-                tasks.start_soon(self._read)
-                tasks.start_soon(keep, self)
-                if self._cause is not None:
-                    tasks.cancel_scope.cancel()
+            with self._scopes[0]:
+                await self._read()
         finally:
             self.end(LinkLost("the link's tasks were cancelled"))
             with anyio.CancelScope(shield=True):
@@ -151,9 +151,10 @@ class LinkCore:
             self.agent.forget(self)
 
     async def _part(self) -> None:
-        """Say the last words if there are any and close; the peer may be gone, and our own cause is the one that counts."""
+        """The peer may be gone by now, and our own cause is the one that counts."""
         with anyio.move_on_after(limits.REFUSAL_DRAIN):
             try:
+                await self._flushed.wait()  # until then the writer has the stream
                 if self._last_words:
                     await self._stream.send(self._last_words)
                 await self._stream.shutdown_politely()
@@ -163,14 +164,19 @@ class LinkCore:
 
     async def _write(self) -> None:
         try:
-            await self.traffic.write()
-            self._flushed.set()
+            with self._scopes[1]:
+                await self.traffic.write()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             # The reader may still find why: a REFUSE that the peer sent before it closed.
-            self._flushed.set()
             with anyio.move_on_after(limits.REFUSAL_DRAIN):
-                await self._over.wait()
+                await self._gone_away.wait()
             self.end(_lost("the connection broke while writing", error))
+        finally:
+            self._flushed.set()
+
+    async def _keep(self) -> None:
+        with self._scopes[2]:
+            await keep(self)
 
     async def _read(self) -> None:
         try:
@@ -210,8 +216,8 @@ class LinkCore:
             answered.set()
         self.traffic.room_changed()
         self._gone_away.set()
-        if hasattr(self, "tasks"):
-            self.tasks.cancel_scope.cancel()
+        for scope in self._scopes:
+            scope.cancel()
 
     @property
     def named(self) -> str:

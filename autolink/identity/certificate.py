@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Self, cast, final
 
 from cryptography import x509
@@ -100,9 +100,9 @@ class Certificate:
     not_before: datetime = field(compare=False)
     not_after: datetime = field(compare=False)
 
-    @classmethod
-    def parse_untrusted(cls, der: bytes) -> Self:
-        """Parse one DER certificate from anywhere.
+    @staticmethod
+    def parse_untrusted(der: bytes) -> "Certificate":
+        """Parse one DER certificate from anywhere. The last few hundred are kept: one handshake asks several times.
 
         Raises:
             IdentityError: and nothing else; `reason` is MALFORMED.
@@ -110,7 +110,7 @@ class Certificate:
         if len(der) > limits.CHAIN_BYTES:
             raise IdentityError("a certificate is larger than a whole chain may be")
         try:
-            return cls._parse(der)
+            return _parse_once(der)
         except IdentityError:
             raise
         except PARSER_ERRORS as error:
@@ -169,6 +169,11 @@ class Certificate:
 
     def __hash__(self) -> int:
         return hash(self.der)
+
+
+@lru_cache(maxsize=512)
+def _parse_once(der: bytes) -> Certificate:
+    return Certificate._parse(der)  # noqa: SLF001  the same class
 
 
 def common_name(subject: x509.Name) -> str:
