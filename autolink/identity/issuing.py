@@ -76,7 +76,7 @@ def build_self_issued(
         )
     check_common_name(common_name, issued=False)
     name = _name(common_name)
-    validity = _validity(now, lifetime or SELF_ISSUED_CAP, SELF_ISSUED_CAP)
+    validity = _validity(now, SELF_ISSUED_CAP - BACKDATE if lifetime is None else lifetime, SELF_ISSUED_CAP)
     builder = _builder(name, name, key.public_key(), AutoId.derive(common_name), kind, validity)
     builder = _as_issuer(builder, path_length=None, links=True)
     if next_key_hash is not None:
@@ -147,12 +147,10 @@ def _check_may_issue(issuer: Certificate, may_issue: int | None) -> None:
         raise IdentityError(f"{who!r} does not hold a certificate of this profile") from None
     if not constraints.ca or not usage.key_cert_sign:
         raise IdentityError(f"{who!r} may not issue: it was itself issued as a leaf")
-    if may_issue is None:
-        return
-    allowed = limits.CHAIN - 2 if constraints.path_length is None else constraints.path_length - 1
-    if not 0 <= may_issue <= allowed:
+    most = constraints.path_length
+    if may_issue is not None and (may_issue < 0 or (most is not None and may_issue >= most)):
         raise IdentityError(
-            f"{who!r} cannot give may_issue={may_issue}: its own certificate allows at most {allowed}"
+            f"{who!r} cannot give may_issue={may_issue}: it must be below its own path length ({most})"
         )
 
 
