@@ -8,11 +8,11 @@ means the same wherever it turns up, and its times, so that it can be late.
 are public, and the id is the salt that keeps them from being guessed. Two different leaves with one author
 and one id are a proof of equivocation (`envelope.Equivocation`).
 
-`seq` counts from 0, by one, per (author, recipient, channel). On a link the order is already signed with the
-batch number; `seq` is for whoever gets messages through a relay: a gap shows what it kept back, a step down
-what it reordered.
+`seq` counts from 0, by one, per (author, recipient, channel); a publication's is its topic's count. On a link
+the order is already signed with the batch number; `seq` is for whoever gets messages through a relay: a gap shows
+what it kept back, a step down what it reordered.
 
-These two functions run for every message on both ends, so they are straight-line code.
+`encode` and `decode_untrusted` run for every message on both ends, so they are straight-line code.
 """
 
 from datetime import UTC, datetime, timedelta
