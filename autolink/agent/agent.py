@@ -348,20 +348,25 @@ class Agent:
             row.attend(stale=True)
 
     def replace_credential(self, credential: Credential) -> None:
-        """Use another credential from now on: new links at once; live ones are drained, kept ones made anew.
+        """Use another credential of the same Auto ID from now on, for every new link.
+
+        A live link goes on: with a renewed certificate over the same key its peer is shown the new chain, with another
+        key it is drained, and kept links are made anew.
 
         Raises:
             UsageError: it is another Auto ID's.
         """
         if credential.peer_id != self.peer_id:
-            raise UsageError(
-                "a credential is replaced by one of the same Auto ID; another ID is another agent"
-            )
+            raise UsageError("a credential is replaced by one of the same Auto ID; another ID is another agent")
+        same_key = credential.leaf.spki == self.credential.leaf.spki
         self._client_context = client_context(credential)
         self._server_context = server_context(credential)
         self.credential = credential
         for link in self.links:
-            link.go_away("credential")
+            if same_key:
+                link.show_evidence(credential.chain)
+            else:
+                link.go_away("credential")
 
     # --- signed messages for others to carry -----------------------------------------------------------
 

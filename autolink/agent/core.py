@@ -10,7 +10,7 @@ writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, cast
 
@@ -35,6 +35,7 @@ from autolink.errors import (
     Refused,
     RemoteProtocolError,
 )  # fmt: skip
+from autolink.identity import Certificate
 from autolink.messages import Kind, Message
 from autolink.protocol import (
     BatchReceived,
@@ -371,6 +372,12 @@ class LinkCore:
             self.traffic.control(self.protocol.go_away(self._last_opened_by_peer, reason))
             if not self._lanes:
                 self._idle()
+
+    def show_evidence(self, chain: Sequence[Certificate]) -> None:
+        """Show the peer a renewed chain over the same key, so that it can go on believing us."""
+        if self._cause is None:
+            fields = {"chain": [certificate.der for certificate in chain]}
+            self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:
         """Channels of ours above `last` were never looked at: whoever opened them may safely try elsewhere."""
