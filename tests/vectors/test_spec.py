@@ -43,7 +43,7 @@ def test_the_kinds_of_messages_are_those_of_the_specification():
         *(f"`{kind.value}`" for kind in EntityKind),
         ", ".join(message.Message._fields),
     ],
-    ids=range(13),
+    ids=range(12),
 )
 def test_the_constants_of_the_formats_stand_in_the_specification(text):
     """Tags, purposes, object identifiers, names of fields."""
