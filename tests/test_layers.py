@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "agent": GROUND | {"identity", "trust", "messages", "protocol", "transport"},
     "testing": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent"},
 }
-ABOVE = {"demo", "cli", "__init__"}
+ABOVE = {"demo", "cli", "__init__", "__main__"}
 """May import everything below them; `demo` only public names, see test_demo."""
 
 

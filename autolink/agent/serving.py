@@ -86,6 +86,8 @@ class Server:
             raise
         except EnvelopeRefused as refused:
             self._agent.count_refused(refused)
+            if refused.by == "us":
+                logger.warning("forwarded by %s: %s", name_of(self._link.peer), refused)
             reason = wire_envelope_reason(refused.reason)
             return error_body(Code.PERMISSION_DENIED, "envelope refused", reason.value)
         except BaseException as error:

@@ -5,6 +5,7 @@ whom it trusts and where to go, does its part, and reports.
 """
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -56,6 +57,18 @@ class Stage:
         return request.complete(load_chain(answer["chain"].encode())), answer
 
 
+class Refusals(logging.Handler):
+    """Collects the full reasons, which only the refusing agent's own log has."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.reasons: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line."""
+        self.reasons.append(record.getMessage().partition(": we refused ")[2])
+
+
 def trust(answer: dict[str, Any]) -> IssuedBy:
     """The anchors that the launcher gave, as files that two organisations exchanged."""
     return IssuedBy(*[TrustAnchor.from_pem(pem.encode()) for pem in answer["anchors"]])
@@ -75,6 +88,9 @@ async def echo(stage: Stage) -> None:
     """acme's agent: answers, streams, publishes, and refuses whom it should."""
     handlers = Handlers()
     stopped = 0
+    slow_runs = anyio.Event()
+    refusals = Refusals()
+    logging.getLogger("autolink").addHandler(refusals)
 
     @handlers.method
     async def hello(call: Call, text: str) -> str:
@@ -87,10 +103,15 @@ async def echo(stage: Stage) -> None:
     @handlers.method
     async def slow(call: Call, body: None) -> None:
         nonlocal stopped
+        slow_runs.set()
         try:
             await anyio.sleep_forever()
         finally:
             stopped += 1
+
+    @handlers.method
+    async def slow_is_running(call: Call, body: None) -> None:
+        await slow_runs.wait()
 
     @handlers.method
     async def publish(call: Call, prices: list[int]) -> None:
@@ -109,7 +130,7 @@ async def echo(stage: Stage) -> None:
         question: dict[str, object] = {"contact": listener.contact, "id": agent.auto_id.hex}
         while True:
             await stage.ask(**question)
-            question = {"stopped": stopped, **counts(agent)}
+            question = {"stopped": stopped, "reasons": refusals.reasons, **counts(agent)}
 
 
 async def relay(stage: Stage) -> None:
@@ -146,10 +167,12 @@ async def caller(stage: Stage) -> None:
         async with link.subscribe("prices", receives=int) as feed:
             await link.call("publish", [250, 260, 240])
             await stage.tell(published=[await feed.receive() for _ in range(3)], lost=feed.lost)
-        with anyio.move_on_after(0.2) as scope:
-            await link.call("slow")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.call, "slow")
+            await link.call("slow_is_running")
+            tasks.cancel_scope.cancel()
         await link.ping()  # the cancellation is there before the answer to this
-        await stage.tell(cancelled=scope.cancelled_caught)
+        await stage.tell(cancelled=True)
     async with agent.connect(answer["relay"]) as link:
         sealed = await link.forward(agent.sign(AutoId.parse(answer["echo_id"]), "note", "hello from afar"))
         if sealed is None:
