@@ -35,7 +35,7 @@ from autolink.errors import IdentityError, KeystoreError, display
 from autolink.identity import _files, keys
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
 from autolink.identity.credential import PEM_BYTES, Credential, CredentialRequest, check_chain
-from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, seal, unseal
+from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, is_sealed, seal, unseal
 
 KEY: Final = "key"
 CHAIN: Final = "chain.pem"
@@ -88,10 +88,12 @@ class Keystore:
         Raises:
             KeystoreError: the folder is not safe to use.
         """
-        if not self._identities.is_symlink() and not self._identities.exists():
-            return ()
-        with self._all() as identities:
-            return tuple(sorted(filter(is_entry_name, os.listdir(identities))))  # noqa: PTH208  by descriptor
+        with _errors_about(self._identities):
+            try:
+                with _folder(self._identities, None) as identities:
+                    return tuple(sorted(filter(is_entry_name, os.listdir(identities))))  # noqa: PTH208  by descriptor
+            except FileNotFoundError:
+                return ()
 
     def folder(self, name: str) -> Path:
         """Where an identity's files are, or would be.
@@ -133,8 +135,8 @@ class Keystore:
         """Store the answer to our request, or a newer chain for the same key.
 
         Raises:
-            KeystoreError: there is no such identity, or it cannot be written.
-            IdentityError: the chain is for another key or does not join.
+            KeystoreError: there is no such identity, the chain is for another key, or it cannot be written.
+            IdentityError: the chain does not join.
         """
         check_chain(tuple(chain))
         with self._entry(name) as folder:
@@ -144,13 +146,22 @@ class Keystore:
             else:
                 spki = keys.spki(CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES)).public_key)
             if chain[0].spki != spki:
-                raise IdentityError(f"the chain is for another key than that of {name!r}")
+                raise KeystoreError("the chain is for another key than the one kept here")
             _files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
 
     def pending(self, name: str) -> bool:
         """Whether this is a request that nobody has answered yet."""
         with self._entry(name) as folder:
             return _read_optional(folder, CHAIN) is None
+
+    def is_encrypted(self, name: str) -> bool:
+        """Whether `load` needs a passphrase.
+
+        Raises:
+            KeystoreError: there is none of this name, or its files are not safe to use.
+        """
+        with self._entry(name) as folder:
+            return is_sealed(_read(folder, KEY, KEY_BYTES))
 
     def chain(self, name: str) -> tuple[Certificate, ...]:
         """An identity's certificates, leaf first; needs no passphrase.
@@ -160,10 +171,22 @@ class Keystore:
                 use.
         """
         with self._entry(name) as folder:
-            return self._chain(name, folder)
+            return self._chain(folder)
+
+    def request_pem(self, name: str) -> bytes:
+        """A request as it travels, to show it again; needs no passphrase.
+
+        Raises:
+            KeystoreError: there is none of this name, or it was not requested here.
+        """
+        with self._entry(name) as folder:
+            pem = _read_optional(folder, REQUEST)
+        if pem is None:
+            raise KeystoreError(f"{name!r} was not requested here: there is no request to show")
+        return pem
 
     def request(self, name: str, *, passphrase: str | None = None) -> CredentialRequest:
-        """A request as it was stored, key included, to show it again or to complete it by hand.
+        """A request as it was stored, key included, to complete it by hand.
 
         Raises:
             KeystoreError: there is none of this name, or see `load`.
@@ -180,21 +203,19 @@ class Keystore:
             passphrase: None for a key that was stored unencrypted.
 
         Raises:
-            KeystoreError: there is none of this name, it is still a request, its files are not safe to use,
-                or the passphrase is wrong or missing.
-            IdentityError: its files do not belong together.
+            KeystoreError: there is none of this name, it is still a request, its files are not safe to use or do
+                not belong together, or the passphrase is wrong or missing.
         """
         with self._entry(name) as folder:
-            chain = self._chain(name, folder)
+            chain = self._chain(folder)
             key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
-        return Credential(chain, key, folder=self.folder(name))
+            return Credential(chain, key, folder=self.folder(name))
 
     def _create(self, name: str, files: dict[str, bytes]) -> None:
-        shown = str(self.folder(name))
         hidden = f".new-{secrets.token_hex(8)}"
-        with _errors_about(shown):
+        with _errors_about(self.folder(name)):
             self._identities.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._all() as identities:
+            with _folder(self._identities, None) as identities:
                 os.mkdir(hidden, 0o700, dir_fd=identities)
                 try:
                     with _folder(hidden, identities) as folder:
@@ -204,54 +225,49 @@ class Keystore:
                     os.fsync(identities)
                 except OSError as error:
                     if error.errno in _TAKEN:
-                        raise KeystoreError(
-                            f"there is already an identity {name!r} in {self._identities}"
-                        ) from None
+                        raise KeystoreError("this name is taken") from None
                     raise
                 finally:
                     _remove(hidden, identities)
 
     @contextmanager
-    def _all(self) -> Iterator[int]:
-        with _errors_about(str(self._identities)), _folder(str(self._identities), None) as identities:
-            yield identities
-
-    @contextmanager
     def _entry(self, name: str) -> Iterator[int]:
-        path = self.folder(name)
-        with _errors_about(str(path)), ExitStack() as opened:
+        with _errors_about(self.folder(name)), ExitStack() as opened:
             try:
-                identities = opened.enter_context(_folder(str(self._identities), None))
+                identities = opened.enter_context(_folder(self._identities, None))
                 folder = opened.enter_context(_folder(name, identities))
             except FileNotFoundError:
-                raise KeystoreError(f"there is no identity {name!r} in {self._identities}") from None
+                raise KeystoreError("there is no such identity") from None
             yield folder
 
-    def _chain(self, name: str, folder: int) -> tuple[Certificate, ...]:
+    @staticmethod
+    def _chain(folder: int) -> tuple[Certificate, ...]:
         pem = _read_optional(folder, CHAIN)
         if pem is None:
-            raise KeystoreError(f"the request {name!r} has no answer yet: accept the issuer's chain first")
+            raise KeystoreError("this request has no answer yet: accept the issuer's chain first")
         return load_chain(pem)
 
 
 @contextmanager
-def _errors_about(path: str) -> Iterator[None]:
-    """The one edge where the operating system's errors become ours."""
+def _errors_about(path: Path) -> Iterator[None]:
+    """The one edge where errors get the name of the place, and the operating system's become ours."""
+    shown = display(str(path))
     try:
         yield
+    except IdentityError as error:
+        raise KeystoreError(f"{shown}: {error}", error.reason) from None
     except OSError as error:
-        what = (
-            "a link or another kind of file is in its place" if error.errno in _NOT_OURS else error.strerror
-        )
-        raise KeystoreError(f"{display(path)}: {what} ({display(str(error.filename or ''), 80)})") from error
+        odd = "a link or another kind of file is in its place"
+        what = odd if error.errno in _NOT_OURS else error.strerror
+        raise KeystoreError(f"{shown}: {what} ({display(str(error.filename or ''), 80)})") from error
 
 
 @contextmanager
-def _folder(name: str, parent: int | None) -> Iterator[int]:
+def _folder(name: str | Path, parent: int | None) -> Iterator[int]:
     """Open a folder of ours. Judged by its descriptor, so it cannot be exchanged afterwards."""
     descriptor = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)
     try:
-        _check_ours(os.fstat(descriptor), name)
+        _check_ours(os.fstat(descriptor), str(name))
         yield descriptor
     finally:
         os.close(descriptor)

@@ -39,6 +39,7 @@ _SCRYPT_N_MOST: Final = 2**20
 
 _R: Final = 8
 _P: Final = 1
+_PLAIN: Final = b"-----BEGIN "
 _FORMAT: Final = "autolink-key/1"
 _FIELDS: Final = frozenset({"format", "kdf", "n", "r", "p", "salt", "aead", "nonce", "key_sha256", "sealed"})
 KEY_BYTES: Final = 32 * limits.KIB
@@ -77,13 +78,18 @@ def seal(
     return _canonical({**header, "sealed": base64.b64encode(sealed).decode()}) + b"\n"
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether a key file needs its passphrase: all but plain PKCS#8 do."""
+    return not data.startswith(_PLAIN)
+
+
 def unseal(data: bytes, passphrase: str | None) -> PrivateKey:
     """Read what `seal` wrote.
 
     Raises:
         KeystoreError: it is malformed, the passphrase is wrong or missing, or the key is not acceptable.
     """
-    if data.startswith(b"-----BEGIN "):
+    if not is_sealed(data):
         return load_private_key(data, None)
     if passphrase is None:
         raise KeystoreError("the private key is encrypted: give its passphrase")

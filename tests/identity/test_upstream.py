@@ -51,7 +51,7 @@ def test_rule_25b_key_and_names_stay_and_the_certificates_are_new(sdk: str, key:
 @both_sdks
 def test_rule_25b_upstreams_san_is_kept_to_be_shown_beside_our_id(sdk: str) -> None:
     root, leaf = load(sdk, "ed25519.root"), load(sdk, "ed25519.leaf")
-    twice = b"0xfcb11cfce085bc86d4f0c6eb7a3c34ff512c1c55552b9a9d550c1e51d3ec7d1a".hex()  # hexadecimal of text that is hexadecimal
+    twice = b"0xfcb11cfce085bc86d4f0c6eb7a3c34ff512c1c55552b9a9d550c1e51d3ec7d1a".hex()
     expected = {
         "python": "autoid:auto:4f23dd67650f62a3b4605a19b45b3231406f8b9f9d618f3e2769a0c89b281c63",
         "typescript": f"autoid:auto:{twice}",
