@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from autolink.agent.agent import Agent
     from autolink.agent.link import Link
 
+S = TypeVar("S")
+R = TypeVar("R")
 T = TypeVar("T")
 logger: Final = logging.getLogger("autolink")
 
@@ -92,6 +94,17 @@ class KeptLink:
         """As `Link.forward`; the errors are those of `call`."""
         return await self._through(lambda link: link.forward(envelope))
 
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, sends: type[S], receives: type[R], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[S, R]]: ...
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[Any, Any]]: ...
+
     @asynccontextmanager
     async def open_channel(
         self,
@@ -105,6 +118,13 @@ class KeptLink:
         link = await self.ready()
         async with link.open_channel(name, sends=sends, receives=receives, headers=headers) as channel:
             yield channel
+
+    @overload
+    @asynccontextmanager
+    def subscribe(self, name: str, *, receives: type[R]) -> AsyncIterator[Subscription[R]]: ...
+    @overload
+    @asynccontextmanager
+    def subscribe(self, name: str) -> AsyncIterator[Subscription[Any]]: ...
 
     @asynccontextmanager
     async def subscribe(self, name: str, *, receives: Any = object) -> AsyncIterator[Subscription[Any]]:
