@@ -412,6 +412,18 @@ def test_a_request_waits_with_its_key_until_its_answer_is_accepted(
     assert store.load("seller", passphrase=SECRET).chain == chain
 
 
+def test_a_request_can_be_shown_again_and_a_key_says_whether_it_is_sealed(
+    store: Keystore, entry: Path
+) -> None:
+    """Neither needs the passphrase."""
+    request = CredentialRequest.new("seller")
+    store.save_request("seller", request, passphrase=None, unencrypted=True)
+    assert store.request_pem("seller") == request.pem
+    assert (store.is_encrypted("seller"), store.is_encrypted("acme")) == (False, True)
+    with pytest.raises(KeystoreError, match="not requested here"):
+        store.request_pem("acme")
+
+
 def test_a_renewed_chain_for_the_same_key_replaces_the_old(
     store: Keystore, acme: Credential, seller: Credential, now: datetime
 ) -> None:

@@ -3,11 +3,14 @@
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from autolink.errors import IdentityError, UsageError
-from autolink.identity import AutoId, Certificate, EntityKind, UpstreamIdentity, keys
+from autolink.identity import AutoId, Certificate, EntityKind, KeyType, UpstreamIdentity, keys
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "upstream"
 ISSUER = AutoId.parse("2d415a2ed29e118a7918262c99b253556fa57e2e7598208ca0975b7456316360")
@@ -90,9 +93,6 @@ def test_rule_25b_an_issuer_of_the_same_name_but_another_key_is_not_its_issuer(n
 @both_sdks
 def test_rule_25b_an_upstream_certificate_is_never_a_certificate_of_ours(sdk: str, key: str) -> None:
     """The leaf's SAN is no id at all (TypeScript) or not its name path's (Python)."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     der = x509.load_pem_x509_certificate(stored(sdk, f"{key}.leaf")[0]).public_bytes(Encoding.DER)
     try:
         claimed = Certificate.parse_untrusted(der).auto_id
@@ -114,6 +114,32 @@ def test_a_key_and_a_certificate_of_two_identities_are_refused() -> None:
     _, key = stored("python", "ed25519.leaf")
     with pytest.raises(IdentityError, match="does not belong"):
         UpstreamIdentity.from_pem(certificate, key)
+
+
+def test_a_root_that_its_own_key_did_not_sign_is_refused() -> None:
+    """Otherwise a name could be taken over by whoever holds some key."""
+    certificate, key = stored("python", "ed25519.root")
+    parsed = x509.load_pem_x509_certificate(certificate)
+    der = parsed.public_bytes(Encoding.DER)
+    changed = x509.load_der_x509_certificate(der[:-1] + bytes([der[-1] ^ 1])).public_bytes(Encoding.PEM)
+    with pytest.raises(IdentityError, match="not signed by its own key"):
+        UpstreamIdentity.from_pem(changed, key)
+
+
+def test_a_key_or_a_subject_that_upstream_never_wrote_is_refused(forge: Any) -> None:
+    key = keys.generate(KeyType.P256)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for name, text in (
+        ("old", "not signed by its own key"),
+        ("o\x1bld", "not allowed in names"),
+        ("o" * 33, "32 bytes"),
+    ):
+        certificate = x509.load_der_x509_certificate(forge(name, key=key)).public_bytes(Encoding.PEM)
+        with pytest.raises(IdentityError, match=text):
+            UpstreamIdentity.from_pem(certificate, pem)
+    nameless = x509.load_der_x509_certificate(forge(subject=[], key=key)).public_bytes(Encoding.PEM)
+    with pytest.raises(IdentityError, match="cannot be taken over"):
+        UpstreamIdentity.from_pem(nameless, pem)
 
 
 @pytest.mark.parametrize("certificate", [b"", b"hello", bytes(10**6)])
