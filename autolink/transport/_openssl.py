@@ -8,8 +8,11 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 - A handshake on memory BIOs can be fed record by record, a handshake on a socket cannot; a link on the socket
   is nearly twice as fast as one on memory BIOs. So the handshake is done on memory BIOs, and the socket
   attached behind it.
-- A verify callback that says no to a certificate with which OpenSSL has no quarrel makes it send internal_error.
+- A verify callback that says no to a certificate with which OpenSSL has no quarrel makes it send
+  internal_error.
 - Without a word of ours, OPENSSL_CONF chooses the groups, and so whether a post-quantum one is among them.
+- A system error leaves an entry in the thread's error queue, and pyOpenSSL takes it for the reason of the next
+  failure, of any connection whatever.
 - `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
   does.
 """
@@ -26,10 +29,12 @@ from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
 GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
-"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its tail."""
+"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its
+tail."""
 
 SYMBOLS: Final = (
     "BIO_get_mem_data",
+    "ERR_clear_error",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
     "SSL_MODE_AUTO_RETRY",
@@ -68,7 +73,8 @@ VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
-    """Demand a certificate and let `callback` look at it. A no without an error of OpenSSL's own is bad_certificate."""
+    """Demand a certificate and let `callback` look at it. A no without an error of OpenSSL's own is
+    bad_certificate."""
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
     context.set_verify(mode, callback)
     theirs: Any = context._verify_callback  # noqa: SLF001
@@ -99,6 +105,12 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     connection._socket = sock  # noqa: SLF001
 
 
+def incoming(connection: SSL.Connection) -> int:
+    """How many bytes a Connection on memory BIOs has not read yet."""
+    count: int = _lib.BIO_get_mem_data(connection._into_ssl, _ffi.new("char **"))  # noqa: SLF001
+    return count
+
+
 def outgoing(connection: SSL.Connection) -> int:
     """How many bytes a Connection on memory BIOs wants sent."""
     count: int = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
@@ -109,6 +121,11 @@ def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
     waiting = outgoing(connection)
     return connection.bio_read(waiting) if waiting > 0 else b""
+
+
+def forget_errors() -> None:
+    """Empty the thread's error queue, as every call that failed must be followed by (SSL_get_error(3))."""
+    _lib.ERR_clear_error()
 
 
 def verify_error_text(code: int) -> str:

@@ -17,6 +17,7 @@ import anyio
 from OpenSSL import SSL
 
 from autolink.errors import Reason, Refused, RemoteProtocolError, display
+from autolink.transport import _openssl
 
 _ALERT_REASONS: Final = {
     "bad certificate": Reason.UNTRUSTED,
@@ -44,6 +45,7 @@ _OUR_REFUSALS: Final = {
 
 def translate(error: SSL.Error | OSError, peer: str) -> Exception:
     """Our exception for an error of OpenSSL or of the socket; `peer` is for the text."""
+    _openssl.forget_errors()
     match error:
         case SSL.ZeroReturnError():
             return anyio.EndOfStream()
@@ -53,7 +55,7 @@ def translate(error: SSL.Error | OSError, peer: str) -> Exception:
             return anyio.BrokenResourceError("the connection was cut: it ended without close_notify")
         case OSError():
             return anyio.BrokenResourceError(error.strerror or type(error).__name__)
-    reason = reason_text(error)
+    reason = _reason(error)
     if not reason:
         return anyio.BrokenResourceError("TLS failed before")
     if reason in _OUR_REFUSALS:
@@ -65,7 +67,10 @@ def translate(error: SSL.Error | OSError, peer: str) -> Exception:
     return RemoteProtocolError(f"TLS with {display(peer) or 'the peer'} failed: {reason}")
 
 
-def reason_text(error: SSL.Error) -> str:
-    """OpenSSL's outermost reason for `error`: its own text, never the peer's. Empty when it gave none."""
-    queue = error.args[0] if error.args else None
-    return str(queue[-1][2]) if queue else ""
+def _reason(error: SSL.Error) -> str:
+    """OpenSSL's reason for `error`: its own text, never the peer's. Empty when it gave none.
+
+    The queue also holds what happened below TLS, before it, and generalities, behind it.
+    """
+    queue = error.args[0] if error.args else ()
+    return next((str(reason) for library, _, reason in queue if library == "SSL routines"), "")

@@ -12,7 +12,8 @@ subtle is around that:
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
   goes on.
 - A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
-  while our write fails with a reset.
+  while its reset makes our write fail. After a write that failed OpenSSL does not read any more, so the
+  socket is asked before each write whether there is an error waiting.
 - A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
   return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
@@ -21,6 +22,7 @@ subtle is around that:
   returning them. A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
 """
 
+import os
 import socket
 from typing import Final
 
@@ -278,6 +280,9 @@ class SecureStream:
     async def _write(self, view: memoryview) -> None:
         self._unfair += _SEND_COST
         while view:
+            if failure := self._wire.failure():
+                self._write_end = os.strerror(failure)
+                raise anyio.BrokenResourceError(self._write_end)
             try:
                 taken = self._tls.send(view)
             except SSL.WantWriteError:
@@ -332,5 +337,5 @@ class SecureStream:
         except SSL.WantWriteError:
             return True
         except SSL.Error:
-            return False  # TLS has failed before; what is left to say is the alert that it wrote then
+            _openssl.forget_errors()  # TLS has failed before; what is left to say is the alert it wrote then
         return False

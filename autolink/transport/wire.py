@@ -62,6 +62,10 @@ class Wire(ABC):
     async def room(self) -> None:
         """Return when `tls` may be able to write more than it could."""
 
+    def failure(self) -> int:
+        """The errno of an error that the connection has met and nobody has been told, or 0."""
+        return 0
+
     @abstractmethod
     async def flush(self, tls: SSL.Connection) -> None:
         """Send what `tls` has written."""
@@ -135,6 +139,9 @@ class SocketWire(Wire):
         async with self._waiting_for_room:
             await anyio.wait_writable(self._socket)
 
+    def failure(self) -> int:
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     async def flush(self, tls: SSL.Connection) -> None:
         """Nothing: OpenSSL wrote it."""
 
@@ -177,6 +184,10 @@ class StreamWire(Wire):
         if _openssl.outgoing(tls) > limits.TLS_STEP:
             # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
+        if _missing(self._partial) <= 0:
+            await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
+        if _openssl.incoming(tls):
+            return  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
         if record := await self.record():
             tls.bio_write(record)
         else:

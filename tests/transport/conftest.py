@@ -143,6 +143,8 @@ def sockets(*, buffer: int | None = None) -> tuple[socket.socket, socket.socket]
             dialler.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         dialler.connect(server.getsockname())
         listener, _ = server.accept()
+    for sock in (dialler, listener):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return dialler, listener
 
 
