@@ -148,7 +148,8 @@ class Refused(AutolinkError):
         detail: str = "",
         offset: float | None = None,
     ) -> None:
-        self.reason, self.by, self.peer, self.detail = reason, by, display(peer), display(detail)
+        self.reason, self.by, self.peer = reason, by, display(peer)
+        self.detail = display(detail, limits.DETAIL)
         self.offset = offset
         if offset is not None and not detail:
             self.detail = f"clocks differ by {offset:+.0f} s, {limits.SKEW:.0f} are allowed"

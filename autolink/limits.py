@@ -176,5 +176,8 @@ VERDICTS: Final = 4_096
 DISPLAY: Final = 200
 """Characters of a peer's string that reach a terminal, a log or an error."""
 
+DETAIL: Final = 800
+"""Characters of our own full reason for a refusal: several models' opinions, each with an id of up to 141."""
+
 BODY_ERRORS: Final = 8
 """Errors told about one wrong body: 200,000 bad items made a 43 MB text."""

@@ -60,16 +60,21 @@ class Listener:
             for one in sockets:
                 one.close()
 
-    async def drain(self, timeout: float = limits.DRAIN) -> None:
-        """Stop accepting, let what the peers have open end, and cut off what has not ended after `timeout` seconds."""
+    async def drain(self, timeout: float = limits.DRAIN) -> bool:
+        """Stop accepting, let what the peers have open end, and cut off what has not ended after `timeout` seconds.
+
+        Returns:
+            Whether all of it ended in time.
+        """
         self._accepting.cancel()
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(timeout) as patience:
             async with anyio.create_task_group() as tasks:
                 for link in list(self._links):
                     tasks.start_soon(link.drain)
         for link in list(self._links):
             link.end(LinkLost("this side is shutting down"))
             await link.closed()
+        return not patience.cancelled_caught
 
     async def _accept(self, sockets: Sequence[ListeningSocket]) -> None:
         async with anyio.create_task_group() as connections:

@@ -107,14 +107,14 @@ class KnownAgents(Model):
             return Grounds("KnownAgents", f"known as {known[1]}", authority=known[0].authority)
         if context.direction != "outbound" or not context.given_by_person or self._on_first == "refuse":
             raise NotVouched(
-                f"{name} is not known; accept it by its id {_seen(presented)} if a person vouches for it"
+                f"{name} is not known; if a person vouches for it, accept it by its id {seen(presented)}"
             )
 
         async def learn() -> None:
             if self._ask and not await self._ask(presented, context):
                 raise NotVouched(f"{name} was not accepted")
             # It waits for a lock and the disk, and is not abandoned half-way when cancelled.
-            await anyio.to_thread.run_sync(self._add, _seen(presented), name)
+            await anyio.to_thread.run_sync(self._add, seen(presented), name)
             self._changed()
 
         return Grounds(
@@ -197,7 +197,7 @@ class KnownAgents(Model):
         return f"KnownAgents({self._shown!r}, on_first={self._on_first!r})"
 
 
-def _seen(presented: Presented) -> PeerId:
+def seen(presented: Presented) -> PeerId:
     """What of a complete path is remembered: its AutoId with `bound` or its root's key."""
     authority = BOUND if presented.bound else key_authority(presented.root.spki_sha256)
     return PeerId(presented.auto_id, authority)
