@@ -202,7 +202,7 @@ def test_rule_45_the_depth_limit_is_the_same_both_ways():
         {(1, 2): "a"},
         {1, 2},
         1j,
-        object(),
+        pytest.param(object(), id="an object"),
         datetime(2030, 1, 1),  # noqa: DTZ001  the naive one is the point
         timedelta(1),
         "\ud800",

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _PLAIN: Final = frozenset({Any, object, Parameter.empty})
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple, datetime})
-_NESTING: Final = frozenset({list, dict, tuple})
+_NESTING: Final[frozenset[object]] = frozenset({list, dict, tuple})
 _NAMED_BY_VALUE: Final = frozenset({"value_error", "assertion_error"})
 
 
@@ -41,7 +41,8 @@ class Body(Generic[T]):
             BodyError: the value is not of the type, cannot be encoded, or is larger than `limits.MESSAGE`.
         """
         if self._adapter is None:
-            encoded = encode(value, default=to_jsonable_python) if type(value) in _NESTING else encode(value)
+            kind: object = type(value)
+            encoded = encode(value, default=to_jsonable_python) if kind in _NESTING else encode(value)
         else:
             try:
                 checked = self._adapter.validate_python(value)
