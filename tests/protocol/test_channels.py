@@ -309,7 +309,7 @@ def test_a_handler_that_ends_without_reading_everything_tells_the_sender_to_stop
     assert small.listener._channels.table() == {}
 
 
-@pytest.mark.parametrize(("number", "code"), [(0, "unknown"), (17, "unknown"), (255, "unknown"), (16, "unauthenticated")])
+@pytest.mark.parametrize(("number", "code"), [(0, "unknown"), (17, "unknown"), (255, "unknown"), (1, "cancelled")])
 def test_a_code_that_we_do_not_know_is_unknown(small, lane, number, code):
     assert small.raw_cancel(small.dialer, lane, number) == [ChannelCancelled(lane, Code(code), over=False)]
 
