@@ -18,14 +18,16 @@ async def background_tasks() -> AsyncIterator[TaskGroup]:
     """A task group that is cancelled when the body ends, however it ends.
 
     Raises:
-        Exception: the body's own, unchanged. One that a background task raises is a bug in that task and comes out
+        BaseException: the body's own, unchanged, KeyboardInterrupt too. One that a background task raises is a bug in that task and comes out
             in an ExceptionGroup, as AnyIO does it.
     """
-    raised: Exception | None = None
+    raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         try:
             yield tasks
-        except Exception as error:  # noqa: BLE001  re-raised below, outside of the group
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  re-raised below, outside of the group
             raised = error
         finally:
             tasks.cancel_scope.cancel()
