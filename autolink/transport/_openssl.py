@@ -11,8 +11,6 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 - A verify callback that says no to a certificate with which OpenSSL has no quarrel makes it send
   internal_error.
 - Without a word of ours, OPENSSL_CONF chooses the groups, and so whether a post-quantum one is among them.
-- A system error leaves an entry in the thread's error queue, and pyOpenSSL takes it for the reason of the next
-  failure, of any connection whatever.
 - `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
   does.
 """
@@ -34,7 +32,6 @@ tail."""
 
 SYMBOLS: Final = (
     "BIO_get_mem_data",
-    "ERR_clear_error",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
     "SSL_MODE_AUTO_RETRY",
@@ -121,11 +118,6 @@ def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
     waiting = outgoing(connection)
     return connection.bio_read(waiting) if waiting > 0 else b""
-
-
-def forget_errors() -> None:
-    """Empty the thread's error queue, as every call that failed must be followed by (SSL_get_error(3))."""
-    _lib.ERR_clear_error()
 
 
 def verify_error_text(code: int) -> str:

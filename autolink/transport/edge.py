@@ -17,7 +17,6 @@ import anyio
 from OpenSSL import SSL
 
 from autolink.errors import Reason, Refused, RemoteProtocolError, display
-from autolink.transport import _openssl
 
 _ALERT_REASONS: Final = {
     "bad certificate": Reason.UNTRUSTED,
@@ -45,7 +44,6 @@ _OUR_REFUSALS: Final = {
 
 def translate(error: SSL.Error | OSError, peer: str) -> Exception:
     """Our exception for an error of OpenSSL or of the socket; `peer` is for the text."""
-    _openssl.forget_errors()
     match error:
         case SSL.ZeroReturnError():
             return anyio.EndOfStream()

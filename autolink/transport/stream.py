@@ -292,8 +292,7 @@ class SecureStream:
                 # the rest.
                 await anyio.sleep(_SPLIT_MESSAGE)
             except SSL.Error as error:
-                failure = translate(error, self._peer)
-                self._write_end = str(failure) or "the connection is closed"
+                self._write_end = str(translate(error, self._peer)) or "the connection is closed"
                 raise anyio.BrokenResourceError(self._write_end) from error
             else:
                 view = view[taken:]
@@ -337,5 +336,5 @@ class SecureStream:
         except SSL.WantWriteError:
             return True
         except SSL.Error:
-            _openssl.forget_errors()  # TLS has failed before; what is left to say is the alert it wrote then
+            pass  # TLS has failed before; what is left to say is the alert that it wrote then
         return False

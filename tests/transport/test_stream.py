@@ -4,8 +4,10 @@ import contextlib
 import signal
 import socket
 import time
+from typing import NoReturn
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from anyio.abc import SocketStream
@@ -23,9 +25,14 @@ async def read_all(stream) -> bytes:
     """Everything up to the clean end."""
     data = bytearray()
     with contextlib.suppress(anyio.EndOfStream):
-        while True:
-            data += await stream.receive()
+        await read_on(stream, data)
     return bytes(data)
+
+
+async def read_on(stream, received: bytearray) -> NoReturn:
+    """Into `received`, until something is raised."""
+    while True:
+        received += await stream.receive()
 
 
 async def send_and_end(stream, data: bytes) -> None:
@@ -41,7 +48,7 @@ class Ticker:
 
     async def __call__(self) -> None:
         while True:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             self.turns += 1
 
 
@@ -72,11 +79,10 @@ async def test_eight_megabytes_pass_both_ways_at_once(connected, transports, mon
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 7, 1000])
 async def test_bytes_split_anywhere_change_nothing(cut, connected, make):
     """Records arrive whole or in crumbs: the handshake, the data and the end are the same."""
-    async with connected(*make.pipes(cut=cut)) as (dialler, listener):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send_and_end, dialler, b"x" * 40_000)
-            assert await read_all(listener) == b"x" * 40_000
-            await listener.aclose()
+    async with connected(*make.pipes(cut=cut)) as (dialler, listener), anyio.create_task_group() as tasks:
+        tasks.start_soon(send_and_end, dialler, b"x" * 40_000)
+        assert await read_all(listener) == b"x" * 40_000
+        await listener.aclose()
 
 
 async def test_a_clean_end_stays_the_end(connected, transports):
@@ -121,7 +127,7 @@ async def test_a_receive_that_need_not_wait_lets_others_run(connected, transport
         ticker = Ticker()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ticker)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             for _ in range(15):
                 await listener.receive()
             tasks.cancel_scope.cancel()
@@ -134,7 +140,7 @@ async def test_a_send_that_need_not_wait_lets_others_run(connected, make):
         ticker = Ticker()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ticker)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             await dialler.send(b"x" * limits.MIB)
             tasks.cancel_scope.cancel()
         assert ticker.turns >= limits.MIB // limits.TLS_STEP
@@ -266,8 +272,7 @@ async def test_rule_1_answers_to_key_updates_do_not_pile_up_in_memory(me, make, 
         tasks.start_soon(anyio.to_thread.run_sync, attack)
         stream = await secure_stream(await over("memory", b), server_context(me), dialer=False)
         with pytest.raises(RemoteProtocolError, match="KeyUpdates"):
-            while True:
-                await stream.receive()
+            await read_on(stream, bytearray())
         await stream.abort()
 
 
@@ -302,8 +307,7 @@ async def test_rule_6_a_cancelled_send_cannot_corrupt_what_follows(next_size, co
         await listener.aclose()
         received = bytearray()
         with pytest.raises(anyio.BrokenResourceError, match="close_notify"):
-            while True:
-                received += await dialler.receive()
+            await read_on(dialler, received)
         assert received
         assert set(received) == {ord("A")}
 
@@ -382,11 +386,11 @@ async def test_rule_6_a_post_handshake_message_in_two_records_delays_a_send_and_
 
         async with anyio.create_task_group() as both:
             both.start_soon(read)
-            await anyio.sleep(0)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             both.start_soon(stream.send, b"later")
-            await anyio.sleep(0)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             assert stream.bytes_sent == 0
             waiting.set()
         assert stream.bytes_sent == 5
@@ -577,8 +581,7 @@ async def test_rule_10_a_write_to_nobody_raises_and_does_not_kill_the_process(co
     async with connected(a, b) as (dialler, listener):
         await listener.abort()
         with pytest.raises(anyio.BrokenResourceError):
-            for _ in range(10):
-                await dialler.send(b"x" * 100_000)
+            await dialler.send(b"x" * 8 * limits.MIB)
 
 
 @pytest.mark.parametrize("error", [SSL.Error(), SSL.Error([])])
