@@ -18,8 +18,8 @@ async def background_tasks() -> AsyncIterator[TaskGroup]:
     """A task group that is cancelled when the body ends, however it ends.
 
     Raises:
-        BaseException: the body's own, unchanged, KeyboardInterrupt too. One that a background task raises is a bug in that task and comes out
-            in an ExceptionGroup, as AnyIO does it.
+        BaseException: the body's own, unchanged, KeyboardInterrupt too. One that a background task raises is a bug in
+            that task and comes out in an ExceptionGroup, as AnyIO does it.
     """
     raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
