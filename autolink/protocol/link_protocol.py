@@ -7,20 +7,9 @@ from typing import Final, ParamSpec, TypeVar, final
 
 from autolink import codec, limits
 from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolError
-from autolink.protocol import frames, payloads
+from autolink.protocol import events, frames, payloads
 from autolink.protocol.channels import OURS, THEIRS, Channels
-from autolink.protocol.events import (
-    AcceptReceived,
-    BatchReceived,
-    ChannelCancelled,
-    ChannelRefused,
-    CreditReceived,
-    Event,
-    Limits,
-    LinkStatistics,
-    PingReceived,
-    PongReceived,
-)  # fmt: skip
+from autolink.protocol.events import Event, Limits, LinkStatistics
 from autolink.protocol.frames import Frame, FrameReader, Item
 from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
 
@@ -387,15 +376,15 @@ class LinkProtocol:
             case Frame.CREDIT:
                 channel, count = frames.decode_credit(payload)
                 self._channels.credit(THEIRS, channel, count)
-                self._events.append(CreditReceived(channel, count))
+                self._events.append(events.CreditReceived(channel, count))
             case Frame.CANCEL:
                 self._cancel(payload)
             case Frame.PING:
-                self._events.append(PingReceived(payload))
+                self._events.append(events.PingReceived(payload))
             case Frame.PONG:
                 if not self._pings or self._pings.popleft() != payload:
                     raise Violation("PONG that answers no PING, or not the oldest")
-                self._events.append(PongReceived(payload))
+                self._events.append(events.PongReceived(payload))
             case Frame.EVIDENCE:
                 self._events.append(payloads.parse_evidence(payload))
             case Frame.GOAWAY:
@@ -411,7 +400,7 @@ class LinkProtocol:
         elif frame is Frame.REFUSE:
             self._events.append(payloads.parse_refuse(payload))
         elif payloads.parse_accept(payload) == self.version:
-            self._events.append(AcceptReceived())
+            self._events.append(events.AcceptReceived())
         else:
             raise Violation("ACCEPT names another version than both HELLOs give")
 
@@ -428,9 +417,9 @@ class LinkProtocol:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
         opened, dropped = self._channels.items(THEIRS, items)
         self._count_batch(THEIRS, len(items))
-        refused = [ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel)) is not None]
+        refused = [events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))]
         unserved = frozenset(dropped).union(event.channel for event in refused)
-        self._events.append(BatchReceived(number, signature, items, unserved))
+        self._events.append(events.BatchReceived(number, signature, items, unserved))
         self._events.extend(refused)
 
     def _refusal(self, channel: int) -> Code | None:
@@ -447,7 +436,7 @@ class LinkProtocol:
         known = channel in self._channels
         over = self._channels.cancel(THEIRS, channel)
         if known:
-            self._events.append(ChannelCancelled(channel, payloads.code_of(number), over))
+            self._events.append(events.ChannelCancelled(channel, payloads.code_of(number), over))
 
     def _go_away(self, payload: bytes) -> None:
         event = payloads.parse_go_away(payload)

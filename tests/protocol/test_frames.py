@@ -32,6 +32,7 @@ def test_frames_come_out_the_same_however_the_bytes_are_cut(step):
         + encode_frame(128, b"") + encode_frame(Frame.CANCEL, b"abcde")
     )  # fmt: skip
     reader, found = FrameReader(), []
+    assert reader.take() is None
     for start in range(0, len(wire), step):
         reader.feed(memoryview(wire)[start : start + step])
         found += read_all(reader)
