@@ -24,8 +24,9 @@ BATCH_LEAVES: Final = 256
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
-FRAME: Final = LEAF + BATCH_BYTES
-"""Payload of one frame. The largest legal one is a BATCH: smaller messages, then one of LEAF that closed it."""
+FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
+"""Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
+signature (SIGNATURE) and the head of each item."""
 
 HELLO: Final = 64 * KIB
 """Payload of HELLO, EVIDENCE and ACCEPT: a chain of ML-DSA certificates (4 x 6 KB) and evidence fit."""
@@ -72,6 +73,9 @@ LIFETIME_ISSUED_DAYS: Final = 825
 OPENING: Final = 15.0
 """Seconds for TLS, HELLO, the trust model and ACCEPT together. (AnyIO's handshake: 30, OpenSSH LoginGraceTime: 120.)"""
 
+VERDICT: Final = 10.0
+"""Seconds that a trust model gets for one verdict: less than OPENING, so that the peer can still be told."""
+
 OPENINGS: Final = 256
 """Links being opened at once on one listener; one more waits in the accept queue."""
 
@@ -94,8 +98,8 @@ CHANNELS: Final = 256
 """Channels one side may have open on a link, handlers still cleaning up included (CVE-2023-44487). (HTTP/2: 100.)"""
 
 CREDIT: Final = 256 * KIB
-"""Unread bytes one channel may hold at its receiver. A message larger than that needs the whole window, so a
-hostile peer's worst on one link is CHANNELS x LEAF, and an honest one's CHANNELS x CREDIT. (QUIC in Go: 512 KiB.)"""
+"""Unread bytes one channel may hold at its receiver; one message larger than that may overdraw it when at most half is
+outstanding. A hostile peer's worst on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
 
 OUTBOX: Final = 256 * KIB
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
