@@ -29,7 +29,10 @@ from benchmarks.stacks import CLIENTS, SERVERS
 
 BASELINE = "asyncio+ssl"
 CONCURRENCY = {"handshake": 16, "message": 1}
-UNIT = {"handshake": "links opened, judged and used, per second, 16 at once", "message": "100-byte messages one way, per second"}
+UNIT = {
+    "handshake": "links opened, judged and used, per second, 16 at once",
+    "message": "100-byte messages one way, per second",
+}
 
 
 def make_identities(folder: Path) -> None:
@@ -79,7 +82,9 @@ def compare(name: str, rounds: int, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="handshake, message; all of them by default")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 1 s instead of 7 of 3 s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -96,7 +101,8 @@ def main() -> None:
             f"{one['noise']:.2f}", str(one["unit"]),
         )  # fmt: skip
     console.print(table)
-    versions = f"Python {platform.python_version()}; {BASELINE}: {ssl.OPENSSL_VERSION}; autolink: {openssl.openssl_version_text()}"
+    ours = openssl.openssl_version_text()
+    versions = f"Python {platform.python_version()}; {BASELINE}: {ssl.OPENSSL_VERSION}; autolink: {ours}"
     console.print(versions)
     if arguments.json:
         arguments.json.write_text(json.dumps({"results": results, "versions": versions}, indent=2))

@@ -9,7 +9,14 @@ from pathlib import Path
 import autolink
 from autolink import demo
 
-PUBLIC_MODULES = {"autolink", "autolink.trust", "autolink.identity", "autolink.errors", "autolink.testing", "autolink.demo"}
+PUBLIC_MODULES = {
+    "autolink",
+    "autolink.trust",
+    "autolink.identity",
+    "autolink.errors",
+    "autolink.testing",
+    "autolink.demo",
+}
 
 
 def test_the_demo_prints_one_object_and_all_went_as_it_should():
@@ -31,7 +38,9 @@ def test_the_demo_uses_public_names_only():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("autolink"):
                 module = node.module or ""
-                assert module in PUBLIC_MODULES or module.startswith("autolink.demo."), f"{path.name} imports {module}"
+                assert module in PUBLIC_MODULES or module.startswith("autolink.demo."), (
+                    f"{path.name} imports {module}"
+                )
                 assert not [alias.name for alias in node.names if alias.name.startswith("_")]
             if isinstance(node, ast.Attribute):
                 private = node.attr.startswith("_") and not node.attr.startswith("__")
