@@ -1,19 +1,19 @@
 """The program that owns a credential: it listens, dials, serves handlers and publishes, under one trust model."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from socket import socket
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, final, overload
 
 import anyio
 from anyio.abc import ByteStream
-from anyio.to_thread import run_sync
 
 from autolink import limits
-from autolink.agent.bodies import body_of, encode_any
+from autolink.agent.author import Author
+from autolink.agent.bodies import body_of
 from autolink.agent.handlers import F, Handlers
 from autolink.agent.kept import KeptLink
 from autolink.agent.link import Link
@@ -22,25 +22,17 @@ from autolink.agent.opening import Row, early_objection, open_link
 from autolink.agent.topic import Overflow, Topic
 from autolink.errors import LinkLost, Reason, Refused, UsageError
 from autolink.identity import AutoId, Credential, PeerId
-from autolink.messages import (
-    Envelope,
-    Kind,
-    ReplayWindow,
-    VerifiedMessage,
-    microseconds,
-    sign_envelope,
-    verify,
-)
 from autolink.transport import (
     Address,
     Contact,
+    SecureStream,
     client_context,
     connect,
     parse_address,
     secure_stream,
     server_context,
 )
-from autolink.trust import Context, Model, VerdictCache
+from autolink.trust import Context, Model
 
 if TYPE_CHECKING:
     from autolink.agent.core import LinkCore
@@ -59,7 +51,6 @@ ANYONE_TRUSTED: Final = _AnyoneTrusted()
 """For `expect=`: whoever answers is fine as long as the trust model believes it. Spelled out, because an address
 proves nothing."""
 
-_SKEW: Final = timedelta(seconds=limits.SKEW)
 Expected = PeerId | AutoId | str | _AnyoneTrusted
 
 
@@ -87,7 +78,7 @@ class AgentStatistics:
 
 
 @final
-class Agent:
+class Agent(Author):
     """An agent is inert until `listening`, `serve`, `connect` or `keep_link`.
 
     Args:
@@ -95,7 +86,10 @@ class Agent:
         trust: whom it believes; there is no default.
         handlers: what it does for peers.
         clock: the wall clock, for tests.
-        allow_self: accept a link to an agent with our own certificate.
+        allow_self: accept a link to an agent with our own key.
+
+    Attributes:
+        reach: how a connection to an address is made; tests put another network here (`autolink.testing.Network`).
 
     Raises:
         UsageError: no trust model was given.
@@ -112,31 +106,19 @@ class Agent:
     ) -> None:
         if not isinstance(trust, Model):
             raise UsageError("trust= takes a trust model, such as IssuedBy(TrustAnchor.load('acme.pem'))")
-        self.credential = credential
-        self.trust = trust
+        super().__init__(credential, trust, clock or _now)
         self.handlers = Handlers() if handlers is None else handlers
-        self.clock: Callable[[], datetime] = clock or _now
         self.allow_self = allow_self
         self.topics: dict[str, Topic[Any]] = {}
-        self.verdicts = VerdictCache()
+        self.reach: Callable[[Address], Awaitable[socket | ByteStream]] = connect
         self._client_context = client_context(credential)
         self._server_context = server_context(credential)
-        self._live: set[Row | LinkCore] = set()
-        self._replay: ReplayWindow | None = None
+        self._links: set[LinkCore] = set()
+        self._rows: set[Row] = set()
         self._refused: Counter[Reason] = Counter()
         self._refused_by_peer: Counter[Reason] = Counter()
-        self._opened = self._sent = self._verified = 0
+        self._opened = 0
         trust.on_change(self.invalidate)
-
-    @property
-    def auto_id(self) -> AutoId:
-        """Its own name."""
-        return self.credential.auto_id
-
-    @property
-    def peer_id(self) -> PeerId:
-        """What peers `expect`."""
-        return self.credential.peer_id
 
     # --- what it does ----------------------------------------------------------------------------------
 
@@ -280,16 +262,12 @@ class Agent:
         """
         try:
             with anyio.fail_after(limits.OPENING):
-                return await self.open_on(
-                    await connect(address), dialer=True, address=str(address), expect=expect
-                )
-        except Refused as refused:
-            self.count_refused(refused)
+                connection = await self.reach(address)
+                return await self.open_on(connection, dialer=True, address=str(address), expect=expect)
+        except TimeoutError:
             raise
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise LinkLost(f"no link to {address}: {error or 'the connection was closed'}") from error
+            raise LinkLost(f"no link to {address}: {str(error) or 'the connection was closed'}") from error
 
     async def open_on(
         self,
@@ -304,38 +282,48 @@ class Agent:
         Raises:
             Refused, RemoteProtocolError, anyio.BrokenResourceError, anyio.EndOfStream: it came to nothing.
         """
-        stream = await secure_stream(
-            connection, self._client_context if dialer else self._server_context, dialer=dialer,
-            expect=None if expect is None else early_objection(expect), peer=address,
-        )  # fmt: skip
+        try:
+            stream = await secure_stream(
+                connection, self._client_context if dialer else self._server_context, dialer=dialer,
+                expect=None if expect is None else early_objection(expect), peer=address,
+            )  # fmt: skip
+            return await self._open(stream, dialer=dialer, address=address, expect=expect)
+        except Refused as refused:
+            self.count_refused(refused)
+            raise
+
+    async def _open(self, stream: SecureStream, *, dialer: bool, address: str, expect: PeerId | None) -> Link:
         direction: Literal["outbound", "inbound"] = "outbound" if dialer else "inbound"
         context = Context(now=self.clock(), direction=direction, address=address, given_by_person=dialer)
         row = Row()
-        self._live.add(row)
+        self._rows.add(row)
         try:
-            if len(self._live) > limits.LINKS + limits.OPENINGS:
-                raise Refused(Reason.BUSY, by="us", detail=f"{limits.LINKS} links are open")
             opened = await open_link(self, stream, row, dialer=dialer, expect=expect, context=context)
             link = Link(self, opened, dialer=dialer, context=context)
-            link.stale = row.stale
-            self._live.add(link)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await stream.abort()
             raise
         finally:
-            self._live.discard(row)
+            self._rows.discard(row)
+        link.stale = row.stale
+        self._links.add(link)
         self._opened += 1
         return link
 
     @property
     def links(self) -> tuple[Link, ...]:
         """The links that are open now."""
-        return tuple(link for link in self._live if isinstance(link, Link))
+        return tuple(cast("Link", link) for link in self._links)
+
+    @property
+    def full(self) -> bool:
+        """Whether `limits.LINKS` are open, and the next one is refused as `busy`."""
+        return len(self._links) >= limits.LINKS
 
     def forget(self, link: "LinkCore") -> None:
         """A link has ended."""
-        self._live.discard(link)
+        self._links.discard(link)
         self._sent += link.traffic.messages_sent
         self._verified += link.traffic.messages_verified
 
@@ -344,8 +332,10 @@ class Agent:
     def invalidate(self) -> None:
         """Trust changed: drop cached verdicts and judge every live link, and every opening one, again."""
         self.verdicts.clear()
-        for row in list(self._live):
+        for row in list(self._rows):
             row.attend(stale=True)
+        for link in list(self._links):
+            link.attend(stale=True)
 
     def replace_credential(self, credential: Credential) -> None:
         """Use another credential of the same Auto ID from now on, for every new link.
@@ -357,7 +347,9 @@ class Agent:
             UsageError: it is another Auto ID's.
         """
         if credential.peer_id != self.peer_id:
-            raise UsageError("a credential is replaced by one of the same Auto ID; another ID is another agent")
+            raise UsageError(
+                "a credential is replaced by one of the same Auto ID; another ID is another agent"
+            )
         same_key = credential.leaf.spki == self.credential.leaf.spki
         self._client_context = client_context(credential)
         self._server_context = server_context(credential)
@@ -367,75 +359,6 @@ class Agent:
                 link.show_evidence(credential.chain)
             else:
                 link.go_away("credential")
-
-    # --- signed messages for others to carry -----------------------------------------------------------
-
-    def sign(
-        self, recipient: AutoId, method: str, body: object = None, *, headers: Mapping[str, str] | None = None,
-        lifetime: float = limits.MESSAGE_LIFETIME,
-    ) -> Envelope:  # fmt: skip
-        """A call to a method of `recipient` as an Envelope that somebody else may carry.
-
-        Args:
-            recipient: whose method.
-            method: its name.
-            body: as `Link.call`.
-            headers: as `Link.call`.
-            lifetime: seconds until it expires, at most `limits.ENVELOPE_LIFETIME`.
-
-        Raises:
-            BodyError: the body cannot be sent.
-            UsageError: the lifetime is out of bounds.
-        """
-        return self.seal(recipient, method, encode_any(body), headers=headers, lifetime=lifetime)
-
-    def seal(
-        self, recipient: AutoId, method: str, body: bytes, *, kind: Kind = Kind.CALL,
-        headers: Mapping[str, str] | None = None, lifetime: float = limits.MESSAGE_LIFETIME,
-    ) -> Envelope:  # fmt: skip
-        """As `sign`, for a body that is encoded already, and any kind."""
-        self._sent += 1
-        return sign_envelope(
-            self.credential, recipient=recipient, method=method, body=body, now=self.clock(), lifetime=lifetime,
-            kind=kind, headers=headers,
-        )  # fmt: skip
-
-    async def verify(self, envelope: Envelope) -> VerifiedMessage:
-        """Judge an envelope that is addressed to us, by this agent's own trust model, now.
-
-        Raises:
-            EnvelopeRefused: with the reason.
-        """
-        verified = await verify(
-            envelope, trust=self.trust, at=self.clock(), recipient=self.auto_id, cache=self.verdicts
-        )
-        self._verified += 1
-        return verified
-
-    async def admit_once(self, verified: VerifiedMessage) -> None:
-        """Remember a forwarded message until it expires, so that nobody makes us act on it twice.
-
-        Raises:
-            EnvelopeRefused: REPLAYED, or BUSY when too many are remembered.
-        """
-        message, window = verified.message, self._window()
-        work: Callable[[], None] = lambda: window.admit(  # noqa: E731
-            verified.author.peer_id, message.id, expires_at=message.expires_at, sent_at=message.sent_at,
-            now=microseconds(self.clock()),
-        )  # fmt: skip
-        if self.credential.folder is None:
-            work()
-        else:  # a commit to disk
-            await run_sync(work)
-
-    def _window(self) -> ReplayWindow:
-        if self._replay is None:
-            folder = self.credential.folder
-            path = None if folder is None else folder / "replay.db"
-            # Any credential may have taken messages before and forgotten them, except one that was just made.
-            started = self.credential.leaf.not_before - _SKEW if self.credential.made_here else self.clock()
-            self._replay = ReplayWindow(path, started=started)
-        return self._replay
 
     # --- counts ----------------------------------------------------------------------------------------
 
@@ -447,7 +370,8 @@ class Agent:
         """What this agent has done so far."""
         links = self.links
         return AgentStatistics(
-            links=len(links), opened=self._opened, refused=dict(self._refused), refused_by_peer=dict(self._refused_by_peer),
+            links=len(links), opened=self._opened, refused=dict(self._refused),
+            refused_by_peer=dict(self._refused_by_peer),
             messages_sent=self._sent + sum(link.traffic.messages_sent for link in links),
             messages_verified=self._verified + sum(link.traffic.messages_verified for link in links),
             handlers=sum(link.server.running for link in links),

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mappin
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from os import urandom
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -14,11 +14,8 @@ from autolink import codec, limits
 from autolink.agent.bodies import Body
 from autolink.agent.lane import ENDS, Lane, Received
 from autolink.errors import (
-    CallError,
     Code,
-    EnvelopeRefused,
     LocalProtocolError,
-    Reason,
     RemoteProtocolError,
     display,
 )
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 R = TypeVar("R")
-
-_CODES: Final = {code.value: code for code in Code}
-_REASONS: Final = {reason.value: reason for reason in Reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +56,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._sends = sends
         self._receives = receives
         self._closed = False
+        self._reader: ChunkReader | None = None  # of a byte stream that has begun
 
     @property
     def peer(self) -> VerifiedPeer:
@@ -89,6 +84,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             anyio.EndOfStream: the peer sent EOF, or its handler returned.
             CallError: the far handler failed.
             BodyError: the item is not an R; the channel stays usable.
+            LocalProtocolError: the peer is sending a byte stream.
             LinkLost: the link is gone.
             anyio.ClosedResourceError: this side was closed.
         """
@@ -96,10 +92,12 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
 
     async def receive_signed(self) -> Received:
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""
-        received = await self._take()
-        if received.message.kind is not Kind.ITEM:
-            raise LocalProtocolError("the peer is sending a byte stream: read it with receive_stream()")
-        return received
+        if self._reader is None:
+            received = await self._take()
+            if received.message.kind is Kind.ITEM:
+                return received
+            self.close(Code.FAILED_PRECONDITION)  # its first chunk is gone
+        raise LocalProtocolError("the peer is sending a byte stream: read it with receive_stream()")
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent. Receiving goes on.
@@ -127,11 +125,12 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         try:
             async for piece in source:
                 for start in range(0, len(piece), limits.CHUNK):
-                    await self._lane.send(Kind.CHUNK, writer.chunk(piece[start : start + limits.CHUNK]))
+                    await self._lane.send(
+                        Kind.CHUNK, writer.chunk(bytes(piece[start : start + limits.CHUNK]))
+                    )
             await self._lane.send(Kind.CHUNK, writer.last())
         except BaseException:
-            self._closed = True
-            self.link.leave(self._lane, Code.ABORTED)
+            self.close(Code.ABORTED)
             raise
 
     @asynccontextmanager
@@ -143,34 +142,45 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             async with channel.receive_stream() as chunks:
                 async for chunk in chunks: ...
 
+        Left early, the rest of the stream still comes first: another `receive_stream` goes on with it.
+
         Raises:
-            RemoteProtocolError: a chunk is missing or out of order, or length and root do not fit.
-            anyio.EndOfStream: the peer ended the channel instead.
+            RemoteProtocolError: a chunk is missing or out of order, the stream stops in the middle, or its length and
+                root do not fit. The channel is over.
+            anyio.EndOfStream: the peer ended the channel instead of sending a stream.
         """
         async with aclosing(self._chunks()) as chunks:
             yield chunks
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
-        reader = ChunkReader()
+        reader = self._reader = self._reader or ChunkReader()
         while True:
-            received = await self._take()
-            if received.message.kind is not Kind.CHUNK:
-                raise RemoteProtocolError("an item inside a byte stream")
-            data = reader.receive(received.message.body)
+            try:
+                data = await self._chunk(reader)
+            except RemoteProtocolError:
+                self.close(Code.DATA_LOSS)
+                raise
             if data is None:
+                self._reader = None
                 return
             yield data
+
+    async def _chunk(self, reader: ChunkReader) -> bytes | None:
+        try:
+            received = await self._take()
+        except anyio.EndOfStream:
+            if reader.total:
+                raise RemoteProtocolError("a byte stream that stops in the middle") from None
+            raise
+        if received.message.kind is not Kind.CHUNK:
+            raise RemoteProtocolError("an item inside a byte stream")
+        return reader.receive(received.message.body)
 
     async def _take(self) -> Received:
         self._check_open()
         received = await self._lane.receive()
-        kind = received.message.kind
-        if kind is Kind.END:
+        if received.message.kind is Kind.END:
             raise anyio.EndOfStream
-        if kind is Kind.ERROR:
-            error = error_of(received.message.body)
-            self._lane.end(error)
-            raise error
         return received
 
     async def aclose(self) -> None:
@@ -178,11 +188,11 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self.close()
         await checkpoint()
 
-    def close(self) -> None:
-        """As `aclose`, without a checkpoint."""
+    def close(self, code: Code = Code.CANCELLED) -> None:
+        """As `aclose`, without a checkpoint; the peer learns `code`."""
         if not self._closed:
             self._closed = True
-            self.link.leave(self._lane)
+            self.link.leave(self._lane, code)
 
     def statistics(self) -> ChannelStatistics:
         """Messages sent, received, and waiting here."""
@@ -194,25 +204,3 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r} with {display(self.peer.name)}>"
-
-
-def error_body(code: Code, message: str = "", reason: str | None = None) -> bytes:
-    """The body of an ERROR message."""
-    return codec.encode([code.value, message[: limits.DISPLAY], reason])
-
-
-def error_of(body: bytes) -> CallError | EnvelopeRefused:
-    """What an ERROR message says: a refused envelope where it gives a reason, else the far handler's answer.
-
-    Unknown codes are `unknown` and unknown reasons `untrusted`: a newer peer may have more of them.
-
-    Raises:
-        RemoteProtocolError: the body is no error.
-    """
-    value: Any = codec.decode_untrusted(body, what="error")
-    match value:
-        case [str(), str(), str(reason), *_]:
-            return EnvelopeRefused(_REASONS.get(reason, Reason.UNTRUSTED), by="peer")
-        case [str(code), str(message), None, *_]:
-            return CallError(_CODES.get(code, Code.UNKNOWN), message, received=True)
-    raise RemoteProtocolError("error: not [code, message, reason]")

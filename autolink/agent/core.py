@@ -11,7 +11,7 @@ writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -21,6 +21,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.agent.keeper import keep
+from autolink.agent.kinds import FLAGS, FROM_OPENER, TO_OPENER
 from autolink.agent.lane import ENDS, OPENS, Lane, Received, check_sequence
 from autolink.agent.opening import Opened, name_of
 from autolink.agent.serving import Server
@@ -58,22 +59,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("autolink")
 
-_NONE: Final[frozenset[Kind]] = frozenset()
-_ANSWER: Final = frozenset({Kind.REPLY, Kind.ERROR})
-_ITEMS: Final = frozenset({Kind.ITEM, Kind.CHUNK, Kind.END})
-_FLAGS: Final = {
-    Kind.CALL: OPENS | ENDS, Kind.FORWARD: OPENS | ENDS, Kind.SUBSCRIBE: OPENS | ENDS, Kind.OPEN: OPENS,
-    Kind.ITEM: 0, Kind.CHUNK: 0, Kind.PUBLISH: 0, Kind.REPLY: ENDS, Kind.ERROR: ENDS, Kind.END: ENDS,
-}  # fmt: skip
-"""What each kind does to its channel; the unsigned flags beside a leaf must say the same."""
-
-_FROM_OPENER: Final = {Kind.CALL: _NONE, Kind.FORWARD: _NONE, Kind.SUBSCRIBE: _NONE, Kind.OPEN: _ITEMS}
-_TO_OPENER: Final = {
-    Kind.CALL: _ANSWER, Kind.FORWARD: _ANSWER, Kind.OPEN: _ITEMS | {Kind.ERROR},
-    Kind.SUBSCRIBE: frozenset({Kind.ITEM, Kind.PUBLISH, Kind.ERROR}),
-}  # fmt: skip
-"""Kinds that may follow on a channel, by what opened it and who sends."""
-
 
 class LinkCore:
     """See the module. `Link` adds what applications call."""
@@ -88,14 +73,10 @@ class LinkCore:
         self.attention = anyio.Event()
         self.context = context
         self.protocol = opened.protocol
-        author = opened.peer.presented.auto_id or opened.peer.leaf.auto_id
-        if author is None:
-            raise Refused(
-                Reason.MALFORMED, by="us", peer=opened.peer.name, detail="its certificate names no Auto ID"
-            )
         self.traffic = Traffic(
-            opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf, peer_id=author,
-            peer_chain=opened.stream.peer_chain, dialer=dialer, clock=agent.clock,
+            opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf,
+            peer_id=opened.author, peer_chain=opened.stream.peer_chain, dialer=dialer,
+            clock=agent.clock, on_flood=self._flooded,
         )  # fmt: skip
         self.tasks: TaskGroup
         self.server = Server(cast("Link", self))  # only Link is ever made
@@ -248,8 +229,9 @@ class LinkCore:
         Raises:
             LinkLost: the link is gone.
             LocalProtocolError: the link is draining.
+            UsageError: a name or headers that no peer would take.
         """
-        lane = Lane(self.traffic, method, _TO_OPENER[kind], opened_here=True)
+        lane = Lane(self.traffic, method, TO_OPENER[kind], opened_here=True)
         lane.topic = topic
         await checkpoint_if_cancelled()
         while True:
@@ -262,16 +244,30 @@ class LinkCore:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()
         self._lanes[number] = lane
-        lane.open(number, kind, body, flags=_FLAGS[kind], timeout=timeout, headers=dict(headers or {}))
+        try:
+            lane.open(number, kind, body, flags=FLAGS[kind], timeout=timeout, headers=dict(headers or {}))
+        except BaseException:  # a name or headers that no peer would take
+            self.leave(lane)
+            raise
         return lane
+
+    def _flooded(self) -> None:
+        self.refuse(
+            Refused(
+                Reason.MALFORMED,
+                by="us",
+                peer=self.named,
+                detail="it floods us and does not read our answers",
+            )
+        )
 
     def leave(self, lane: Lane, code: Code = Code.CANCELLED) -> None:
         """Nothing of ours uses the lane any more; the peer is told unless it knows."""
         lane.close()
         if self._lanes.pop(lane.id, None) is not None and self._cause is None:
             self.traffic.release(lane.id, code)
-            if not self._lanes:
-                self._idle()
+            if self.drained:
+                self.attend()
 
     # --- events ----------------------------------------------------------------------------------------
 
@@ -289,6 +285,12 @@ class LinkCore:
                     lane.end(CallError(code, "the peer ended the channel", received=True))
             case ChannelRefused(channel, code):
                 self.traffic.control(self.protocol.cancel(channel, code))
+            case _:
+                self._handle_own(event)
+
+    def _handle_own(self, event: Event) -> None:
+        """An event of the link itself, not of a channel."""
+        match event:
             case PingReceived(data):
                 self.traffic.control(self.protocol.pong(data))
             case PongReceived(data):
@@ -305,7 +307,7 @@ class LinkCore:
     def _take(self, channel: int, flags: int, received: Received) -> None:
         message = received.message
         kind = message.kind
-        if flags != _FLAGS[kind] or message.channel != channel:
+        if flags != FLAGS[kind] or message.channel != channel:
             raise RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
         if kind is not Kind.PUBLISH:
             self.traffic.check_recipient(message)
@@ -313,14 +315,16 @@ class LinkCore:
             self._open_for_peer(received)
             return
         lane = self._lanes.get(channel)
-        if lane is None or kind not in lane.allowed:
+        if lane is None:
+            return  # left after the batch was taken apart, perhaps by an earlier message of it
+        if kind not in lane.allowed:
             raise RemoteProtocolError(f"channel {channel}: {kind.name} cannot come here")
         check_sequence(lane, message)
         lane.deliver(received, ends=bool(flags & ENDS))
 
     def _open_for_peer(self, received: Received) -> None:
         message: Message = received.message
-        lane = Lane(self.traffic, message.method, _FROM_OPENER[message.kind], opened_here=False)
+        lane = Lane(self.traffic, message.method, FROM_OPENER[message.kind], opened_here=False)
         lane.id = message.channel
         check_sequence(lane, message)
         lane.headers = message.headers
@@ -356,6 +360,11 @@ class LinkCore:
         if self._cause is not None:
             raise self.lost_error()
 
+    def ping_nowait(self) -> None:
+        """Send a PING whose answer nobody waits for, unless as many as there may be are unanswered anyway."""
+        with suppress(LocalProtocolError):
+            self.traffic.control(self.protocol.ping(bytes(8)))
+
     # --- draining --------------------------------------------------------------------------------------
 
     def attend(self, *, stale: bool = False) -> None:
@@ -368,10 +377,13 @@ class LinkCore:
         """Tell the peer to open nothing more here; the link ends when what is open has ended."""
         if self._cause is None and not self._went_away:
             self._went_away = True
-            self._gone_away.set()
+            self._stop_opening()
             self.traffic.control(self.protocol.go_away(self._last_opened_by_peer, reason))
-            if not self._lanes:
-                self._idle()
+            self.attend()
+
+    def _stop_opening(self) -> None:
+        self._gone_away.set()
+        self.traffic.room_changed()  # whoever waits to open a channel shall see it
 
     def show_evidence(self, chain: Sequence[Certificate]) -> None:
         """Show the peer a renewed chain over the same key, so that it can go on believing us."""
@@ -381,17 +393,18 @@ class LinkCore:
 
     def _peer_goes_away(self, last: int) -> None:
         """Channels of ours above `last` were never looked at: whoever opened them may safely try elsewhere."""
-        self._gone_away.set()
+        self._stop_opening()
         for lane in list(self._lanes.values()):
             if lane.opened_here and lane.id > last:
                 lane.end(NotServed(Code.UNAVAILABLE, "the peer is draining", received=True))
 
-    def _idle(self) -> None:
-        """No channel is open: if this side is draining, nothing keeps the link."""
-        if self._went_away:
-            self.tasks.start_soon(self._finish)
+    @property
+    def drained(self) -> bool:
+        """This side is draining and no channel is open: nothing keeps the link."""
+        return self._went_away and not self._lanes
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
+        """End a drained link once everything is sent."""
         self.traffic.finish()
         await self._flushed.wait()
         self.end(LinkLost("this side has drained the link"))

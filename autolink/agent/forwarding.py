@@ -13,6 +13,7 @@ from autolink.agent.call import Call, answer
 from autolink.agent.lane import Received
 from autolink.errors import CallError, Code, EnvelopeRefused, Reason, RemoteProtocolError
 from autolink.messages import Envelope, Kind, VerifiedMessage
+from autolink.messages.batch import ALONE
 
 if TYPE_CHECKING:
     from autolink.agent.handlers import Method
@@ -37,10 +38,14 @@ async def receive(link: "Link", received: Received) -> bytes:
         call = Call(claimed.method, link.peer, link.peer, link, received.message.headers, received)
         passed_on = await agent.handlers.forwarding(call, envelope)
         return codec.encode(None if passed_on is None else passed_on.to_bytes())
-    verified = await agent.verify(envelope)
     if claimed.author == agent.auto_id:
         raise EnvelopeRefused(
             Reason.SELF, by="us", peer=claimed.author.short, detail="our own message came back"
+        )
+    verified = await agent.verify(envelope)
+    if envelope.role != ALONE:  # its proof may be shown, but it was acted on once, on its own link
+        raise EnvelopeRefused(
+            Reason.REPLAYED, by="us", peer=claimed.author.short, detail="it was said on a link"
         )
     await agent.admit_once(verified)
     return codec.encode((await _carry_out(link, envelope, verified)).to_bytes())

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
 from autolink import limits
 from autolink.agent.bodies import Body, body_of
@@ -90,7 +90,7 @@ class Handlers:
             name = _name(function, handler)
             (annotation, _) = _hints(handler, parameters=1, shape="async def name(channel)")
             self._claim(name)
-            sends, receives = getattr(annotation, "__args__", (object, object))
+            sends, receives = _item_types(annotation)
             self.channels[name] = ChannelHandler(handler, body_of(sends), body_of(receives))
             return handler
 
@@ -118,6 +118,16 @@ class Handlers:
             raise UsageError(f"{display(name)!r} is registered already")
 
 
+def _item_types(annotation: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """S and R of `Channel[S, R]`; plain values for a bare `Channel` or no annotation."""
+    arguments = get_args(annotation)
+    if not arguments:
+        return object, object
+    if getattr(get_origin(annotation), "__name__", "") != "Channel" or len(arguments) != 2:
+        raise UsageError(f"a channel handler's parameter is a Channel[S, R], not {display(str(annotation))}")
+    return arguments[0], arguments[1]
+
+
 def _name(given: object, handler: Callable[..., Awaitable[object]]) -> str:
     return given if isinstance(given, str) else getattr(handler, "__name__", "")
 
@@ -132,6 +142,12 @@ def _hints(handler: Callable[..., Awaitable[object]], *, parameters: int, shape:
         )
     names = list(inspect.signature(handler).parameters)
     if len(names) != parameters:
-        raise UsageError(f"{display(handler.__name__)} takes {len(names)} parameters, not `{shape}`")
-    hints = get_type_hints(called)
+        raise UsageError(f"{display(called.__qualname__)} takes {len(names)} parameters, not `{shape}`")
+    try:
+        hints = get_type_hints(called)
+    except NameError as error:
+        raise UsageError(
+            f"{display(called.__qualname__)}: its annotation names {error.name!r}, which its module does not define: "
+            "define it there, before the handler and not only under TYPE_CHECKING"
+        ) from error
     return [hints.get(name, object) for name in [*names, "return"]]

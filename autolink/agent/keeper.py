@@ -21,27 +21,39 @@ if TYPE_CHECKING:
 
 async def keep(link: "LinkCore") -> None:
     """The keeper task of one link."""
-    pinged = False
-    while True:
-        now = link.agent.clock()
-        left = min(limits.KEEPALIVE, (link.peer.valid_until - now).total_seconds())
+    asked_at: float | None = None
+    while not link.drained:
         if not link.stale:
             attention = link.attention
-            with anyio.move_on_after(max(left, 0)):
+            with anyio.move_on_after(_seconds_left(link)):
                 await attention.wait()
-        changed = link.stale or link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
-        if changed or link.agent.clock() >= link.peer.valid_until:
+        changed = link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
+        if link.stale or changed or link.agent.clock() > link.peer.valid_until:
             await _judge_again(link)
-        silent = anyio.current_time() - link.traffic.heard_at
-        if silent < limits.KEEPALIVE:
-            pinged = False
-        elif pinged:
-            link.end(LinkLost(f"the peer has been silent for {silent:.0f} s"))
-        else:
-            pinged = True
-            link.traffic.control(link.protocol.ping(b"keepaliv"))
+        asked_at = _listen_for(link, asked_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
+    await link.finish()
+
+
+def _seconds_left(link: "LinkCore") -> float:
+    """Until something is due; a verdict stands to its last microsecond."""
+    left = (link.peer.valid_until - link.agent.clock()).total_seconds() + 0.001
+    return min(limits.KEEPALIVE, max(left, 0.001))
+
+
+def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
+    """Ping a peer that has been silent, end the link if it still is long after; returns when it was pinged."""
+    now = anyio.current_time()
+    silent = now - link.traffic.heard_at
+    if silent < limits.KEEPALIVE:
+        return None
+    if asked_at is None:
+        link.ping_nowait()
+        return now
+    if now - asked_at >= limits.KEEPALIVE:
+        link.end(LinkLost(f"the peer has been silent for {silent:.0f} s"))
+    return asked_at
 
 
 async def _judge_again(link: "LinkCore") -> None:
@@ -50,7 +62,7 @@ async def _judge_again(link: "LinkCore") -> None:
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.traffic.stream.peer_chain
     try:
-        with anyio.fail_after(limits.OPENING):
+        with anyio.fail_after(limits.VERDICT):
             peer = await judge(
                 link.agent.trust, chain, context=replace(link.context, now=link.agent.clock()),
                 evidence=evidence.evidence if evidence else link.peer.presented.evidence,

@@ -9,7 +9,7 @@ again is safe. The one exception is a draining peer, which promises not to have 
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 import anyio
@@ -60,7 +60,7 @@ class KeptLink:
         """
         while self._link is None or self._link.lost is not None or self._link.draining:
             if self._refused is not None:
-                raise self._refused
+                raise self._refused.with_traceback(None)  # the same one may be raised many times
             await self._changed.wait()
         return self._link
 
@@ -114,10 +114,18 @@ class KeptLink:
         receives: Any = object,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Channel[Any, Any]]:
-        """As `Link.open_channel`, on the link of the moment: a channel does not survive its link."""
-        link = await self.ready()
-        async with link.open_channel(name, sends=sends, receives=receives, headers=headers) as channel:
-            yield channel
+        """As `Link.open_channel`, on the link of the moment: a channel does not survive its link.
+
+        Raises:
+            DeliveryUnknown: the link died while the channel was being opened.
+            Refused: the last attempt at a link was refused.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._through(
+                lambda link: stack.enter_async_context(
+                    link.open_channel(name, sends=sends, receives=receives, headers=headers)
+                )
+            )
 
     @overload
     @asynccontextmanager
@@ -129,9 +137,10 @@ class KeptLink:
     @asynccontextmanager
     async def subscribe(self, name: str, *, receives: Any = object) -> AsyncIterator[Subscription[Any]]:
         """As `Link.subscribe`, on the link of the moment: a subscription does not survive its link."""
-        link = await self.ready()
-        async with link.subscribe(name, receives=receives) as feed:
-            yield feed
+        async with AsyncExitStack() as stack:
+            yield await self._through(
+                lambda link: stack.enter_async_context(link.subscribe(name, receives=receives))
+            )
 
     async def _through(self, operation: "Callable[[Link], Awaitable[T]]") -> T:
         while True:
@@ -159,15 +168,16 @@ class KeptLink:
             failures = 0
             while True:
                 link = await self._attempt()
-                if link is None:
-                    failures += 1
-                    await anyio.sleep(random.uniform(0, min(limits.RETRY_MAX, limits.RETRY * 2**failures)))  # noqa: S311  jitter
-                    continue
-                failures = 0
-                self._link = link
-                self._notify()
-                old_links.start_soon(self._run, link)
-                await link.no_longer_usable()
+                if link is not None:
+                    self._link = link
+                    self._notify()
+                    old_links.start_soon(self._run, link)
+                    await link.no_longer_usable()
+                    if anyio.current_time() - link.opened_at >= limits.RETRY_MAX:
+                        failures = 0
+                        continue
+                failures += 1  # a link that is lost as soon as it opens is one, or we would hammer the peer
+                await anyio.sleep(back_off(failures))
 
     async def _run(self, link: "Link") -> None:
         """A link that drains lives on beside its successor until what is open on it has ended."""
@@ -182,7 +192,7 @@ class KeptLink:
             logger.warning("no link to %s: %s", self._address, refused)
         except (LinkLost, RemoteProtocolError, TimeoutError) as error:
             self._refused = None
-            logger.info("no link to %s: %s", self._address, error or "timed out")
+            logger.info("no link to %s: %s", self._address, str(error) or "timed out")
         else:
             self._refused = None
             return link
@@ -192,3 +202,9 @@ class KeptLink:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def back_off(failures: int) -> float:
+    """Seconds before the next attempt: full jitter, so that a thousand agents do not come back together."""
+    doublings = min(failures - 1, 30)
+    return random.uniform(0, min(limits.RETRY_MAX, limits.RETRY * 2**doublings))  # noqa: S311  jitter, no secret

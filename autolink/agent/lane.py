@@ -11,13 +11,21 @@ whenever they wait. A full scheduling point per message costs more than signing 
 from collections import deque
 from dataclasses import dataclass
 from os import urandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from autolink.codec import decode_untrusted
-from autolink.errors import CallError, Code, LocalProtocolError, Refused, RemoteProtocolError
+from autolink import limits
+from autolink.codec import decode_untrusted, encode
+from autolink.errors import (
+    CallError,
+    Code,
+    EnvelopeRefused,
+    LocalProtocolError,
+    Reason,
+    RemoteProtocolError,
+)  # fmt: skip
 from autolink.messages import Kind, Message
 
 if TYPE_CHECKING:
@@ -27,6 +35,8 @@ OPENS: Final = 1
 ENDS: Final = 2
 _TURN: Final = 64
 _NO_HEADERS: Final[dict[str, str]] = {}
+_CODES: Final = {code.value: code for code in Code}
+_REASONS: Final = {reason.value: reason for reason in Reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +114,11 @@ class Lane:
         if lock is None:
             lock = self._lock = anyio.Lock()
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            leaf = self._leaf(kind, body)
-            while not self._traffic.may_post(self.id, len(leaf)):
+            size = len(self._leaf(kind, body))  # the same at any time: times have one width
+            while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
-                leaf = self._leaf(kind, body)
-            self._post(leaf, flags)
+                self._check_sending()
+            self._post(self._leaf(kind, body), flags)
 
     def send_nowait(self, kind: Kind, body: bytes, *, flags: int) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
@@ -117,15 +127,12 @@ class Lane:
     async def publish(self, topic: str, seq: int, body: bytes) -> None:
         """As `send`, for a publication: its recipient is the topic, and it is numbered by the topic."""
         await self.take_turn()
-        while True:
-            self._check_sending()
-            leaf = self._traffic.leaf(
-                urandom(16), seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic
-            )
-            if self._traffic.may_post(self.id, len(leaf)):
-                self._traffic.post(self.id, 0, leaf)
-                return
+        self._check_sending()
+        leaf = self._traffic.leaf(urandom(16), seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
+        while not self._traffic.may_post(self.id, len(leaf)):
             await self._traffic.wait_for_room()
+            self._check_sending()
+        self._traffic.post(self.id, 0, leaf)
 
     def open(
         self, channel: int, kind: Kind, body: bytes, *, flags: int, timeout: int, headers: dict[str, str]
@@ -180,7 +187,13 @@ class Lane:
         return received
 
     def deliver(self, received: Received, *, ends: bool) -> None:
-        """Called by the reader. What arrives for a lane that nobody reads any more is only counted."""
+        """Called by the reader. What arrives for a lane that nobody reads any more is only counted.
+
+        An ERROR ends both directions at once: whoever still sends learns it too. Messages before it can be received.
+        """
+        if received.message.kind is Kind.ERROR:
+            self.end(error_of(received.message.body))
+            return
         if ends:
             self.eof = True
         if self._error is None:
@@ -220,7 +233,8 @@ class Lane:
         self._traffic.room_changed()
 
     def close(self) -> None:
-        """This side uses it no more: what waits unread is dropped."""
+        """This side uses it no more: what waits unread is dropped. A handler that closes its channel may go on."""
+        self.scope = None
         self._inbox.clear()
         self.end(CallError(Code.CANCELLED, "this side has closed the channel"))
 
@@ -231,15 +245,35 @@ class Lane:
 
 def _fresh(error: Exception) -> Exception:
     """The same error anew: raising one object from many tasks would chain their tracebacks together."""
-    again: Exception
-    if isinstance(error, CallError):
-        again = CallError(error.code, error.message, received=error.received)
-    elif isinstance(error, Refused):
-        again = error
-    else:
-        again = type(error)(*error.args)
+    again: Exception = type(error).__new__(
+        type(error), *error.args
+    )  # not copy(): it calls __init__ with the text
+    again.__dict__.update(error.__dict__)
     again.__cause__ = error.__cause__
     return again
+
+
+def error_body(code: Code, message: str = "", reason: str | None = None) -> bytes:
+    """The body of an ERROR message. Never fails: what cannot be UTF-8 is replaced."""
+    text = message[: limits.DISPLAY].encode("utf-8", "replace").decode()
+    return encode([code.value, text, reason])
+
+
+def error_of(body: bytes) -> CallError | EnvelopeRefused:
+    """What an ERROR message says: a refused envelope where it gives a reason, else the far handler's answer.
+
+    Unknown codes are `unknown` and unknown reasons `untrusted`: a newer peer may have more of them.
+
+    Raises:
+        RemoteProtocolError: the body is no error.
+    """
+    value: Any = decode_untrusted(body, what="error")
+    match value:
+        case [str(), str(), str(reason), *_]:
+            return EnvelopeRefused(_REASONS.get(reason, Reason.UNTRUSTED), by="peer")
+        case [str(code), str(message), None, *_]:
+            return CallError(_CODES.get(code, Code.UNKNOWN), message, received=True)
+    raise RemoteProtocolError("error: not [code, message, reason]")
 
 
 def check_sequence(lane: Lane, message: Message) -> None:

@@ -12,7 +12,7 @@ import anyio
 from autolink import codec, limits
 from autolink.agent import forwarding
 from autolink.agent.bodies import body_of, encode_any
-from autolink.agent.channel import Channel, error_of
+from autolink.agent.channel import Channel
 from autolink.agent.core import LinkCore
 from autolink.agent.topic import Subscription
 from autolink.errors import CallError, Code
@@ -200,17 +200,15 @@ class Link(LinkCore):
             kind, method, body, timeout=_microseconds_until(deadline), headers=headers
         )
         try:
-            answer = (await lane.receive()).message
-        finally:
-            self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
-        if answer.kind is Kind.REPLY:
-            return answer.body
-        error = error_of(answer.body)
-        if isinstance(error, CallError) and error.code is Code.DEADLINE_EXCEEDED:
+            return (await lane.receive()).message.body
+        except CallError as error:
+            if error.code is not Code.DEADLINE_EXCEEDED:
+                raise
             if deadline - anyio.current_time() < _RACE:
                 await anyio.sleep_until(deadline)
             raise TimeoutError("the call's deadline passed at the far end") from error
-        raise error
+        finally:
+            self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
 
 
 def _microseconds_until(deadline: float) -> int:

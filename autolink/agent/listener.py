@@ -36,6 +36,7 @@ class Listener:
         self._wanted = wanted
         self._openings = anyio.Semaphore(limits.OPENINGS)
         self._links: set[Link] = set()
+        self._sockets: list[ListeningSocket] = []
         self._accepting = anyio.CancelScope()
 
     @property
@@ -46,19 +47,22 @@ class Listener:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen around a body."""
-        sockets: list[ListeningSocket] = []
         try:
             for address in self._wanted:
-                sockets += await listen(address)
-            reached = [one.address for one in sockets]
+                self._sockets += await listen(address)
+            reached = [one.address for one in self._sockets]
             self.addresses = tuple(str(address) for address in reached)
             self.contacts = tuple(str(Contact(self._agent.peer_id, address)) for address in reached)
             async with background_tasks() as tasks:
-                tasks.start_soon(self._accept, sockets)
+                tasks.start_soon(self._accept)
                 yield
         finally:
-            for one in sockets:
-                one.close()
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self._accepting.cancel()
+        for one in self._sockets:
+            one.close()
 
     async def drain(self, timeout: float = limits.DRAIN) -> bool:
         """Stop accepting, let what the peers have open end, and cut off what has not ended after `timeout` seconds.
@@ -66,17 +70,19 @@ class Listener:
         Returns:
             Whether all of it ended in time.
         """
-        self._accepting.cancel()
+        self._stop_listening()
         with anyio.move_on_after(timeout) as patience:
             async with anyio.create_task_group() as tasks:
                 for link in list(self._links):
                     tasks.start_soon(link.drain)
-        for link in list(self._links):
+        stuck = list(self._links)
+        for link in stuck:
             link.end(LinkLost("this side is shutting down"))
+        for link in stuck:
             await link.closed()
         return not patience.cancelled_caught
 
-    async def _accept(self, sockets: Sequence[ListeningSocket]) -> None:
+    async def _accept(self) -> None:
         async with anyio.create_task_group() as connections:
 
             async def take(connection: socket.socket) -> None:
@@ -89,7 +95,7 @@ class Listener:
 
             with self._accepting:
                 async with anyio.create_task_group() as tasks:
-                    for one in sockets:
+                    for one in self._sockets:
                         tasks.start_soon(accept_loop, one, take)
 
     async def _serve(self, connection: socket.socket) -> None:
@@ -103,6 +109,8 @@ class Listener:
         self._links.add(link)
         try:
             async with link.running():
+                if self._accepting.cancel_called:  # it was opening when we began to drain
+                    link.go_away("shutdown")
                 await link.closed()
         finally:
             self._links.discard(link)
@@ -117,8 +125,7 @@ class Listener:
             with anyio.fail_after(limits.OPENING):
                 return await self._agent.open_on(connection, dialer=False, address=peer)
         except Refused as refused:
-            self._agent.count_refused(refused)
             logger.warning("no link from %s: %s", peer, refused)
         except (RemoteProtocolError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            logger.info("no link from %s: %s", peer, error or type(error).__name__)
+            logger.info("no link from %s: %s", peer, str(error) or type(error).__name__)
         return None

@@ -19,7 +19,7 @@ import anyio
 
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
-from autolink.identity import BOUND, Certificate, PeerId, is_bound_to, key_authority
+from autolink.identity import BOUND, AutoId, Certificate, PeerId, is_bound_to, key_authority
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
 from autolink.trust import Context, Model, VerifiedPeer, judge
 from autolink.version import __version__
@@ -45,11 +45,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An opened link's parts, before any task runs."""
+    """An opened link's parts, before any task runs. `author` is who signs what comes over it."""
 
     stream: "SecureStream"
     protocol: LinkProtocol
     peer: VerifiedPeer
+    author: AutoId
     epoch: int
 
 
@@ -65,19 +66,24 @@ async def open_link(
     """
     protocol = LinkProtocol(dialer)
     try:
+        if agent.full:
+            raise Refused(Reason.BUSY, by="us", detail=f"{limits.LINKS} links are open")
         await stream.send(protocol.hello(_hello(agent)))
         hello = await _next(stream, protocol, HelloReceived)
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        peer, epoch = await _judge(agent, stream, row, expect=expect, context=context, hello=hello)
+        opened = await _judge(agent, stream, row, protocol, expect=expect, context=context, hello=hello)
         await stream.send(protocol.accept())
         await _next(stream, protocol, AcceptReceived)
     except Refused as refused:
         if refused.by == "us":
             await _say_no(stream, protocol, refused)
         raise
-    return Opened(stream, protocol, peer, epoch)
+    except RemoteProtocolError as error:
+        await _say_no(stream, protocol, Refused(Reason.MALFORMED, by="us", detail=str(error)))
+        raise
+    return opened
 
 
 def _hello(agent: "Agent") -> dict[str, object]:
@@ -105,14 +111,43 @@ async def _judge(
     agent: "Agent",
     stream: "SecureStream",
     row: Row,
+    protocol: LinkProtocol,
+    *,
+    expect: PeerId | None,
+    context: Context,
+    hello: HelloReceived,
+) -> Opened:
+    """The whole judgement, in time to tell the peer how it ended."""
+    if not agent.allow_self and _same_key(stream.peer_chain[0], agent.credential.leaf):
+        raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
+    with anyio.move_on_after(limits.VERDICT):
+        peer, epoch = await _verdict(agent, stream, row, expect=expect, context=context, hello=hello)
+        author = peer.presented.auto_id or peer.leaf.auto_id  # of a key principal the one that it claims
+        if author is None:
+            raise Refused(
+                Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID"
+            )
+        return Opened(stream, protocol, peer, author, epoch)
+    raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
+
+
+def _same_key(der: bytes, own: Certificate) -> bool:
+    try:
+        return Certificate.parse_untrusted(der).spki == own.spki
+    except IdentityError:
+        return False  # the judgement will say what is wrong with it
+
+
+async def _verdict(
+    agent: "Agent",
+    stream: "SecureStream",
+    row: Row,
     *,
     expect: PeerId | None,
     context: Context,
     hello: HelloReceived,
 ) -> tuple[VerifiedPeer, int]:
-    """The verdict, and the epoch of the trust model that it was made under."""
-    if stream.peer_chain[0] == agent.credential.leaf.der and not agent.allow_self:
-        raise Refused(Reason.SELF, by="us", detail="the peer holds our own certificate")
+    """A verdict during which trust did not change, and the epoch of the trust model that it was made under."""
     while True:
         row.stale = False
         epoch = read_epoch(agent.trust)

@@ -14,11 +14,11 @@ import anyio
 
 from autolink.agent import forwarding
 from autolink.agent.call import Call, answer
-from autolink.agent.channel import Channel, error_body
+from autolink.agent.channel import Channel
 from autolink.agent.handlers import ChannelHandler, Method
-from autolink.agent.lane import ENDS, Lane, Received
+from autolink.agent.lane import ENDS, Lane, Received, error_body
 from autolink.agent.opening import name_of
-from autolink.errors import CallError, Code, EnvelopeRefused, LinkLost, wire_envelope_reason
+from autolink.errors import CallError, Code, EnvelopeRefused, LinkLost, display, wire_envelope_reason
 from autolink.messages import Kind
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Server:
             return
         self.running += 1
         self._link.tasks.start_soon(
-            self._run, lane, message.timeout, work, name=f"autolink handler {message.method}"
+            self._run, lane, message.timeout, work, name=f"autolink handler {display(message.method)}"
         )
 
     async def _run(self, lane: Lane, timeout: int, work: Callable[[], Awaitable[None]]) -> None:
@@ -82,8 +82,6 @@ class Server:
                 await work()
             if deadline.cancelled_caught:
                 return error_body(Code.DEADLINE_EXCEEDED)
-        except LinkLost:
-            raise
         except EnvelopeRefused as refused:
             self._agent.count_refused(refused)
             if refused.by == "us":
@@ -91,6 +89,8 @@ class Server:
             reason = wire_envelope_reason(refused.reason)
             return error_body(Code.PERMISSION_DENIED, "envelope refused", reason.value)
         except BaseException as error:
+            if self._link.lost is not None and isinstance(error, LinkLost):
+                raise
             answer = _lone_call_error(error)
             if answer is not None:
                 return error_body(answer.code, answer.message)

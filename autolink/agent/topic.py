@@ -15,7 +15,6 @@ from anyio.lowlevel import checkpoint
 
 from autolink import codec, limits
 from autolink.agent.bodies import Body
-from autolink.agent.channel import error_of
 from autolink.agent.lane import Lane
 from autolink.errors import CallError, Code, UsageError
 from autolink.identity import AutoId
@@ -65,6 +64,7 @@ class Topic(Generic[T]):
         self._buffer = buffer
         self._subscribers: set[_Subscriber] = set()
         self._published = self._dropped = self._disconnected = 0
+        self._lock: anyio.Lock | None = None
 
     async def publish(self, value: T) -> None:
         """Give a value to every subscriber.
@@ -76,14 +76,19 @@ class Topic(Generic[T]):
             BodyError: the value is not of the topic's type, or too large.
         """
         body = self._body.encode(value)
-        seq, self._published = self._published, self._published + 1
-        for subscriber in list(self._subscribers):
-            while self._overflow == "wait" and len(subscriber.waiting) >= self._buffer:
-                if subscriber not in self._subscribers:
-                    break
-                await subscriber.changed.wait()
-            self._give(subscriber, seq, body)
-        await checkpoint()
+        if self._overflow != "wait":
+            for subscriber in list(self._subscribers):
+                self._give(subscriber, self._published, body)
+            self._published += 1
+            await checkpoint()
+            return
+        self._lock = self._lock or anyio.Lock()
+        async with self._lock:  # two publishers that wait must not overtake each other
+            seq, self._published = self._published, self._published + 1
+            for subscriber in list(self._subscribers):
+                while len(subscriber.waiting) >= self._buffer and subscriber in self._subscribers:
+                    await subscriber.changed.wait()
+                self._give(subscriber, seq, body)
 
     def _give(self, subscriber: _Subscriber, seq: int, body: bytes) -> None:
         if len(subscriber.waiting) >= self._buffer and self._overflow != "wait":
@@ -102,7 +107,7 @@ class Topic(Generic[T]):
         """Feed one subscriber until its lane ends; the lane's own task calls this.
 
         Raises:
-            CallError: `resource_exhausted`: too many subscribers, or this one is too slow for ``overflow="disconnect"``.
+            CallError: `resource_exhausted`: too many subscribers, or one too slow for ``overflow="disconnect"``.
         """
         if len(self._subscribers) >= limits.SUBSCRIBERS:
             raise CallError(Code.RESOURCE_EXHAUSTED, "too many subscribers")
@@ -153,12 +158,7 @@ class Subscription(ObjectReceiveStream[T], Generic[T]):
         """
         if self._closed:
             raise anyio.ClosedResourceError
-        received = await self._lane.receive()
-        if received.message.kind is Kind.ERROR:
-            error = error_of(received.message.body)
-            self._lane.end(error)
-            raise error
-        return self._body.decode_untrusted(received.message.body)
+        return self._body.decode_untrusted((await self._lane.receive()).message.body)
 
     async def confirmed(self) -> None:
         """Wait for the publisher's first message: we are subscribed, and the lane knows where its count stands.
@@ -166,9 +166,7 @@ class Subscription(ObjectReceiveStream[T], Generic[T]):
         Raises:
             CallError, LinkLost: as `receive`.
         """
-        received = await self._lane.receive()
-        if received.message.kind is Kind.ERROR:
-            raise error_of(received.message.body)
+        await self._lane.receive()
 
     async def aclose(self) -> None:
         """Unsubscribe."""

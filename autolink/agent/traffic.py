@@ -85,6 +85,7 @@ class Traffic:
         peer_chain: tuple[bytes, ...],
         dialer: bool,
         clock: Callable[[], datetime],
+        on_flood: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.protocol = protocol
@@ -99,6 +100,8 @@ class Traffic:
         self._queued = 0
         self._queued_by_channel: dict[int, int] = {}
         self._control: list[bytes] = []
+        self._on_flood = on_flood
+        self._leaving: dict[int, Code] = {}
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
         self._closing = False
@@ -145,13 +148,10 @@ class Traffic:
             self._wake.set()
 
     def control(self, frame: bytes) -> None:
-        """Queue a control frame.
-
-        Raises:
-            RemoteProtocolError: the peer makes us answer faster than it reads.
-        """
+        """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
         if len(self._control) >= _CONTROLS:
-            raise RemoteProtocolError("the peer floods control frames and does not read the answers")
+            self._on_flood()
+            return
         self._control.append(frame)
         if self._wake is not None:
             self._wake.set()
@@ -164,11 +164,12 @@ class Traffic:
     def release(self, channel: int, code: Code) -> None:
         """Nothing of ours works for the channel any more: say so if the peer does not know yet.
 
-        What still waits for the writer goes out before, or the peer would see an end without a start.
+        What still waits for the writer goes out before, or the peer would see an end without a start; until then the
+        channel keeps its place, so a peer that does not read cannot open more of them than it may.
         """
         if channel in self._queued_by_channel:
-            while self._outbox:
-                self._control.append(self._seal())
+            self._leaving[channel] = code
+            return
         if frame := self.protocol.release(channel, code):
             self.control(frame)
         self.room_changed()
@@ -225,6 +226,7 @@ class Traffic:
         """Sign what waits, up to one batch of it, and make its frame."""
         outbox, size = self._outbox, 0
         items: list[Item] = []
+        left_now: list[int] = []
         while outbox and len(items) < limits.BATCH_LEAVES and size < limits.BATCH_BYTES:
             item = outbox.popleft()
             items.append(item)
@@ -234,13 +236,21 @@ class Traffic:
                 self._queued_by_channel[item[0]] = left
             else:
                 del self._queued_by_channel[item[0]]
+                if item[0] in self._leaving:
+                    left_now.append(item[0])
         self._queued -= size
         number = self._batches_sent
         self._batches_sent += 1
         self.messages_sent += len(items)
         leaves = [leaf for _, _, leaf in items]
         signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
-        return self.protocol.batch(number, signature, items)
+        frame = self.protocol.batch(number, signature, items)
+        if left_now:
+            frame += b"".join(
+                [self.protocol.release(channel, self._leaving.pop(channel)) for channel in left_now]
+            )
+            self.room_changed()
+        return frame
 
     # --- in ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,115 @@
+"""The part of an agent that needs no link: it signs messages for others to carry, and judges those carried to it."""
+
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from anyio.to_thread import run_sync
+
+from autolink import limits
+from autolink.agent.bodies import encode_any
+from autolink.identity import AutoId, Credential, PeerId
+from autolink.messages import (
+    Envelope,
+    Kind,
+    ReplayWindow,
+    VerifiedMessage,
+    microseconds,
+    sign_envelope,
+    verify,
+)  # fmt: skip
+from autolink.trust import Model, VerdictCache
+
+_SKEW: Final = timedelta(seconds=limits.SKEW)
+
+
+class Author:
+    """Who an agent is and whom it believes. `Agent` adds what it does."""
+
+    def __init__(self, credential: Credential, trust: Model, clock: Callable[[], datetime]) -> None:
+        self.credential = credential
+        self.trust = trust
+        self.clock = clock
+        self.verdicts = VerdictCache()
+        self._replay: ReplayWindow | None = None
+        self._made_at = clock()
+        self._sent = self._verified = 0
+
+    @property
+    def auto_id(self) -> AutoId:
+        """Its own name."""
+        return self.credential.auto_id
+
+    @property
+    def peer_id(self) -> PeerId:
+        """What peers `expect`."""
+        return self.credential.peer_id
+
+    def sign(
+        self, recipient: AutoId, method: str, body: object = None, *, headers: Mapping[str, str] | None = None,
+        lifetime: float = limits.MESSAGE_LIFETIME,
+    ) -> Envelope:  # fmt: skip
+        """A call to a method of `recipient` as an Envelope that somebody else may carry.
+
+        Args:
+            recipient: whose method.
+            method: its name.
+            body: as `Link.call`.
+            headers: as `Link.call`.
+            lifetime: seconds until it expires, at most `limits.ENVELOPE_LIFETIME`.
+
+        Raises:
+            BodyError: the body cannot be sent.
+            UsageError: the lifetime is out of bounds.
+        """
+        return self.seal(recipient, method, encode_any(body), headers=headers, lifetime=lifetime)
+
+    def seal(
+        self, recipient: AutoId, method: str, body: bytes, *, kind: Kind = Kind.CALL,
+        headers: Mapping[str, str] | None = None, lifetime: float = limits.MESSAGE_LIFETIME,
+    ) -> Envelope:  # fmt: skip
+        """As `sign`, for a body that is encoded already, and any kind."""
+        self._sent += 1
+        return sign_envelope(
+            self.credential, recipient=recipient, method=method, body=body, now=self.clock(), lifetime=lifetime,
+            kind=kind, headers=headers,
+        )  # fmt: skip
+
+    async def verify(self, envelope: Envelope) -> VerifiedMessage:
+        """Judge an envelope that is addressed to us, by this agent's own trust model, now.
+
+        Raises:
+            EnvelopeRefused: with the reason.
+        """
+        verified = await verify(
+            envelope, trust=self.trust, at=self.clock(), recipient=self.auto_id, cache=self.verdicts
+        )
+        self._verified += 1
+        return verified
+
+    async def admit_once(self, verified: VerifiedMessage) -> None:
+        """Remember a forwarded message until it expires, so that nobody makes us act on it twice.
+
+        Raises:
+            EnvelopeRefused: REPLAYED, or BUSY when too many are remembered.
+        """
+        message, window = verified.message, self._window()
+        work: Callable[[], None] = lambda: window.admit(  # noqa: E731
+            verified.author.peer_id, message.id, expires_at=message.expires_at, sent_at=message.sent_at,
+            now=microseconds(self.clock()),
+        )  # fmt: skip
+        if self.credential.folder is None:
+            work()
+        else:  # a commit to disk
+            await run_sync(work)
+
+    def _window(self) -> ReplayWindow:
+        if self._replay is None:
+            folder = self.credential.folder
+            path = None if folder is None else folder / "replay.db"
+            # Any credential may have taken messages before and forgotten them, except one that was just made.
+            started = self.credential.leaf.not_before - _SKEW if self.credential.made_here else self._made_at
+            self._replay = ReplayWindow(path, started=started)
+            weakref.finalize(self, self._replay.close)
+        return self._replay
