@@ -1,34 +1,36 @@
 """`autolink demo`: watch agents of two organisations meet."""
 
-import json
-import sys
-
 import anyio
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from autolink.cli.edge import Status
+from autolink.cli.options import json_option
+from autolink.cli.show import print_json
 from autolink.demo import Outcome, run_demo
+from autolink.errors import display
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def demo(*, as_json: bool) -> None:
+@json_option
+@click.pass_context
+def demo(ctx: click.Context, *, as_json: bool) -> None:
     """Nine agents in processes of their own meet over loopback: three talk, six are turned away."""
-    console = Console(stderr=True)
     try:
         if as_json:
             outcome = anyio.run(run_demo, backend="trio")
         else:
-            with console.status("starting") as status:
-                outcome = anyio.run(run_demo, status.update, backend="trio")
+            with Console(stderr=True).status("starting") as status:
+                outcome = anyio.run(run_demo, lambda text: status.update(Text(display(text))), backend="trio")
     except (RuntimeError, TimeoutError) as error:
         raise click.ClickException(f"the demo broke off: {error or 'it took too long'}") from None
     if as_json:
-        click.echo(json.dumps(outcome.as_json(), indent=2))
+        print_json(outcome.as_json())
     else:
         _print(outcome)
-    sys.exit(0 if outcome.ok else 1)
+    ctx.exit(Status.OK if outcome.ok else Status.FAILED)
 
 
 def _print(outcome: Outcome) -> None:
@@ -37,8 +39,9 @@ def _print(outcome: Outcome) -> None:
     table.add_column("what was seen", overflow="fold")
     table.add_column("", no_wrap=True)
     for scene in outcome.scenes:
-        table.add_row(scene["what"], scene["detail"], "[green]ok[/]" if scene["ok"] else "[red]failed[/]")
-    console = Console()
+        mark = Text("ok", style="green") if scene["ok"] else Text("failed", style="red")
+        table.add_row(Text(display(scene["what"])), Text(display(scene["detail"])), mark)
+    console = Console(markup=False)
     console.print(table)
     console.print(
         f"{outcome.tls.get('version')} with {outcome.tls.get('group')}; one round trip {outcome.round_trip_ms:.2f} ms; "

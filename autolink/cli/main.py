@@ -1,15 +1,53 @@
-"""The command itself: global options, and the errors of every subcommand as one line."""
+"""The command itself: what is global, and where the subcommands hang."""
+
+import logging
+import sys
 
 import click
 
 from autolink.cli.demo import demo
+from autolink.cli.edge import Edge
+from autolink.cli.identity import identity
+from autolink.cli.options import option
+from autolink.cli.run import run
+from autolink.cli.talk import call, ping
+from autolink.cli.verify import verify
+from autolink.identity import environment_passphrase
 from autolink.version import __version__
 
 
-@click.group(context_settings={"auto_envvar_prefix": "AUTOLINK", "help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Edge,
+    context_settings={"auto_envvar_prefix": "AUTOLINK", "help_option_names": ["-h", "--help"]},
+    epilog="Identities are kept in the platform's place for a user's data, or in $AUTOLINK_HOME. Exit status: 0 it "
+    "went as it should, 1 failed, 2 wrong command line, 3 refused, 4 the far handler answered with an error, 5 nobody "
+    "reached or out of time, 130 interrupted.",
+)
 @click.version_option(__version__, prog_name="autolink")
-def main() -> None:
+@option("-v", "--verbose", count=True, help="More on stderr; -vv for everything.")
+@click.pass_context
+def main(ctx: click.Context, *, verbose: int) -> None:
     """Agents that hold an Auto ID, prove it with mutual TLS, and exchange signed messages."""
+    environment_passphrase()  # out of the environment, before anything of the user's runs
+    _log_to_stderr(ctx, (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a letter gets its code, not an error
+            stream.reconfigure(errors="backslashreplace")
 
 
-main.add_command(demo)
+def _log_to_stderr(ctx: click.Context, level: int) -> None:
+    """The library installs no handlers; this program does, for as long as it runs."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(level)
+
+    @ctx.call_on_close
+    def restore() -> None:
+        root.removeHandler(handler)
+        root.setLevel(before)
+
+
+for command in (identity, run, call, ping, verify, demo):
+    main.add_command(command)

@@ -1,0 +1,176 @@
+"""The one edge where an error becomes a line on stderr and an exit status.
+
+====== ===================================================================================================
+status meaning
+====== ===================================================================================================
+0      it went as it should
+1      it failed: a file, an identity, a body, the protocol; `run`: something was still open and was cut off
+2      the command line is wrong
+3      refused: we refused the peer, the envelope or the chain, or the peer refused us
+4      the far handler answered with an error
+5      nobody reached, the link lost, or time ran out: trying again may help
+130    interrupted
+====== ===================================================================================================
+
+An error is one line that names the party and, where something can be done about it, says what. Anything that is none of
+the errors below is a bug and keeps its traceback.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from functools import wraps
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+
+import click
+
+from autolink import limits
+from autolink.cli.show import print_json
+from autolink.errors import (
+    AutolinkError,
+    CallError,
+    DeliveryUnknown,
+    LinkLost,
+    LocalProtocolError,
+    Reason,
+    Refused,
+    UsageError,
+    display,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Status(IntEnum):
+    """Exit statuses; the table above."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    ANSWERED = 4
+    UNREACHED = 5
+    INTERRUPTED = 130
+
+
+_WIDTH: Final = 5 * limits.DISPLAY
+"""Characters of an error line: several reasons of `limits.DISPLAY` each, and what to do."""
+
+_OUR_NO: Final = {
+    Reason.UNKNOWN_ISSUER: "if you trust its organisation, get the anchor from there and add --trust issuer:FILE",
+    Reason.NOT_VOUCHED: "add a --trust that vouches for it, or choose --on-first with --trust known",
+    Reason.IMPOSTOR: "do not go on; ask the owner of that name, on another way, which key is right",
+    Reason.WRONG_PEER: "another agent answers there: ask for a new contact",
+    Reason.CLOCK_SKEW: "set the clock",
+    Reason.SELF: "use another identity with --as",
+    Reason.EXPIRED: "its issuer must issue a new one; --at asks about another time",
+    Reason.TAMPERED: "ask its author for the original",
+}
+_THEIR_NO: Final = {
+    Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export NAME",
+    Reason.EXPIRED: "have a new certificate issued, then: autolink id accept NAME CHAIN",
+    Reason.CLOCK_SKEW: "set the clock",
+    Reason.BUSY: "try again later",
+}
+
+
+def message_of(error: BaseException) -> str:
+    """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
+    text = _text(error)
+    return (
+        "".join(f"{note}: " for note in reversed(getattr(error, "__notes__", [])) if note not in text) + text
+    )
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, click.UsageError) and error.ctx:
+        return f"{error.format_message()} (try '{error.ctx.command_path} --help')"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, Refused):
+        hint = (_OUR_NO if error.by == "us" else _THEIR_NO).get(error.reason)
+        return f"{error}: {hint}" if hint else str(error)
+    if isinstance(error, LinkLost):
+        return f"{error}: is the agent running there?"
+    if isinstance(error, TimeoutError):
+        return f"{error or 'it took too long'}: try again, or give more time"
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        named = error.filename and not getattr(error, "__notes__", ())
+        return f"{error.filename}: {what}" if named else what
+    return str(error)
+
+
+def status_of(error: BaseException) -> Status:
+    """The exit status of an error."""
+    match error:
+        case click.UsageError() | LocalProtocolError():
+            return Status.USAGE
+        case Refused():
+            return Status.REFUSED
+        case CallError():
+            return Status.ANSWERED
+        case LinkLost() | DeliveryUnknown() | TimeoutError():
+            return Status.UNREACHED
+        case UsageError():
+            return Status.USAGE
+    return Status.FAILED
+
+
+def as_json(error: BaseException) -> dict[str, object]:
+    """An error for a script: `error` is the line, the rest names what it is."""
+    told: dict[str, object] = {"ok": False, "status": status_of(error), "error": shown(error)}
+    if isinstance(error, Refused):
+        told |= {"refused_by": error.by, "reason": error.reason}
+    if isinstance(error, CallError):
+        told |= {"code": error.code, "message": display(error.message)}
+    return told
+
+
+def shown(error: BaseException) -> str:
+    """`message_of` as one line, fit for a terminal whatever is in it."""
+    return display(" ".join(message_of(error).split()), _WIDTH)
+
+
+@contextmanager
+def about(party: str) -> Iterator[None]:
+    """Name the party in what goes wrong inside."""
+    try:
+        yield
+    except (AutolinkError, OSError) as error:
+        error.add_note(party)
+        raise
+
+
+class Edge(click.Group):
+    """A group whose errors end here."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401  click's own
+        """Run the command and exit; see the module for the status."""
+        kwargs["standalone_mode"] = False
+        try:
+            status = super().main(*args, **kwargs)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            status = Status.INTERRUPTED
+        except (click.ClickException, AutolinkError, OSError) as error:
+            click.echo(f"Error: {shown(error)}", err=True)
+            status = status_of(error)
+        sys.exit(status if isinstance(status, int) else Status.OK)
+
+
+def tells_json(command: Callable[P, R]) -> Callable[P, R]:
+    """For a command with `--json`: what fails is an object on stdout too, beside the line on stderr."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (click.ClickException, AutolinkError, OSError) as error:
+            if kwargs.get("as_json"):
+                print_json(as_json(error))
+            raise
+
+    return run

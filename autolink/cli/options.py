@@ -1,0 +1,108 @@
+"""Options that several commands share, each with its environment variable."""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import click
+
+from autolink.cli.edge import about, tells_json
+from autolink.errors import IdentityError, display
+from autolink.identity import Certificate, EntityKind, _files, load_chain
+from autolink.identity.credential import PEM_BYTES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS: Final = [kind.value for kind in EntityKind]
+FILE: Final = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+
+class Option(click.Option):
+    """An option whose help names its variable."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  click's own
+        super().__init__(*args, **{"show_envvar": True, **kwargs})
+
+
+def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401  click's own
+    """As `click.option`, showing the variable."""
+    return click.option(*declarations, cls=Option, **attributes)
+
+
+def as_option(*, required: bool = True, help: str = "Your identity in the keystore.") -> Callable[[F], F]:  # noqa: A002
+    """`--as NAME`."""
+    return option("--as", "as_name", metavar="NAME", envvar="AUTOLINK_AS", required=required, help=help)
+
+
+def passphrase_option(function: F) -> F:
+    """`--passphrase-file FILE`; AUTOLINK_PASSPHRASE and a prompt are the other two ways."""
+    return option(
+        "--passphrase-file", type=FILE, envvar="AUTOLINK_PASSPHRASE_FILE",
+        help="Holds the passphrase. Without it $AUTOLINK_PASSPHRASE counts, else you are asked.",
+    )(function)  # fmt: skip
+
+
+def json_option(function: F) -> F:
+    """`--json`: one object on stdout, errors included."""
+    told = cast("F", tells_json(function))
+    return option("--json", "as_json", is_flag=True, envvar="AUTOLINK_JSON", help="Print one JSON object.")(
+        told
+    )
+
+
+def output_option(function: F) -> F:
+    """`-o FILE`."""
+    return option("-o", "--output", type=FILE, default="-", help="Where to write; - is stdout.")(function)
+
+
+def moment(text: str) -> datetime:
+    """For `type=`: a time with its offset, ISO 8601, or ``now``."""
+    if text == "now":
+        return datetime.now(UTC)
+    with suppress(ValueError, OverflowError):  # told below, for both and for a time without offset
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is not None:
+            return read.astimezone(UTC)
+    raise click.BadParameter(
+        f"{display(text)!r} is no time with its offset, such as 2026-07-01T12:00:00Z, nor 'now'"
+    )
+
+
+def read(path: Path, limit: int) -> bytes:
+    """A file the user named, or stdin for ``-``; bounded.
+
+    Raises:
+        IdentityError: it is larger than `limit` bytes.
+        OSError: it cannot be read.
+    """
+    if str(path) != "-":
+        return _files.read_bounded(path, limit)
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise IdentityError(f"stdin holds more than {limit} bytes")
+    return data
+
+
+def read_chain(path: Path) -> tuple[Certificate, ...]:
+    """The certificates in a file or on stdin, leaf first.
+
+    Raises:
+        IdentityError, OSError: it cannot be read, or holds none; with the file named.
+    """
+    with about(display(str(path))):
+        return load_chain(read(path, PEM_BYTES))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write what others may read to a file, in one step, or to stdout for ``-``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if str(path) == "-":
+        click.echo(data, nl=False)
+    else:
+        _files.write_atomic(str(path), data, mode=0o644)

@@ -1,0 +1,139 @@
+"""`autolink run`: serve the handlers of a module until told to stop."""
+
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import click
+from click.core import ParameterSource
+
+from autolink import Agent, Handlers, limits
+from autolink.cli.edge import Status, about
+from autolink.cli.options import as_option, option, passphrase_option
+from autolink.cli.passphrase import load_identity
+from autolink.cli.trust_option import Spec, build, trust_option
+from autolink.errors import UsageError, display
+
+_log: Final = logging.getLogger("autolink.cli")
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:NAME")
+@as_option(required=False, help="Who it is, if NAME is Handlers.")
+@trust_option(required=False)
+@option(
+    "--listen", multiple=True, default=["127.0.0.1:0"], show_default=True,
+    help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
+)  # fmt: skip
+@option(
+    "--app-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".", show_default=True,
+    help="Where MODULE is looked for first.",
+)  # fmt: skip
+@option(
+    "--backend", type=click.Choice(["trio", "asyncio"]), default="trio", show_default=True, help="Event loop."
+)
+@option(
+    "--drain", type=click.FloatRange(0), default=limits.DRAIN, show_default=True,
+    help="Seconds that calls in flight get to end when it is told to stop.",
+)  # fmt: skip
+@passphrase_option
+@click.pass_context
+def run(
+    ctx: click.Context, target: str, *, as_name: str | None, specs: tuple[Spec, ...], listen: tuple[str, ...],
+    app_dir: Path, backend: str, drain: float, passphrase_file: Path | None,
+) -> None:  # fmt: skip
+    """Serve NAME of MODULE: Handlers, which need --as and --trust, or an Agent, which has both.
+
+    Prints one contact string for each address when it listens: where to dial, and whom to expect there. SIGTERM or
+    SIGINT ends it: nothing new is accepted, what is open may end; a second one ends it at once. The exit status is
+    then 0 if everything ended in time, else 1.
+
+    With --trust known, an agent that dials and is not known is refused; the warning names the id for
+    `autolink id accept`.
+    """
+    sys.path.insert(0, str(app_dir.resolve()))
+    found = find(target)
+    if isinstance(found, Agent):
+        for name in ("as_name", "specs"):
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise UsageError(f"{display(target)} is an Agent and has its own: leave out --as and --trust")
+        agent = found
+    elif as_name is None or not specs:
+        raise UsageError(
+            f"{display(target)} is Handlers, which know no key and no trust: add --as and --trust"
+        )
+    else:
+        credential = load_identity(as_name, passphrase_file)
+        agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
+    with about(f"listening on {', '.join(map(display, listen))}"):
+        drained = anyio.run(partial(_serve, agent, listen, drain), backend=backend)
+    ctx.exit(Status.OK if drained else Status.FAILED)
+
+
+def find(target: str) -> Handlers | Agent:
+    """What ``module:name`` names. Importing runs the module, as it is meant to.
+
+    Raises:
+        UsageError: it is not written so, or there is no such module or name, or it is neither Handlers nor an Agent.
+        click.ClickException: the module itself failed.
+    """
+    module, _, path = target.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), *path.split(".")]):
+        raise UsageError(f"{display(target)!r} is not module:name, such as shop:handlers")
+    found: Any = _import(module)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"module {display(module)} has no {display(path)}")
+        found = getattr(found, part)
+    if not isinstance(found, Handlers | Agent):
+        raise UsageError(
+            f"{display(target)} is of type {type(found).__name__}, neither Handlers nor an Agent"
+        )
+    return found
+
+
+def _import(module: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise UsageError(f"there is no module {display(module)}: is --app-dir right?") from None
+        raise _broken(module, error) from error
+    except (
+        Exception
+    ) as error:  # the user's own code, which may raise anything: told in one line, in full with -vv
+        raise _broken(module, error) from error
+
+
+def _broken(module: str, error: Exception) -> click.ClickException:
+    _log.debug("module %s failed", display(module), exc_info=error)
+    return click.ClickException(
+        f"module {display(module)} fails when imported: {type(error).__name__}: {error} (-vv shows where)"
+    )
+
+
+async def _serve(agent: Agent, addresses: tuple[str, ...], patience: float) -> bool:
+    """Whether everything that was open ended in time after the first signal."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with agent.listening(*addresses) as listener:
+            for contact in listener.contacts:
+                click.echo(contact)
+            _log.info("told to stop by %s: draining", (await anext(signals)).name)
+            drained = False
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_at_once, signals, tasks.cancel_scope)
+                drained = await listener.drain(patience)
+                tasks.cancel_scope.cancel()
+            return drained
+
+
+async def _at_once(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+    """A second signal: nothing is waited for any longer."""
+    await anext(signals)
+    scope.cancel()

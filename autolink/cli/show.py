@@ -1,0 +1,117 @@
+"""What people and scripts see on stdout. Nothing here reads markup: a name is text, whatever brackets are in it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autolink import codec
+from autolink.errors import display
+from autolink.identity import Certificate, key_authority, show_name
+from autolink.identity.autoid import PeerId
+from autolink.identity.credential import check_chain
+from autolink.trust import VerifiedPeer
+
+_NAMES: Final = ("common_name", "asks_for")
+"""Facts that scripts get as they are, and people by `show_name`."""
+
+_PIPE: Final = 1000
+"""Columns where no terminal says how many: enough for every line."""
+
+
+def say(text: str) -> None:
+    """A remark for a person, beside the output."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601."""
+    plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings")
+    click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=2)))
+
+
+def visible(text: str) -> str:
+    """JSON text in which whatever a terminal would not print stands as its JSON escape, so that it stays the same."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """A fact a line, what is None left out. Lines are not broken, so that an id can be copied."""
+    lines = {name.replace("_", " "): _cell(name, value) for name, value in facts.items() if value is not None}
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        _console().print(Text.assemble((name.ljust(width), "bold"), "  ", text), soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """A row for each mapping; its cells are safe whatever they hold."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column.replace("_", " ")), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(column, row.get(column) or "")) for column in columns))
+    _console().print(table)
+
+
+def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
+    """What a complete chain says of its holder, without a verdict about it.
+
+    Raises:
+        IdentityError: it does not join up to a self-issued root.
+    """
+    auto_id, authority = check_chain(tuple(chain))
+    leaf = chain[0]
+    return {
+        "common_name": leaf.common_name,
+        "auto_id": auto_id.hex,
+        "peer_id": str(PeerId(auto_id, authority)),
+        "issued_by": "/".join(show_name(one.common_name) for one in reversed(chain[1:])) or "itself",
+        "kind": None if leaf.kind is None else leaf.kind.value,
+        "key_type": leaf.key_type.value,
+        "key": key_authority(leaf.spki_sha256),
+        "not_before": leaf.not_before.isoformat(),
+        "not_after": leaf.not_after.isoformat(),
+        "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
+    }
+
+
+def describe_peer(peer: VerifiedPeer) -> dict[str, Any]:
+    """Who was verified, and on what grounds."""
+    return {
+        "name": "/".join(show_name(name) for name in peer.presented.names),
+        "peer_id": str(peer.peer_id),
+        "kind": None if peer.kind is None else peer.kind.value,
+        "grounds": str(peer.grounds),
+        "valid_until": peer.valid_until.isoformat(),
+    }
+
+
+def body_value(body: bytes) -> Any:  # noqa: ANN401
+    """The value of a message's body, as `print_json` takes it.
+
+    Raises:
+        RemoteProtocolError: it holds none.
+    """
+    return codec.decode_untrusted(body, what="body")
+
+
+def _console() -> Console:
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE
+    return console
+
+
+def _cell(name: str, value: object) -> str:
+    return show_name(str(value)) if name in _NAMES else display(str(value))

@@ -1,0 +1,205 @@
+"""`autolink call` and `autolink ping`: open one link, say something, and tell who answered."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final, NoReturn, TypeVar
+
+import anyio
+import click
+
+from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
+from autolink.cli.edge import about
+from autolink.cli.options import as_option, json_option, option, passphrase_option, read
+from autolink.cli.passphrase import has_person, load_identity
+from autolink.cli.show import describe_peer, print_facts, print_json, say
+from autolink.cli.trust_option import Spec, Stranger, build, trust_option
+from autolink.errors import BodyError, CallError, Refused, UsageError, display
+from autolink.identity import show_name
+from autolink.trust.known import seen
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_WAIT: Final = 30.0
+"""Seconds that a call takes at most when nobody says: a script must not hang on a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """Our end of one link: who we are, whom we believe, whom we dial."""
+
+    agent: Agent
+    contact: str
+    anyone: bool
+    stranger: Stranger
+    timeout: float
+
+    def talk(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Open a link, do the work on it and close it; a person is asked about a stranger in between.
+
+        Raises:
+            AutolinkError, TimeoutError: with the address noted in it.
+        """
+        with about(display(self.contact.partition("@")[2].partition("?")[0] or self.contact)):
+            try:
+                return anyio.run(self._talk, work, backend="trio")
+            except Refused:
+                if not self._accepted():
+                    raise
+            return anyio.run(self._talk, work, backend="trio")
+
+    async def _talk(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        expect = ANYONE_TRUSTED if self.anyone else None
+        with anyio.fail_after(self.timeout):
+            async with self.agent.connect(self.contact, expect=expect) as link:
+                return await work(link)
+
+    def _accepted(self) -> bool:
+        """Whether there was a stranger and a person says that it is right."""
+        known, presented = self.stranger.known, self.stranger.presented
+        if known is None or presented is None:
+            return False
+        say(
+            f"{presented} is not known. Its id is {seen(presented)}, its key sha256:{presented.leaf.spki_sha256.hex()}"
+        )
+        if not click.confirm("Have you compared this with its owner, and shall it be known?", err=True):
+            return False
+        known.accept(seen(presented), show_name(presented.name))
+        return True
+
+
+def link_options(function: F) -> F:
+    """What it takes to open a link: who, whom to believe, how long."""
+    decorators = [
+        as_option(),
+        trust_option(),
+        option(
+            "--on-first", type=click.Choice(["refuse", "ask", "accept"]), envvar="AUTOLINK_ON_FIRST",
+            help="With --trust known: what to do with an agent that is not known. There is no default.",
+        ),
+        option("--anyone-trusted", is_flag=True, help="CONTACT is an address alone, and whom you trust may answer."),
+        option(
+            "--timeout", type=click.FloatRange(0, 86_400, min_open=True), default=_WAIT, show_default=True,
+            help="Seconds for all of it.",
+        ),
+        passphrase_option,
+        json_option,
+    ]  # fmt: skip
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+@click.command()
+@click.argument("contact")
+@click.argument("method")
+@click.argument("body", required=False, metavar="[BODY-JSON]")
+@option("-H", "--header", multiple=True, metavar="NAME=VALUE", help="Sent along, signed. Repeatable.")
+@link_options
+def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: bool, **how: Any) -> None:  # noqa: ANN401
+    """Call METHOD of the agent at CONTACT and print its reply as JSON.
+
+    CONTACT is what `autolink run` printed. BODY-JSON is the argument, null if not given; - reads it from stdin. In the
+    reply bytes appear as base64url.
+    """
+    value, told = _body(body), _headers(header)
+    dialer = _dialer(**how)
+
+    async def work(link: Link) -> dict[str, Any]:
+        try:
+            reply = await link.call(method, value, headers=told)
+        except (CallError, BodyError) as error:
+            error.add_note(f"{show_name(link.peer.name)} on {display(method)}")
+            raise
+        return {"ok": True, "reply": reply, "peer": describe_peer(link.peer)}
+
+    done = dialer.talk(work)
+    print_json(done if as_json else done["reply"])
+
+
+@click.command()
+@click.argument("contact")
+@option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
+@option(
+    "--interval", type=click.FloatRange(0, 3600), default=0.2, show_default=True, help="Seconds between them."
+)
+@link_options
+def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
+    """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes."""
+    dialer = _dialer(**how)
+
+    async def work(link: Link) -> dict[str, Any]:
+        met = {**describe_peer(link.peer), "tls": link.tls.version, "group": link.tls.group}
+        if not as_json:
+            print_facts(met)
+        trips: list[float] = []
+        for number in range(count):
+            if number:
+                await anyio.sleep(interval)
+            trips.append(1000 * await link.ping())
+            if not as_json:
+                click.echo(f"{number + 1}: {trips[-1]:.3f} ms")
+        return {"ok": True, **met, "round_trips_ms": [round(trip, 3) for trip in trips]}
+
+    done = dialer.talk(work)
+    if as_json:
+        print_json(done)
+    else:
+        trips = done["round_trips_ms"]
+        click.echo(f"round trip min {min(trips):.3f} ms, mean {fmean(trips):.3f} ms, max {max(trips):.3f} ms")
+
+
+def _dialer(
+    *, contact: str, as_name: str, specs: tuple[Spec, ...], on_first: str | None, anyone_trusted: bool, timeout: float,
+    passphrase_file: Path | None,
+) -> Dialer:  # fmt: skip
+    if contact.startswith("autolink://"):
+        Contact.parse(contact)
+        anyone_trusted = False
+    elif not anyone_trusted:
+        raise UsageError(
+            f"whom to expect at {display(contact)}? Give the contact that `autolink run` printed (autolink://…), or "
+            "--anyone-trusted"
+        )
+    if on_first == "ask" and not has_person():
+        raise UsageError("nobody is here to be asked: use --on-first refuse or accept, or autolink id accept")
+    credential = load_identity(as_name, passphrase_file)
+    stranger = Stranger()
+    trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
+    return Dialer(Agent(credential, trust=trust), contact, anyone_trusted, stranger, timeout)
+
+
+def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or name in headers:
+            raise UsageError(f"a header is NAME=VALUE, once each, not {display(pair)!r}")
+        headers[name] = value
+    return headers
+
+
+def _body(text: str | None) -> Any:  # noqa: ANN401
+    """The value of a JSON text: no constants that JSON does not have, no key twice."""
+    if text is None:
+        return None
+    raw = read(Path("-"), limits.MESSAGE) if text == "-" else text
+    try:
+        return json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else display(str(error))
+        raise UsageError(f"""the body is no JSON ({what}); text needs its quotes: '"text"'""") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    built = dict(pairs)
+    if len(built) != len(pairs):
+        raise ValueError("a key stands twice")
+    return built

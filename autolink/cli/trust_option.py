@@ -1,0 +1,169 @@
+"""`--trust`: whom the command believes. Repeated, one that vouches is enough and one that contradicts refuses.
+
+issuer:FILE       whom the organisation in an anchor file has issued
+pinned:FILE       exactly the agents in a file: certificates in PEM, or a peer id at the start of each line
+self-certified    every name that is bound to its own key: a stranger, but exactly that stranger
+known[:FILE]      the agents accepted before; FILE is, by default, in the folder of the identity
+unsafe-anyone     anyone, as nothing more than the key it holds
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from autolink import limits
+from autolink.cli.options import option, read
+from autolink.errors import IdentityError, UsageError, display
+from autolink.identity import Certificate, PeerId, TrustAnchor, load_chain
+from autolink.trust import (
+    Context,
+    IssuedBy,
+    KnownAgents,
+    Model,
+    Pinned,
+    Presented,
+    SelfCertified,
+    UnsafeAnyone,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FORMS: Final = "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone"
+_WITH_FILE: Final = ("issuer", "pinned", "known")
+_BARE: Final = ("known", "self-certified", "unsafe-anyone")
+_PINS: Final = 512 * limits.KNOWN_AGENTS
+KNOWN_FILE: Final = "known_agents"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One `--trust`, read."""
+
+    kind: str
+    file: Path | None = None
+
+
+class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """The grammar above; in the variable the parts stand between ``|``."""
+
+    name = "trust"
+    envvar_list_splitter = "|"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Spec:
+        """Read it."""
+        if isinstance(value, Spec):
+            return value
+        kind, colon, file = value.strip().partition(":")
+        if colon and file and kind in _WITH_FILE:
+            return Spec(kind, Path(file))
+        if not colon and kind in _BARE:
+            return Spec(kind)
+        raise click.BadParameter(f"{display(value)!r} is none of {_FORMS}", ctx, param)
+
+
+def trust_option(*, required: bool = True) -> Callable[[F], F]:
+    """`--trust SPEC`, repeatable."""
+    return option(
+        "--trust", "specs", type=SpecType(), multiple=True, required=required, envvar="AUTOLINK_TRUST",
+        metavar="WHOM",
+        help=f"Whom you believe: {_FORMS}. There is no default. Repeat it to accept whom any of them vouches for.",
+    )  # fmt: skip
+
+
+@dataclass
+class Stranger:
+    """The unknown agent that a person is to be asked about, kept while the link is refused.
+
+    A link must open within seconds and a person takes longer, so the question is asked between two links: the first
+    shows who is there, and the second one must show the same key.
+    """
+
+    known: KnownAgents | None = None
+    presented: Presented | None = None
+
+    async def remember(self, presented: Presented, context: Context) -> bool:
+        """Answers no, for now."""
+        self.presented = presented
+        return False
+
+
+def build(
+    specs: Sequence[Spec],
+    *,
+    folder: Path | None,
+    on_first: str | None = "refuse",
+    stranger: Stranger | None = None,
+) -> Model:
+    """The trust model of the command line.
+
+    Args:
+        specs: at least one.
+        folder: of our identity, for `known` without a file.
+        on_first: what `known` does with an unknown agent that we dialled; None if nobody said.
+        stranger: takes the question of ``"ask"``.
+
+    Raises:
+        UsageError, IdentityError, OSError: a file is missing or not what it must be, or two of them contradict.
+    """
+    anchors = [TrustAnchor.load(spec.file) for spec in specs if spec.kind == "issuer" and spec.file]
+    pins = [pin for spec in specs if spec.kind == "pinned" and spec.file for pin in _pins(spec.file)]
+    models: list[Model] = []
+    if anchors:
+        models.append(IssuedBy(*anchors))
+    if any(spec.kind == "pinned" for spec in specs):
+        models.append(Pinned(*pins))
+    known = [known_file(spec.file, folder) for spec in specs if spec.kind == "known"]
+    models += [_known(file, on_first, stranger or Stranger()) for file in known]
+    kinds = {spec.kind for spec in specs}
+    if "self-certified" in kinds:
+        models.append(SelfCertified())
+    if "unsafe-anyone" in kinds:
+        models.append(UnsafeAnyone())
+    return reduce(or_, models)
+
+
+def known_file(file: Path | None, folder: Path | None) -> Path:
+    """The file of known agents.
+
+    Raises:
+        UsageError: neither says which.
+    """
+    if file is None and folder is None:
+        raise UsageError("which file of known agents? Write known:FILE, or say whose with --as NAME")
+    return file or (folder or Path()) / KNOWN_FILE
+
+
+def _known(path: Path, on_first: str | None, stranger: Stranger) -> KnownAgents:
+    match on_first:
+        case "ask":
+            stranger.known = KnownAgents(path, "ask", ask=stranger.remember)
+            return stranger.known
+        case "accept" | "refuse":
+            return KnownAgents(path, on_first)
+    raise UsageError("--trust known needs --on-first refuse, ask or accept: what to do with an unknown agent")
+
+
+def _pins(path: Path) -> tuple[Certificate, ...] | list[PeerId]:
+    """Certificates in PEM, or lines that begin with a peer id; what follows it is for people, `#` begins a remark."""
+    data = read(path, _PINS)
+    try:
+        if b"-----BEGIN" in data:
+            return load_chain(data)
+        lines = data.decode().splitlines()
+        return [PeerId.parse(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError:
+        raise IdentityError(
+            f"{display(str(path))}: neither PEM nor text with a peer id on each line"
+        ) from None
+    except IdentityError as error:
+        raise IdentityError(f"{display(str(path))}: {error}") from None

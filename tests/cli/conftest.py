@@ -1,0 +1,71 @@
+"""The command in this process, on a keystore of its own, with a passphrase that is cheap to stretch."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from autolink.cli import main
+from autolink.identity import Keystore, keystore, sealed
+
+Cli = Callable[..., Result]
+
+
+@dataclass
+class Shell:
+    """Runs `autolink …` where `path` is the working directory."""
+
+    path: Path
+
+    def __call__(
+        self, *args: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None
+    ) -> Result:
+        result = CliRunner().invoke(main, list(args), input=stdin, env=env, catch_exceptions=False)
+        assert "Traceback" not in result.output
+        return result
+
+    def ok(self, *args: str, **how: Any) -> str:
+        """The stdout of a command that has to succeed."""
+        result = self(*args, **how)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *args: str, **how: Any) -> dict[str, Any]:
+        return json.loads(self.ok(*args, "--json", **how))
+
+    def fails(self, status: int, *args: str, **how: Any) -> str:
+        """The one line of a command that has to fail with that status."""
+        result = self(*args, **how)
+        assert result.exit_code == status, result.output
+        (line,) = [line for line in result.stderr.splitlines() if not line.startswith("WARNING")]
+        assert line.startswith("Error: ")
+        assert line.isprintable()
+        return line.removeprefix("Error: ")
+
+    def issued(self, name: str, issuer: str, *terms: str) -> None:
+        """Make `name`, an agent issued by `issuer`."""
+        request = self.ok("id", "request", name, "--unencrypted")
+        chain = self.ok("id", "issue", "-", "--as", issuer, *terms, stdin=request)
+        self.ok("id", "accept", name, "-", stdin=chain)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOLINK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(keystore, "_passphrase", [])
+    monkeypatch.setitem(Keystore.__init__.__kwdefaults__, "scrypt_n", 2**10)
+    monkeypatch.setitem(sealed.seal.__kwdefaults__, "scrypt_n", 2**10)
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def acme(shell: Shell) -> Shell:
+    """A shell whose keystore holds the organisation `acme`, its anchor in acme.pem."""
+    shell.ok("id", "new", "acme", "--unencrypted")
+    shell.ok("id", "export", "acme", "-o", "acme.pem")
+    return shell
