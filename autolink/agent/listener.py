@@ -2,11 +2,12 @@
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 import anyio
+from anyio.abc import ByteStream
 
 from autolink import limits
 from autolink.agent.groups import background_tasks
@@ -82,6 +83,11 @@ class Listener:
             await link.closed()
         return not patience.cancelled_caught
 
+    @property
+    def accepting(self) -> bool:
+        """Whether new connections are taken: until it drains or its block ends."""
+        return not self._accepting.cancel_called
+
     async def _accept(self) -> None:
         async with anyio.create_task_group() as connections:
 
@@ -91,36 +97,53 @@ class Listener:
                 except BaseException:
                     connection.close()
                     raise
-                connections.start_soon(self._serve, connection)
+                connections.start_soon(self._take, connection)
 
             with self._accepting:
                 async with anyio.create_task_group() as tasks:
                     for one in self._sockets:
                         tasks.start_soon(accept_loop, one, take)
 
-    async def _serve(self, connection: socket.socket) -> None:
-        """One connection from its first byte to its end. Nothing that a stranger does may leave this task."""
+    async def _take(self, connection: socket.socket) -> None:
         try:
-            link = await self._open(connection)
-        finally:
+            peer = remote_address(connection)
+        except OSError:  # gone before it was looked at
+            connection.close()
             self._openings.release()
+            return
+        await self.serve(connection, peer, decided=self._openings.release)
+
+    async def serve(
+        self,
+        connection: socket.socket | ByteStream,
+        peer: str,
+        *,
+        decided: Callable[[], object] | None = None,
+    ) -> None:
+        """One connection from its first byte to its end, whatever a stranger does on it: nothing leaves this task.
+
+        Args:
+            connection: owned from now on.
+            peer: its address, for logs.
+            decided: called when the link is open or has come to nothing.
+        """
+        try:
+            link = await self._open(connection, peer)
+        finally:
+            if decided is not None:
+                decided()
         if link is None:
             return
         self._links.add(link)
         try:
             async with link.running():
-                if self._accepting.cancel_called:  # it was opening when we began to drain
+                if not self.accepting:  # it was opening when we began to drain
                     link.go_away("shutdown")
                 await link.closed()
         finally:
             self._links.discard(link)
 
-    async def _open(self, connection: socket.socket) -> "Link | None":
-        try:
-            peer = remote_address(connection)
-        except OSError:  # gone before it was looked at
-            connection.close()
-            return None
+    async def _open(self, connection: socket.socket | ByteStream, peer: str) -> "Link | None":
         try:
             with anyio.fail_after(limits.OPENING):
                 return await self._agent.open_on(connection, dialer=False, address=peer)

@@ -7,6 +7,7 @@ from typing import final
 
 import anyio
 
+from autolink import limits
 from autolink.agent import Agent, Handlers, Link
 from autolink.identity import Credential, CredentialRequest, EntityKind, KeyType, PeerId, TrustAnchor
 from autolink.testing.network import Network
@@ -59,7 +60,8 @@ async def link_pair(
     """Two ends of one link between two agents, over memory.
 
     Raises:
-        Refused, RemoteProtocolError, LinkLost: the dialer's error when the link does not open.
+        Refused, RemoteProtocolError, anyio.BrokenResourceError, TimeoutError: the dialer's error when the link does
+            not open.
     """
     near, far = (network or Network()).connection()
     links: dict[bool, Link] = {}
@@ -67,16 +69,19 @@ async def link_pair(
 
     async def open_end(agent: Agent, end: anyio.abc.ByteStream, *, dials: bool) -> None:
         try:
-            links[dials] = await agent.open_on(end, dialer=dials, expect=expect if dials else None)
+            with anyio.fail_after(limits.OPENING):
+                links[dials] = await agent.open_on(end, dialer=dials, expect=expect if dials else None)
         except Exception as error:  # noqa: BLE001  handed on below: the dialer's first
             errors[dials] = error
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: open_end(listener, far, dials=False))
-        tasks.start_soon(lambda: open_end(dialer, near, dials=True))
     async with AsyncExitStack() as stack:
-        for link in links.values():
-            await stack.enter_async_context(link.running())
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: open_end(listener, far, dials=False))
+                tasks.start_soon(lambda: open_end(dialer, near, dials=True))
+        finally:  # an end that did open is closed by its own tasks, also when this was cancelled
+            for link in links.values():
+                await stack.enter_async_context(link.running())
         if errors:
             raise errors.get(True) or errors[False]
         yield links[True], links[False]
