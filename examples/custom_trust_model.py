@@ -2,9 +2,10 @@
 
 It prints::
 
+    mallory was told: untrusted
     alice: IssuedBy: issued below globex~… and GuestList: alice is on the list
-    mallory was told untrusted; the vault's own count: not_vouched
     alice is no longer welcome: Refused
+    the vault refused 2 as not_vouched
 """
 
 import re
@@ -42,15 +43,16 @@ async def main() -> None:
             async with mallory.connect(listener.contact):
                 pass
         except Refused as refused:  # a stranger learns nothing about our policy, our own statistics tell all
-            told = refused.reason
+            print("mallory was told:", refused.reason)
         async with alice.connect(listener.contact) as link:
             await link.ping()
             grounds = vault.links[0].peer.grounds
             print("alice:", re.sub("~....…", "~…", grounds.text))
-            print(f"mallory was told {told}; the vault's own count:", *vault.statistics().refused)
             guests.remove("alice")
             await link.closed()
             print("alice is no longer welcome:", type(link.lost).__name__)
+    for reason, count in vault.statistics().refused.items():
+        print(f"the vault refused {count} as {reason}")
 
 
 if __name__ == "__main__":
