@@ -42,7 +42,7 @@ class Call:
         """The message with its proof: exact bytes that anyone can verify later, offline."""
         if isinstance(self._source, Envelope):
             return self._source
-        return self._source.batch.envelope(self._source.leaf, self._source.index)
+        return self._source.envelope()
 
 
 async def answer(method: Method, call: Call, body: bytes) -> bytes:

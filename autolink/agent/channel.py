@@ -92,6 +92,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
 
     async def receive_signed(self) -> Received:
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""
+        self._check_open()
         if self._reader is None:
             received = await self._take()
             if received.message.kind is Kind.ITEM:

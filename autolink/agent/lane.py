@@ -26,7 +26,7 @@ from autolink.errors import (
     Reason,
     RemoteProtocolError,
 )  # fmt: skip
-from autolink.messages import Kind, Message
+from autolink.messages import Envelope, Kind, Message
 
 if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
@@ -48,6 +48,10 @@ class Received:
     batch: "ReceivedBatch"
     index: int
 
+    def envelope(self) -> Envelope:
+        """The message with its proof."""
+        return self.batch.envelope(self.leaf, self.index)
+
 
 class Lane:
     """See the module. `opened_here` tells whose channel it is."""
@@ -60,12 +64,12 @@ class Lane:
         "_turn",
         "_waiting",
         "allowed",
-        "confirmed",
         "eof",
         "headers",
         "id",
         "lost",
         "method",
+        "next_publication",
         "opened_here",
         "receive_seq",
         "scope",
@@ -85,7 +89,7 @@ class Lane:
         self.allowed = allowed
         self.topic = ""
         self.lost = 0
-        self.confirmed = False
+        self.next_publication: int | None = None
         self.send_seq = 0
         self.receive_seq = 0
         self.eof = False
@@ -284,20 +288,23 @@ def check_sequence(lane: Lane, message: Message) -> None:
     Raises:
         RemoteProtocolError: a number that cannot come next.
     """
-    if lane.topic and message.kind is Kind.ITEM:  # the confirmation: where the topic's count stands
-        start = decode_untrusted(message.body, what="subscription")
-        if type(start) is not int or start < 0 or lane.confirmed:
-            raise RemoteProtocolError("subscription: does not start with the next publication's number")
-        lane.confirmed, lane.receive_seq = True, start
-        return
     if message.kind is Kind.PUBLISH:
-        if message.recipient != lane.topic or not lane.confirmed or message.seq < lane.receive_seq:
+        if (
+            message.recipient != lane.topic
+            or lane.next_publication is None
+            or message.seq < lane.next_publication
+        ):
             raise RemoteProtocolError(
                 f"channel {lane.id}: a publication that was not subscribed to, or out of order"
             )
-        lane.lost += message.seq - lane.receive_seq
-        lane.receive_seq = message.seq + 1
+        lane.lost += message.seq - lane.next_publication
+        lane.next_publication = message.seq + 1
         return
+    if lane.topic and message.kind is Kind.ITEM:  # the confirmation: where the topic's count stands
+        start = decode_untrusted(message.body, what="subscription")
+        if type(start) is not int or start < 0 or lane.next_publication is not None:
+            raise RemoteProtocolError("subscription: does not start with the next publication's number")
+        lane.next_publication = start
     if message.seq != lane.receive_seq:
         raise RemoteProtocolError(
             f"channel {lane.id}: message {message.seq} where {lane.receive_seq} is next"
