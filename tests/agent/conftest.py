@@ -1,8 +1,21 @@
-"""Two organisations and their agents."""
+"""Two organisations and their agents, a wall clock on virtual time, cancellation everywhere, and a peer that may lie."""
 
+import itertools
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from os import urandom
+
+import anyio
 import pytest
+import trio
 
-from autolink.testing import Authority
+from autolink import codec, limits
+from autolink.messages import DIALER, Kind, Message, encode, sign_batch
+from autolink.protocol import LinkProtocol
+from autolink.protocol.events import HelloReceived, RefuseReceived
+from autolink.protocol.frames import ENDS, OPENS, Frame, encode_batch, encode_cancel, encode_frame
+from autolink.testing import Authority, Network
+from autolink.transport import client_context, secure_stream
 from autolink.trust import IssuedBy
 
 
@@ -19,4 +32,158 @@ def globex():
 @pytest.fixture
 def agents(acme, globex):
     """(seller of acme, buyer of globex), each trusting the other's organisation."""
-    return acme.agent("seller", trust=IssuedBy(globex.anchor)), globex.agent("buyer", trust=IssuedBy(acme.anchor))
+    return acme.agent("seller", trust=IssuedBy(globex.anchor)), globex.agent(
+        "buyer", trust=IssuedBy(acme.anchor)
+    )
+
+
+class Wall:
+    """A wall clock that goes with the run's own (virtual) clock, until somebody steps it."""
+
+    def __init__(self):
+        self.start, self.began = datetime.now(UTC), anyio.current_time()
+
+    def __call__(self):
+        return self.start + timedelta(seconds=anyio.current_time() - self.began)
+
+    def step(self, seconds):
+        self.start += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def wall():
+    """The class: make one inside the run, and give it to the agents as `clock`."""
+    return Wall
+
+
+class _CancelAt(trio.abc.Instrument):
+    def __init__(self, scope, task, step):
+        self.scope, self.task, self.left = scope, task, step
+
+    def before_task_step(self, task):
+        if task is self.task:
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+
+@pytest.fixture
+def cancelled_everywhere():
+    """Run an operation again and again, cancelled at its 1st, 2nd, … step until it completes; `check` after each."""
+
+    async def sweep(operation, check):
+        for step in itertools.count(1):
+            with anyio.CancelScope() as scope:
+                instrument = _CancelAt(scope, trio.lowlevel.current_task(), step + 1)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    await operation()
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+            await check(step)
+            if not scope.cancelled_caught:
+                return step - 1
+
+    return sweep
+
+
+class Hostile:
+    """A dialler that does the real handshake with a real credential and then says whatever a test wants."""
+
+    def __init__(self, stream, credential, recipient):
+        self.stream, self.credential, self.recipient = stream, credential, recipient
+        self.protocol = LinkProtocol(True)
+        self.batches = 0
+        self.events = []
+
+    async def greet(self, *, clock=None, **fields):
+        hello = {"clock": int((clock or datetime.now(UTC)).timestamp() * 1e6), "software": "hostile/1"}
+        await self.stream.send(self.protocol.hello(hello | fields))
+
+    async def open(self):
+        """HELLO and ACCEPT, and wait for theirs."""
+        await self.greet()
+        await self.wait_for("HelloReceived")
+        await self.stream.send(self.protocol.accept())
+        await self.wait_for("AcceptReceived")
+
+    async def wait_for(self, name):
+        """The next event of that class; those before it are kept in `events`."""
+        while True:
+            while (event := self.protocol.next_event()) is not None:
+                self.events.append(event)
+                if type(event).__name__ == name:
+                    return event
+            self.protocol.receive_data(await self.stream.receive())
+
+    async def refused(self):
+        """The reason in their REFUSE; whatever comes before it is passed over."""
+        event = await self.wait_for("RefuseReceived")
+        assert isinstance(event, RefuseReceived)
+        return event.reason
+
+    def leaf(self, kind=Kind.CALL, *, channel=1, seq=0, method="echo", body=None, age=0.0, **changes):
+        now = int(datetime.now(UTC).timestamp() * 1e6) - int(age * 1e6)
+        fields = dict(
+            id=urandom(16), seq=seq, author=self.credential.auto_id, recipient=self.recipient, sent_at=now,
+            expires_at=now + int(limits.MESSAGE_LIFETIME * 1e6), kind=kind, channel=channel, method=method, timeout=0,
+            headers={}, body=codec.encode(body),
+        )  # fmt: skip
+        return encode(Message(**fields | changes))
+
+    def batch(self, *items, signature=None, role=DIALER, number=None):
+        """The frame of items (channel, flags, leaf), signed as it should be unless told otherwise."""
+        number = self.batches if number is None else number
+        self.batches += 1
+        leaves = [leaf for _, _, leaf in items]
+        signature = signature or sign_batch(self.credential, self.stream.link_id, role, number, leaves)
+        return encode_frame(Frame.BATCH, encode_batch(number, signature, items))
+
+    async def say(self, *items, **how):
+        await self.stream.send(self.batch(*items, **how))
+
+    async def call(self, channel=1, **fields):
+        await self.say((channel, OPENS | ENDS, self.leaf(channel=channel, **fields)))
+
+    async def cancel(self, channel):
+        await self.stream.send(encode_frame(Frame.CANCEL, encode_cancel(channel, 1)))
+
+
+@pytest.fixture
+def hostile(globex):
+    """`async with hostile(agent) as peer`: a `Hostile` of globex's on a link that `agent` is opening or has open."""
+
+    @asynccontextmanager
+    async def dial(agent, *, credential=None, network=None):
+        credential = credential or globex.issue("mallory")
+        near, far = (network or Network()).connection()
+        async with anyio.create_task_group() as tasks:
+            ended = []
+
+            async def serve():
+                try:
+                    link = await agent.open_on(far, dialer=False)
+                except Exception as error:
+                    ended.append(error)
+                    return
+                async with link.running():
+                    await link.closed()
+                ended.append(link.lost)
+
+            tasks.start_soon(serve)
+            stream = await secure_stream(near, client_context(credential), dialer=True)
+            peer = Hostile(stream, credential, agent.auto_id)
+            peer.ended = ended
+            try:
+                yield peer
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await stream.abort()
+                tasks.cancel_scope.cancel()
+
+    return dial
+
+
+@pytest.fixture
+def hello_event():
+    return HelloReceived

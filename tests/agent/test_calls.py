@@ -34,7 +34,9 @@ async def test_a_call_carries_typed_bodies_both_ways(agents):
         assert link.peer.name == "seller"
 
 
-async def test_a_handlers_call_error_reaches_the_caller_and_any_other_exception_only_as_internal(agents, caplog):
+async def test_a_handlers_call_error_reaches_the_caller_and_any_other_exception_only_as_internal(
+    agents, caplog
+):
     seller, buyer = agents
 
     @seller.method

@@ -1,0 +1,196 @@
+"""Byte streams on channels: signed chunk by chunk, bounded in memory, and never ended by silence."""
+
+from hashlib import sha256
+from os import urandom
+
+import anyio
+import pytest
+
+from autolink import CallError, Channel, Code, RemoteProtocolError, limits
+from autolink.agent.lane import ENDS
+from autolink.errors import LocalProtocolError
+from autolink.messages import ChunkWriter, Kind
+from autolink.testing import Network, link_pair
+
+pytestmark = pytest.mark.anyio
+
+
+async def pieces(*sizes):
+    for size in sizes:
+        yield urandom(size)
+
+
+@pytest.fixture
+def raw(agents):
+    """(seller whose channel `raw` sends what the test puts into the list, buyer, the list of (kind, body))."""
+    seller, buyer = agents
+    messages = []
+
+    @seller.channel
+    async def raw(channel) -> None:
+        for kind, body in messages:
+            await channel._lane.send(kind, body, flags=ENDS if kind is Kind.END else 0)
+        await anyio.sleep_forever()
+
+    return seller, buyer, messages
+
+
+async def test_bytes_arrive_as_they_were_however_they_were_cut(agents):
+    """Pieces of no byte, of a few, and larger than a chunk; then items again on the same channel."""
+    seller, buyer = agents
+    sent = [b"", b"x", bytearray(b"y" * 70_000), memoryview(b"z" * 200_000)]
+
+    async def source():
+        for piece in sent:
+            yield piece
+
+    @seller.channel
+    async def files(channel: Channel[str, str]) -> None:
+        await channel.send_stream(source())
+        await channel.send("done")
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            got = [chunk async for chunk in chunks]
+        assert b"".join(got) == b"".join(sent)
+        assert max(map(len, got)) <= limits.CHUNK
+        assert await channel.receive() == "done"
+
+
+async def test_an_empty_stream_is_a_stream(agents):
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(pieces())
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            assert [chunk async for chunk in chunks] == []
+        with pytest.raises(anyio.EndOfStream):
+            async with channel.receive_stream() as chunks:
+                [chunk async for chunk in chunks]
+
+
+async def test_rule_31_each_chunk_is_verified_before_it_is_handed_on_and_the_last_one_signs_all(raw):
+    """A chunk swapped with another, taken out, or a wrong total: an error in place of the end, and the channel is over."""
+    seller, buyer, messages = raw
+    writer = ChunkWriter(bytes(16))
+    good = [writer.chunk(b"a" * 10), writer.chunk(b"b" * 10), writer.chunk(b"c" * 10), writer.last()]
+    other = ChunkWriter(bytes(16))
+    lies = [other.chunk(b"a" * 10), other.chunk(b"B" * 10), other.chunk(b"c" * 10), other.last()]
+    async with link_pair(buyer, seller) as (link, _):
+        for bodies, complete in (
+            ([good[0], good[2], good[1], good[3]], 1),  # out of order
+            ([good[0], good[2], good[3]], 1),  # one is missing
+            ([good[0], good[1], good[2], lies[3]], 3),  # another payload's root
+            ([good[0], good[1], good[3]], 2),  # ends too early
+            ([good[0], b"\xc0"], 1),  # no chunk at all
+        ):
+            messages[:] = [(Kind.CHUNK, body) for body in bodies]
+            got = []
+            async with link.open_channel("raw") as channel:
+                with pytest.raises(RemoteProtocolError):
+                    async with channel.receive_stream() as chunks:
+                        async for chunk in chunks:
+                            got.append(chunk)
+                assert len(got) == complete
+                with pytest.raises(anyio.ClosedResourceError):
+                    await channel.receive()
+
+
+@pytest.mark.parametrize("follows", [Kind.END, Kind.ITEM])
+async def test_a_stream_that_stops_in_the_middle_is_never_a_clean_end(raw, follows):
+    seller, buyer, messages = raw
+    messages[:] = [(Kind.CHUNK, ChunkWriter(bytes(16)).chunk(b"part")), (follows, b"\xc0")]
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("raw") as channel:
+        with pytest.raises(RemoteProtocolError):
+            async with channel.receive_stream() as chunks:
+                [chunk async for chunk in chunks]
+
+
+async def test_a_source_that_fails_aborts_the_stream_at_the_receiver(agents):
+    """The sender gets its source's own error; the receiver an error instead of an end."""
+    seller, buyer = agents
+    errors = []
+
+    async def source():
+        yield b"part"
+        raise OSError("disk gone")
+
+    @seller.channel
+    async def files(channel) -> None:
+        try:
+            await channel.send_stream(source())
+        except OSError as error:
+            errors.append(str(error))
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        with pytest.raises(CallError) as error:
+            async with channel.receive_stream() as chunks:
+                [chunk async for chunk in chunks]
+        assert error.value.code is Code.ABORTED
+    assert errors == ["disk gone"]
+
+
+async def test_a_stream_left_early_goes_on_where_it_was_left(agents):
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(pieces(*[limits.CHUNK] * 5))
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            first = [await anext(chunks), await anext(chunks)]
+        with pytest.raises(LocalProtocolError, match="receive_stream"):
+            await channel.receive()
+        async with channel.receive_stream() as chunks:
+            rest = [chunk async for chunk in chunks]
+        assert len(first) + len(rest) == 5
+
+
+async def test_receiving_an_item_where_a_stream_comes_says_what_to_do(agents):
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(pieces(10))
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        with pytest.raises(LocalProtocolError, match="receive_stream"):
+            await channel.receive()
+
+
+async def test_a_long_stream_passes_in_bounded_memory(agents):
+    """16 MiB through a receiver that pauses: at no time is more under way than windows, outbox and pipe allow."""
+    seller, buyer = agents
+    size, held = 16 * limits.MIB, []
+    sent, received = sha256(), sha256()
+    piece = urandom(limits.CHUNK)
+    given = taken = 0
+
+    async def source():
+        nonlocal given
+        for _ in range(size // len(piece)):
+            sent.update(piece)
+            given += len(piece)
+            held.append(given - taken)
+            yield piece
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(source())
+
+    network = Network(capacity=64 * limits.KIB)
+    async with link_pair(buyer, seller, network=network) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            async for chunk in chunks:
+                received.update(chunk)
+                taken += len(chunk)
+                if taken % limits.MIB == 0:
+                    await anyio.wait_all_tasks_blocked()
+    assert received.digest() == sent.digest()
+    assert taken == size
+    assert max(held) <= limits.CREDIT + 2 * limits.CHUNK
+    assert network.peak <= 64 * limits.KIB + limits.CREDIT + 64 * limits.KIB
