@@ -240,7 +240,7 @@ class Lane:
         """This side uses it no more: what waits unread is dropped. A handler that closes its channel may go on."""
         self.scope = None
         self._inbox.clear()
-        self.end(CallError(Code.CANCELLED, "this side has closed the channel"))
+        self.end(anyio.ClosedResourceError())
 
     def _wake(self) -> None:
         if self._waiting is not None:

@@ -68,8 +68,8 @@ class Server:
                 error = await self._outcome(lane, timeout, work)
                 if error is not None and not lane.sent_end:
                     await lane.send(Kind.ERROR, error, flags=ENDS)
-        except (LinkLost, CallError):
-            return  # the peer cancelled or is gone: there is nobody to tell
+        except (LinkLost, CallError, anyio.ClosedResourceError):
+            return  # the peer cancelled or is gone, or the handler has closed the channel: there is nobody to tell
         finally:
             self.running -= 1
             lane.scope = None
@@ -109,7 +109,7 @@ class Server:
     async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
         channel = Channel(self._link, lane, handler.sends, handler.receives)
         await handler.function(channel)
-        if not lane.sent_end:
+        if not lane.over:
             await channel.send_eof()
 
     async def _forward(self, lane: Lane, received: Received) -> None:
