@@ -12,8 +12,15 @@ import trio
 from autolink import codec, limits
 from autolink.messages import DIALER, Kind, Message, encode, sign_batch
 from autolink.protocol import LinkProtocol
-from autolink.protocol.events import HelloReceived, RefuseReceived
-from autolink.protocol.frames import ENDS, OPENS, Frame, encode_batch, encode_cancel, encode_frame
+from autolink.protocol.frames import (
+    ENDS,
+    OPENS,
+    Frame,
+    FrameReader,
+    encode_batch,
+    encode_cancel,
+    encode_frame,
+)
 from autolink.testing import Authority, Network
 from autolink.transport import client_context, secure_stream
 from autolink.trust import IssuedBy
@@ -94,7 +101,8 @@ class Hostile:
         self.stream, self.credential, self.recipient = stream, credential, recipient
         self.protocol = LinkProtocol(True)
         self.batches = 0
-        self.events = []
+        self.reader = FrameReader()
+        self.frames = []
 
     async def greet(self, *, clock=None, **fields):
         hello = {"clock": int((clock or datetime.now(UTC)).timestamp() * 1e6), "software": "hostile/1"}
@@ -103,24 +111,25 @@ class Hostile:
     async def open(self):
         """HELLO and ACCEPT, and wait for theirs."""
         await self.greet()
-        await self.wait_for("HelloReceived")
-        await self.stream.send(self.protocol.accept())
-        await self.wait_for("AcceptReceived")
+        await self.wait_for(Frame.HELLO)
+        await self.accept()
+        await self.wait_for(Frame.ACCEPT)
 
-    async def wait_for(self, name):
-        """The next event of that class; those before it are kept in `events`."""
+    async def accept(self):
+        await self.stream.send(encode_frame(Frame.ACCEPT, codec.encode({"version": 1})))
+
+    async def wait_for(self, wanted):
+        """The payload of the next frame of that type; those before it are kept in `frames`."""
         while True:
-            while (event := self.protocol.next_event()) is not None:
-                self.events.append(event)
-                if type(event).__name__ == name:
-                    return event
-            self.protocol.receive_data(await self.stream.receive())
+            while (frame := self.reader.peek()) is None or (payload := self.reader.take()) is None:
+                self.reader.feed(await self.stream.receive())
+            self.frames.append(frame)
+            if frame is wanted:
+                return payload
 
     async def refused(self):
         """The reason in their REFUSE; whatever comes before it is passed over."""
-        event = await self.wait_for("RefuseReceived")
-        assert isinstance(event, RefuseReceived)
-        return event.reason
+        return codec.decode_untrusted(await self.wait_for(Frame.REFUSE), what="refuse")["reason"]
 
     def leaf(self, kind=Kind.CALL, *, channel=1, seq=0, method="echo", body=None, age=0.0, **changes):
         now = int(datetime.now(UTC).timestamp() * 1e6) - int(age * 1e6)
@@ -182,8 +191,3 @@ def hostile(globex):
                 tasks.cancel_scope.cancel()
 
     return dial
-
-
-@pytest.fixture
-def hello_event():
-    return HelloReceived

@@ -1,6 +1,7 @@
 """Channels: typed both ways, half-closed, and ended by either side, on Trio and on asyncio."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -163,7 +164,7 @@ async def test_two_tasks_may_send_on_one_channel_and_only_one_receive(echoing):
 
         got = []
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send, range(0, 500))
+            tasks.start_soon(send, range(500))
             tasks.start_soon(send, range(500, 1000))
             for _ in range(1000):
                 got.append(int((await channel.receive())[:-1]))
@@ -195,7 +196,7 @@ async def test_a_handler_that_closes_its_channel_goes_on(agents):
     async def closes(channel) -> None:
         async with channel:
             await channel.receive()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         went_on.set()
 
     async with link_pair(buyer, seller) as (link, _), link.open_channel("closes") as channel:
