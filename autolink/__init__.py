@@ -12,6 +12,7 @@ from autolink.agent import Handlers as Handlers
 from autolink.agent import KeptLink as KeptLink
 from autolink.agent import Link as Link
 from autolink.agent import Listener as Listener
+from autolink.agent import Received as Received
 from autolink.agent import Subscription as Subscription
 from autolink.agent import Topic as Topic
 from autolink.errors import AutolinkError as AutolinkError

@@ -8,6 +8,7 @@ from autolink.agent.channel import Channel as Channel
 from autolink.agent.channel import ChannelStatistics as ChannelStatistics
 from autolink.agent.handlers import Handlers as Handlers
 from autolink.agent.kept import KeptLink as KeptLink
+from autolink.agent.lane import Received as Received
 from autolink.agent.link import Link as Link
 from autolink.agent.link import LinkStatistics as LinkStatistics
 from autolink.agent.listener import Listener as Listener

@@ -191,7 +191,7 @@ class Agent(Author):
 
     @asynccontextmanager
     async def keep_link(self, where: str, *, expect: Expected | None = None) -> AsyncIterator[KeptLink]:
-        """Keep a link for the block: it is opened at the first need and opened again whenever it is lost.
+        """Keep a link for the block: it is opened at once, and again whenever it is lost.
 
         Args:
             where, expect: as `connect`.
@@ -287,10 +287,10 @@ class Agent(Author):
                 connection, self._client_context if dialer else self._server_context, dialer=dialer,
                 expect=None if expect is None else early_objection(expect), peer=address,
             )  # fmt: skip
-            return await self._open(stream, dialer=dialer, address=address, expect=expect)
         except Refused as refused:
             self.count_refused(refused)
             raise
+        return await self._open(stream, dialer=dialer, address=address, expect=expect)
 
     async def _open(self, stream: SecureStream, *, dialer: bool, address: str, expect: PeerId | None) -> Link:
         direction: Literal["outbound", "inbound"] = "outbound" if dialer else "inbound"

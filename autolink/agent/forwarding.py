@@ -6,18 +6,21 @@ on it once, and answers with an Envelope of its own, signed for the author. An a
 it to its forwarder, unverified and unchanged, or refuses it as misaddressed.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from autolink import codec
 from autolink.agent.call import Call, answer
 from autolink.agent.lane import Received
 from autolink.errors import CallError, Code, EnvelopeRefused, Reason, RemoteProtocolError
-from autolink.messages import Envelope, Kind, VerifiedMessage
+from autolink.messages import Envelope, Kind, Message, VerifiedMessage
 from autolink.messages.batch import ALONE
 
 if TYPE_CHECKING:
     from autolink.agent.handlers import Method
     from autolink.agent.link import Link
+
+IN_REPLY_TO: Final = "in-reply-to"
+"""The header of an answer that holds the id, in hex, of the message it answers: a relay cannot bring an older one."""
 
 
 async def receive(link: "Link", received: Received) -> bytes:
@@ -58,19 +61,30 @@ async def _carry_out(link: "Link", envelope: Envelope, verified: VerifiedMessage
         raise CallError(Code.UNIMPLEMENTED, "no such method for forwarded messages")
     call = Call(message.method, link.peer, verified.author, link, message.headers, envelope)
     body = await answer(method, call, message.body)
-    return link.agent.seal(message.author, message.method, body, kind=Kind.REPLY)
+    headers = {IN_REPLY_TO: message.id.hex()}
+    return link.agent.seal(message.author, message.method, body, kind=Kind.REPLY, headers=headers)
 
 
-def answered(body: bytes) -> Envelope | None:
-    """The answer inside a FORWARD message's reply.
+def answered(body: bytes, question: Message) -> Envelope | None:
+    """The answer inside a FORWARD message's reply: of the question's recipient, for its author, to this question.
+
+    That it is signed so, its receiver finds out by `Agent.verify`.
 
     Raises:
         RemoteProtocolError: it is neither nil nor an envelope's bytes.
-        EnvelopeRefused: the envelope is malformed.
+        EnvelopeRefused: the envelope is malformed, or answers something else.
     """
     if codec.decode_untrusted(body, what="forwarded answer") is None:
         return None
-    return Envelope.from_untrusted(_bytes(body))
+    envelope = Envelope.from_untrusted(_bytes(body))
+    says = envelope.claimed
+    if (says.kind, says.author, says.recipient, says.headers.get(IN_REPLY_TO)) != (
+        Kind.REPLY, question.recipient, question.author, question.id.hex(),
+    ):  # fmt: skip
+        raise EnvelopeRefused(
+            Reason.REPLAYED, by="us", peer=says.author.short, detail="it is no answer to what was forwarded"
+        )
+    return envelope
 
 
 def _bytes(body: bytes) -> bytes:

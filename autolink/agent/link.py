@@ -14,6 +14,7 @@ from autolink.agent import forwarding
 from autolink.agent.bodies import body_of, encode_any
 from autolink.agent.channel import Channel
 from autolink.agent.core import LinkCore
+from autolink.agent.lane import Received
 from autolink.agent.topic import Subscription
 from autolink.errors import CallError, Code
 from autolink.messages import Envelope, Kind, topic
@@ -89,7 +90,14 @@ class Link(LinkCore):
             LinkLost: the link is gone; whether the handler ran is not known.
         """
         expected = body_of(returns)
-        return expected.decode_untrusted(await self._exchange(Kind.CALL, method, encode_any(body), headers))
+        reply = await self.call_signed(method, body, headers=headers)
+        return expected.decode_untrusted(reply.message.body)
+
+    async def call_signed(
+        self, method: str, body: object = None, *, headers: Mapping[str, str] | None = None
+    ) -> Received:
+        """As `call`, but the signed reply itself: `reply.message.value`, and `reply.envelope()` as its proof."""
+        return await self._exchange(Kind.CALL, method, encode_any(body), headers)
 
     async def forward(self, envelope: Envelope) -> Envelope | None:
         """Hand over a signed message, unchanged, and return its recipient's signed answer if there is one.
@@ -98,14 +106,26 @@ class Link(LinkCore):
             EnvelopeRefused: the peer, or whoever it passed the message on to, refused it.
             CallError, TimeoutError, LinkLost: as `call`.
         """
+        question = envelope.claimed
         body = codec.encode(envelope.to_bytes())
-        return forwarding.answered(await self._exchange(Kind.FORWARD, envelope.claimed.method, body, None))
+        answer = await self._exchange(Kind.FORWARD, question.method, body, None)
+        return forwarding.answered(answer.message.body, question)
 
     @overload
     @asynccontextmanager
     def open_channel(
         self, name: str, *, sends: type[S], receives: type[R], headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[Channel[S, R]]: ...
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, sends: type[S], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[S, Any]]: ...
+    @overload
+    @asynccontextmanager
+    def open_channel(
+        self, name: str, *, receives: type[R], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Channel[Any, R]]: ...
     @overload
     @asynccontextmanager
     def open_channel(
@@ -193,14 +213,14 @@ class Link(LinkCore):
 
     async def _exchange(
         self, kind: Kind, method: str, body: bytes, headers: Mapping[str, str] | None
-    ) -> bytes:
-        """One message each way on a channel of its own; the reply's body."""
+    ) -> Received:
+        """One message each way on a channel of its own; the reply."""
         deadline = anyio.current_effective_deadline()
         lane = await self.open_lane(
             kind, method, body, timeout=_microseconds_until(deadline), headers=headers
         )
         try:
-            return (await lane.receive()).message.body
+            return await lane.receive()
         except CallError as error:
             if error.code is not Code.DEADLINE_EXCEEDED:
                 raise
@@ -215,4 +235,5 @@ def _microseconds_until(deadline: float) -> int:
     """The remaining time as it travels: at least 1, because 0 means no deadline."""
     if deadline == math.inf:
         return 0
-    return min(max(int((deadline - anyio.current_time()) * 1_000_000), 1), limits.TIMEOUT)
+    left = max(deadline - anyio.current_time(), 0)  # the deadline of a cancelled scope is minus infinity
+    return min(max(int(left * 1_000_000), 1), limits.TIMEOUT)

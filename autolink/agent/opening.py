@@ -77,6 +77,7 @@ async def open_link(
         await stream.send(protocol.accept())
         await _next(stream, protocol, AcceptReceived)
     except Refused as refused:
+        agent.count_refused(refused)  # before the peer can know of it
         if refused.by == "us":
             await _say_no(stream, protocol, refused)
         raise
