@@ -13,6 +13,7 @@ from autolink.cli.look import export, list_, show, verify
 from autolink.cli.options import (
     FILE,
     KINDS,
+    Number,
     as_option,
     json_option,
     option,
@@ -64,7 +65,7 @@ def _key_type_option(function: F) -> F:
 def _days_option(cap: int, default: str) -> Callable[[F], F]:
     return option(
         "--days",
-        type=click.FloatRange(0, cap, min_open=True),
+        type=Number(0, cap, min_open=True),
         help=f"Lifetime in days; {default} if not given.",
     )
 

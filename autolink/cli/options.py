@@ -1,5 +1,6 @@
 """Options that several commands share, each with its environment variable."""
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,22 @@ def json_option(function: F) -> F:
 def output_option(function: F) -> F:
     """`-o FILE`."""
     return option("-o", "--output", type=FILE, default="-", help="Where to write; - is stdout.")(function)
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN, which compares with nothing, is in none."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Read it."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            raise click.BadParameter("nan is no number", ctx, param)
+        return number
 
 
 def moment(text: str) -> datetime:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from autolink import Agent, Handlers, limits
 from autolink.cli.edge import Status, about
-from autolink.cli.options import as_option, option, passphrase_option
+from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import UsageError, display
@@ -39,7 +39,7 @@ _log: Final = logging.getLogger("autolink.cli")
     "--backend", type=click.Choice(["trio", "asyncio"]), default="trio", show_default=True, help="Event loop."
 )
 @option(
-    "--drain", type=click.FloatRange(0), default=limits.DRAIN, show_default=True,
+    "--drain", type=Number(0), default=limits.DRAIN, show_default=True,
     help="Seconds that calls in flight get to end when it is told to stop.",
 )  # fmt: skip
 @passphrase_option

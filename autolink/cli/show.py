@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 def print_json(value: object) -> None:
     """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601."""
-    plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings")
+    plain = json.loads(to_json(value, bytes_mode="base64", inf_nan_mode="strings"))
     click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=2)))
 
 

@@ -12,7 +12,7 @@ import click
 
 from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
 from autolink.cli.edge import about
-from autolink.cli.options import as_option, json_option, option, passphrase_option, read
+from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
@@ -82,7 +82,7 @@ def link_options(function: F) -> F:
         ),
         option("--anyone-trusted", is_flag=True, help="CONTACT is an address alone, and whom you trust may answer."),
         option(
-            "--timeout", type=click.FloatRange(0, 86_400, min_open=True), default=_WAIT, show_default=True,
+            "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
             help="Seconds for all of it.",
         ),
         passphrase_option,
@@ -93,7 +93,7 @@ def link_options(function: F) -> F:
     return function
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # a body may be -7
 @click.argument("contact")
 @click.argument("method")
 @click.argument("body", required=False, metavar="[BODY-JSON]")
@@ -123,9 +123,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 @click.command()
 @click.argument("contact")
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
-@option(
-    "--interval", type=click.FloatRange(0, 3600), default=0.2, show_default=True, help="Seconds between them."
-)
+@option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
 @link_options
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes."""

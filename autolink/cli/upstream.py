@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from autolink import limits
 from autolink.cli.options import FILE, KINDS, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.show import describe, print_facts, print_json, say
@@ -34,12 +35,17 @@ from autolink.trust.profile import check_profile
 @option("--key", type=FILE, required=True, help="PEM: its PKCS#8 private key.")
 @option("--key-passphrase-file", type=FILE, help="Holds the passphrase of --key; else you are asked.")
 @option("--kind", type=click.Choice(KINDS), help="What it is; organization, or agent if it was issued.")
+@option(
+    "--may-issue",
+    type=click.IntRange(0, limits.CHAIN),
+    help="Issued again as an issuer, with so many below it.",
+)
 @option("--unencrypted", is_flag=True, help="Store the private key without a passphrase.")
 @passphrase_option
 @json_option
 def import_(
-    name: str, *, certificate: Path, key: Path, key_passphrase_file: Path | None, kind: str | None, unencrypted: bool,
-    passphrase_file: Path | None, as_json: bool,
+    name: str, *, certificate: Path, key: Path, key_passphrase_file: Path | None, kind: str | None,
+    may_issue: int | None, unencrypted: bool, passphrase_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Take over an identity from PEM files, as NAME: one of ours, or one of upstream's SDKs."""
     store = Keystore()
@@ -53,7 +59,7 @@ def import_(
     else:
         upstream = UpstreamIdentity.from_pem(pem, key_pem, passphrase=secret)
         facts["upstream_san"] = None if upstream.san is None else display(upstream.san)
-        credential = _take_over(store, upstream, kind, passphrase_file)
+        credential = _take_over(store, upstream, kind, may_issue, passphrase_file)
     if credential is None:
         store.save_request(name, upstream.request(), passphrase=passphrase, unencrypted=unencrypted)
         facts |= {"common_name": upstream.name, "issued_by": show_name(upstream.issuer_name or "")}
@@ -81,7 +87,11 @@ def _is_ours(pem: bytes) -> bool:
 
 
 def _take_over(
-    store: Keystore, upstream: UpstreamIdentity, kind: str | None, passphrase_file: Path | None
+    store: Keystore,
+    upstream: UpstreamIdentity,
+    kind: str | None,
+    may_issue: int | None,
+    passphrase_file: Path | None,
 ) -> Credential | None:
     """A credential of our profile over upstream's key, or None if its issuer is not here."""
     if upstream.issuer_name is None:
@@ -96,4 +106,4 @@ def _take_over(
         return None
     request = upstream.request()
     issuer = load_identity(candidate, passphrase_file)
-    return request.complete(issuer.issue(request, kind=EntityKind(kind or "agent")))
+    return request.complete(issuer.issue(request, kind=EntityKind(kind or "agent"), may_issue=may_issue))

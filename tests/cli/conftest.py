@@ -1,7 +1,7 @@
 """The command in this process, on a keystore of its own, with a passphrase that is cheap to stretch."""
 
 import json
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from click.testing import CliRunner, Result
 
 from autolink.cli import main
 from autolink.identity import Keystore, keystore, sealed
-
-Cli = Callable[..., Result]
 
 
 @dataclass
@@ -57,6 +55,7 @@ class Shell:
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOLINK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(keystore, "_passphrase", [])
     monkeypatch.setitem(Keystore.__init__.__kwdefaults__, "scrypt_n", 2**10)
     monkeypatch.setitem(sealed.seal.__kwdefaults__, "scrypt_n", 2**10)

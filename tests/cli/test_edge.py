@@ -1,0 +1,177 @@
+"""Where errors become a line and a status, where --trust is read, and what is global."""
+
+import json
+import logging
+import signal
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from autolink.cli import main
+from autolink.cli.edge import Edge, Status, about, as_json, shown, status_of
+from autolink.demo import Outcome
+from autolink.errors import (
+    CallError,
+    Code,
+    DeliveryUnknown,
+    KeystoreError,
+    LinkLost,
+    Reason,
+    Refused,
+    RemoteProtocolError,
+    UsageError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (click.BadParameter("x"), 2), (UsageError("x"), 2), (KeystoreError("x"), 1), (RemoteProtocolError("x"), 1),
+        (OSError(2, "x"), 1), (click.ClickException("x"), 1), (Refused(Reason.EXPIRED, by="peer"), 3),
+        (CallError(Code.ABORTED), 4), (LinkLost("x"), 5), (DeliveryUnknown("x"), 5), (TimeoutError(), 5),
+    ],
+)  # fmt: skip
+def test_every_kind_of_error_has_its_status_and_one_line(error, status):
+    assert status_of(error) == status
+    assert shown(error)
+    assert shown(error).isprintable()
+    assert as_json(error)["status"] == status
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("by", ["us", "peer"])
+def test_a_refusal_names_the_party_even_where_the_peer_did_not(reason, by):
+    with pytest.raises(Refused) as caught, about("10.0.0.1:7"):
+        raise Refused(reason, by=by)
+    assert shown(caught.value).startswith("10.0.0.1:7: ")
+    assert reason.value in shown(caught.value)
+
+
+def test_an_error_line_shows_nothing_that_a_terminal_would_obey():
+    error = OSError(2, "No such\nfile\x1b]0;x\x07", "dir/\u202e\x1b[2J\n")
+    assert shown(error) == "dir/\\u{202e}\\u{1b}[2J : No such file\\u{1b}]0;x\\u{7}"
+    assert len(shown(UsageError("x" * 1_000_000))) < 2000
+
+
+def test_the_statuses_are_those_of_the_table_and_of_the_help():
+    """One place documents them: the module's table; the help says the same numbers."""
+    from autolink.cli import edge
+
+    for status in Status:
+        assert f"\n{int(status):<7}" in edge.__doc__ or f"\n{int(status)} " in edge.__doc__
+    text = CliRunner().invoke(main, ["--help"]).output
+    assert all(f"{int(status)} " in text for status in Status)
+
+
+def test_a_bug_keeps_its_traceback():
+    @click.group(cls=Edge)
+    def group() -> None: ...
+
+    @group.command()
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    assert isinstance(CliRunner().invoke(group, ["broken"]).exception, ZeroDivisionError)
+
+
+def test_an_interrupt_is_status_130():
+    @click.group(cls=Edge)
+    def group() -> None: ...
+
+    @group.command()
+    def stops() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(group, ["stops"])
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "bogus", "id bogus", "--bogus", "call", "ping x -c 0", "ping x --timeout -1", "ping x --timeout nan",
+        "run m:n --drain NaN", "run m:n --backend curio", "run m:n --app-dir /nowhere", "id new x --kind agent",
+        "id new x --days nan", "id new x --days 1e9", "id new \x1b[31m \x07",
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_status_2_and_one_line(shell, args):
+    assert shell.fails(2, *args.split(" "))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "issuer", "issuer:", "pinned", "anyone", "unsafe_anyone", "self-certified:x", "unsafe-anyone:x", "known:",
+     "\x1b[31m", "issuer|pinned", "x" * 100_000],
+)  # fmt: skip
+def test_what_is_no_trust_is_told_with_the_forms_there_are(acme, spec):
+    assert "self-certified" in acme.fails(2, "id", "verify", "acme.pem", "--trust", spec)
+
+
+def test_trust_has_no_default(acme):
+    assert "--trust" in acme.fails(2, "id", "verify", "acme.pem")
+    assert "--trust" in acme.fails(2, "ping", f"autolink://{'0' * 64}@h:1", "--as", "acme")
+
+
+def test_rule_20_joined_trust_refuses_whom_one_of_them_contradicts(shell):
+    """Two issuers' anchors of one plain name under one --trust are an error; a pin and another key, an impostor."""
+    for name in ("one", "two"):
+        shell.ok("id", "new", name, "--plain", "--common-name", "globex", "--unencrypted")
+        shell.ok("id", "export", name, "-o", f"{name}.pem")
+    trust = ("--trust", "issuer:one.pem", "--trust", "issuer:two.pem")
+    assert "different keys" in shell.fails(2, "id", "verify", "one.pem", *trust)
+    line = shell.fails(3, "id", "verify", "one.pem", "--trust", "pinned:two.pem", "--trust", "unsafe-anyone")
+    assert "impostor" in line
+
+
+def test_known_without_a_file_needs_an_identity(acme):
+    assert "known:FILE" in acme.fails(2, "id", "verify", "acme.pem", "--trust", "known")
+
+
+def test_the_log_goes_to_stderr_while_the_command_runs_and_no_handler_stays(shell, monkeypatch):
+    """WARNING by default, more with -v; afterwards logging is as it was."""
+    before = list(logging.getLogger().handlers), logging.getLogger().level
+
+    def names(self: object) -> tuple[str, ...]:
+        for level in (logging.WARNING, logging.INFO, logging.DEBUG):
+            logging.getLogger("autolink").log(level, "said at %s", logging.getLevelName(level))
+        return ()
+
+    monkeypatch.setattr("autolink.identity.Keystore.names", names)
+    heard = [shell(*verbosity, "id", "list") for verbosity in ([], ["-v"], ["-vv"])]
+    assert [result.stderr.count("said at") for result in heard] == [1, 2, 3]
+    assert all("said at" not in result.stdout for result in heard)
+    assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
+
+
+def test_rule_10_the_command_leaves_sigpipe_as_python_has_it(shell):
+    shell.ok("id", "list")
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
+
+
+def test_the_demo_shows_peers_words_as_text_and_tells_by_its_status_whether_all_went_well(shell, monkeypatch):
+    scene = {"what": "a [red]scene[/]", "detail": "[link=x]y[/] \x1b[31m", "ok": True}
+
+    def outcome(*, lost: int) -> Outcome:
+        return Outcome(
+            scenes=[scene], tls={"version": "TLSv1.3", "group": "g"}, exchanged=2, verified=2 - lost
+        )
+
+    async def plays(show: object = None) -> Outcome:
+        return outcome(lost=0)
+
+    async def loses(show: object = None) -> Outcome:
+        return outcome(lost=1)
+
+    async def breaks(show: object = None) -> Outcome:
+        raise RuntimeError("a process\nended")
+
+    monkeypatch.setattr("autolink.cli.demo.run_demo", plays)
+    out = shell.ok("demo")
+    assert "a [red]scene[/]" in out
+    assert "[link=x]y[/] \\u{1b}[31m" in out
+    assert json.loads(shell.ok("demo", "--json"))["ok"] is True
+    monkeypatch.setattr("autolink.cli.demo.run_demo", loses)
+    assert shell("demo").exit_code == 1
+    monkeypatch.setattr("autolink.cli.demo.run_demo", breaks)
+    assert "a process ended" in shell.fails(1, "demo")

@@ -1,0 +1,96 @@
+"""`autolink run`: what it refuses to serve. That it serves and drains is shown in test_talk, by real processes."""
+
+import socket
+
+import pytest
+
+
+@pytest.fixture
+def seller(acme):
+    """A shell in a folder with modules that are none, broken or hostile."""
+    acme.issued("seller", "acme")
+    modules = {
+        "good": "from autolink import Handlers\nhandlers = Handlers()\ntext = 'no'\n",
+        "made": "from good import handlers\nfrom autolink import Agent, Credential\n"
+                "from autolink.trust import SelfCertified\n"
+                "agent = Agent(Credential.load('seller'), trust=SelfCertified(), handlers=handlers)\n",
+        "breaks": "raise RuntimeError('two\\nlines \\x1b[31m and [red]markup')\n",
+        "syntax": "def :\n",
+        "lacks": "import no_such_thing_at_all\n",
+        "plain": "from autolink import Handlers\nhandlers = Handlers()\n@handlers.method\ndef f(call, body): pass\n",
+    }  # fmt: skip
+    for name, text in modules.items():
+        (acme.path / f"{name}.py").write_text(text)
+    return acme
+
+
+SERVE = ("--as", "seller", "--trust", "issuer:acme.pem")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "says"),
+    [
+        ("nowhere:handlers", 2, "--app-dir"),
+        ("nowhere.below:handlers", 2, "--app-dir"),
+        ("good", 2, "module:name"),
+        ("good:", 2, "module:name"),
+        (":handlers", 2, "module:name"),
+        ("../good:handlers", 2, "module:name"),
+        ("good:handlers()", 2, "module:name"),
+        ("\x1b[31m:x", 2, "module:name"),
+        ("x" * 100_000 + ":x", 2, "no module"),
+        ("good:nothing", 2, "has no nothing"),
+        ("good:text", 2, "neither Handlers nor an Agent"),
+        ("os:system", 2, "neither Handlers nor an Agent"),
+        ("good:handlers.methods.clear", 2, "neither Handlers nor an Agent"),
+        ("breaks:handlers", 1, "RuntimeError: two lines"),
+        ("syntax:handlers", 1, "SyntaxError"),
+        ("lacks:handlers", 1, "no_such_thing_at_all"),
+        ("plain:handlers", 1, "anyio.to_thread"),
+    ],
+)
+def test_a_target_that_cannot_be_served_is_told_in_one_line(seller, target, status, says):
+    assert says in seller.fails(status, "run", target, *SERVE)
+
+
+def test_handlers_need_an_identity_and_trust_and_an_agent_takes_neither(seller):
+    assert "--as and --trust" in seller.fails(2, "run", "good:handlers")
+    assert "--as and --trust" in seller.fails(2, "run", "good:handlers", "--as", "seller")
+    assert "--as and --trust" in seller.fails(2, "run", "good:handlers", "--trust", "self-certified")
+    assert "leave out" in seller.fails(2, "run", "made:agent", "--as", "seller")
+    assert "leave out" in seller.fails(2, "run", "made:agent", "--trust", "self-certified")
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nowhere", "127.0.0.1:99999", "127.0.0.1:-1", "unix:relative", "::1:5", "h\n:1"]
+)
+def test_what_is_no_address_is_told(seller, address):
+    assert "listening on" in seller.fails(2, "run", "good:handlers", *SERVE, "--listen", address)
+
+
+def test_an_address_that_is_taken_is_named(seller):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = seller.fails(1, "run", "good:handlers", *SERVE, "--listen", address)
+    assert address in line
+    assert "in use" in line
+
+
+def test_an_identity_that_is_not_ready_cannot_serve(seller):
+    seller.ok("id", "request", "waiting", "--unencrypted")
+    assert "accept the issuer's chain first" in seller.fails(
+        1, "run", "good:handlers", "--as", "waiting", "--trust", "self-certified"
+    )
+    assert "no such identity" in seller.fails(
+        1, "run", "good:handlers", "--as", "nobody", "--trust", "self-certified"
+    )
+
+
+def test_the_traceback_of_a_broken_module_is_there_for_who_asks(seller):
+    from click.testing import CliRunner
+
+    from autolink.cli import main
+
+    result = CliRunner().invoke(main, ["-vv", "run", "breaks:handlers", *SERVE])
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
