@@ -167,6 +167,7 @@ class LinkCore:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self.end(_lost("the connection broke", error))
         except Refused as refused:
+            self.agent.count_refused(refused)
             self.end(refused)
         except RemoteProtocolError as error:
             reason = error.reason if isinstance(error, MessageRefused) else Reason.MALFORMED

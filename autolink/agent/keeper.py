@@ -44,16 +44,15 @@ def _seconds_left(link: "LinkCore") -> float:
 
 def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
     """Ping a peer that has been silent, end the link if it still is long after; returns when it was pinged."""
-    now = anyio.current_time()
-    silent = now - link.traffic.heard_at
-    if silent < limits.KEEPALIVE:
+    now, heard_at = anyio.current_time(), link.traffic.heard_at
+    if asked_at is not None and heard_at < asked_at:
+        if now - asked_at >= limits.KEEPALIVE:
+            link.end(LinkLost(f"the peer has been silent for {now - heard_at:.0f} s"))
+        return asked_at
+    if now - heard_at < limits.KEEPALIVE:
         return None
-    if asked_at is None:
-        link.ping_nowait()
-        return now
-    if now - asked_at >= limits.KEEPALIVE:
-        link.end(LinkLost(f"the peer has been silent for {silent:.0f} s"))
-    return asked_at
+    link.ping_nowait()
+    return now
 
 
 async def _judge_again(link: "LinkCore") -> None:
