@@ -148,6 +148,12 @@ class Hostile:
         signature = signature or sign_batch(self.credential, self.stream.link_id, role, number, leaves)
         return encode_frame(Frame.BATCH, encode_batch(number, signature, items))
 
+    async def end(self):
+        """Hang up, and return what their side ended with: the opening's error, or what the link was lost with."""
+        await self.stream.abort()
+        await self.over.wait()
+        return self.ended[0]
+
     async def say(self, *items, **how):
         await self.stream.send(self.batch(*items, **how))
 
@@ -167,22 +173,23 @@ def hostile(globex):
         credential = credential or globex.issue("mallory")
         near, far = (network or Network()).connection()
         async with anyio.create_task_group() as tasks:
-            ended = []
+            ended, over = [], anyio.Event()
 
             async def serve():
                 try:
                     link = await agent.open_on(far, dialer=False)
                 except Exception as error:
                     ended.append(error)
-                    return
-                async with link.running():
-                    await link.closed()
-                ended.append(link.lost)
+                else:
+                    async with link.running():
+                        await link.closed()
+                    ended.append(link.lost)
+                over.set()
 
             tasks.start_soon(serve)
             stream = await secure_stream(near, client_context(credential), dialer=True)
             peer = Hostile(stream, credential, agent.auto_id)
-            peer.ended = ended
+            peer.ended, peer.over = ended, over
             try:
                 yield peer
             finally:
