@@ -18,8 +18,8 @@ subtle is around that:
   return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
   OpenSSL after a wait without having looked whether the stream was closed meanwhile.
-- Fairness: a `receive` that had to wait was fair; one that finds its bytes waiting yields once before
-  returning them. A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+- Fairness: waiting is fair, even for bytes that are there already; a `receive` that did not wait yields once.
+  A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
 """
 
 import os
@@ -163,6 +163,7 @@ class SecureStream:
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
+        self._full = self._wants_room = False
         self._idle = 0
         self._unfair = 0
 
@@ -182,13 +183,15 @@ class SecureStream:
         self._reading = True
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            data, waited = self._read(max_bytes), False
-            while data is None:
-                await (self._wire.room() if self._tls.want_write() else self._wire.more(self._tls))
-                data, waited = self._read(max_bytes), True
-                self._count_wakeup(empty=data is None)
-            if not waited:
+            self._check_reading()
+            # Behind a full record there is usually another; behind a short one a read would be in vain, and a
+            # read in vain costs as much as one that is not.
+            data = self._read(max_bytes) if self._full or self._tls.pending() else b""
+            if data:
                 await anyio.lowlevel.cancel_shielded_checkpoint()
+            while not data:
+                await self._wait_for_more()
+                data = self._read(max_bytes)
             return data
         finally:
             self._reading = False
@@ -249,26 +252,33 @@ class SecureStream:
         """Close without a word: the peer sees a cut. Idempotent, and done even when cancelled."""
         await self._wire.close()
 
-    def _read(self, max_bytes: int) -> bytes | None:
-        """One call into OpenSSL; None when it has no data yet."""
+    def _check_reading(self) -> None:
         if self._wire.closed:
             raise anyio.ClosedResourceError
         if self._read_end:
             raise self._read_end.with_traceback(None)
+
+    def _read(self, max_bytes: int) -> bytes:
+        """One call into OpenSSL; nothing when it has no data yet."""
         try:
             data: bytes = self._tls.recv(min(max_bytes, _RECORD))
-        except (SSL.WantReadError, SSL.WantWriteError):
-            return None
+        except (SSL.WantReadError, SSL.WantWriteError) as wants:
+            self._wants_room = isinstance(wants, SSL.WantWriteError)
+            return b""
         except SSL.Error as error:
             raise self._end_reading(translate(error, self._peer)) from error
+        self._full = len(data) == _RECORD
         self._idle = 0
         self.records_received += 1
         self.bytes_received += len(data)
         return data
 
-    def _count_wakeup(self, *, empty: bool) -> None:
-        self._idle += empty
-        if self._idle > limits.IDLE_WAKEUPS:
+    async def _wait_for_more(self) -> None:
+        wants_room, self._wants_room = self._wants_room, False
+        await (self._wire.room() if wants_room else self._wire.more(self._tls))
+        self._check_reading()
+        self._idle += 1
+        if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited
             text = f"more than {limits.IDLE_WAKEUPS} TLS records in a row without data"
             raise self._end_reading(RemoteProtocolError(text))
 

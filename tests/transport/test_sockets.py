@@ -148,19 +148,26 @@ async def test_dialling_a_unix_socket(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_dialling_a_unix_socket_with_a_full_queue_waits(tmp_path):
+async def test_dialling_a_unix_socket_with_a_full_queue_waits(tmp_path, monkeypatch):
     """Linux answers EAGAIN; the socket would then look connected to whoever waits for room to write."""
     (listener,) = await listen(UnixAddress(str(tmp_path / "s")), backlog=1)
     first = [await connect(listener.address) for _ in range(2)]
     late: list[socket.socket] = []
+    waiting, room = anyio.Event(), anyio.Event()
 
     async def dial() -> None:
         late.append(await connect(listener.address))
 
+    async def sleep(_seconds: float) -> None:
+        waiting.set()
+        await room.wait()
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dial)
-        await anyio.wait_all_tasks_blocked()
+        await waiting.wait()
         assert not late
+        room.set()
         accepted = [await listener.accept() for _ in range(3)]
     assert late
     for closable in (*first, *late, *accepted, listener):

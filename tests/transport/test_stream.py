@@ -171,7 +171,7 @@ async def test_rule_1_a_flood_of_key_updates_ends_the_link_and_starves_nobody(
         if accepted:
             bad.tls.write(b"hello")
             assert bad.tls.read(min=2, max=2) == b"ok"
-        flood = bad.key_updates(2_000) * 30  # only the first 33 are ever decrypted
+        flood = bad.key_updates(100) * 600  # only the first 33 are ever decrypted
         with contextlib.suppress(OSError):
             a.sendall(flood)
 
@@ -386,8 +386,8 @@ async def test_rule_6_a_post_handshake_message_in_two_records_delays_a_send_and_
 
         async with anyio.create_task_group() as both:
             both.start_soon(read)
-            await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
+            while not stream._idle:  # until it has read the first half, and found no data
+                await anyio.lowlevel.checkpoint()
             both.start_soon(stream.send, b"later")
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
@@ -516,12 +516,9 @@ async def test_rule_10_a_receive_that_must_write_first_waits_for_room(connected,
 
             def recv(self, size: int) -> bytes:
                 if self.wants:
+                    self.wants = False
                     raise SSL.WantWriteError
                 return real.recv(size)
-
-            def want_write(self) -> bool:
-                wants, self.wants = self.wants, False
-                return wants
 
             def __getattr__(self, name: str) -> object:
                 return getattr(real, name)
