@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
@@ -60,12 +61,10 @@ def verify(
         _tell(found)
 
 
-def _tell(found: dict[str, object]) -> None:
-    author, message = found["author"], found["message"]
-    if not isinstance(author, dict) or not isinstance(message, dict):
-        raise TypeError("both are made above")
+def _tell(found: dict[str, Any]) -> None:
+    message = found["message"]
     print_facts({
-        **author,
+        **found["author"],
         "claimed_time": found["claimed_time"],
         "proved_time": found["proved_time"] or f"by nothing in the file; you say that it existed at {found['at']}",
         **{key: message[key] for key in ("recipient", "kind", "method", "id", "expires_at")},
