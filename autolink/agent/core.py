@@ -197,7 +197,7 @@ class LinkCore:
             lane.end(self.lost_error())
         for answered in self._pings.values():
             answered.set()
-        self.traffic.room_changed()
+        self.traffic.end()
         self._gone_away.set()
         for scope in self._scopes:
             scope.cancel()

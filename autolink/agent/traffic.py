@@ -105,6 +105,7 @@ class Traffic:
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
         self._closing = False
+        self._over = False
         self._batches_sent = 0
         self.messages_sent = 0
         self.messages_verified = 0
@@ -158,7 +159,7 @@ class Traffic:
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
-        if frame := self.protocol.consumed(channel, size):
+        if not self._over and (frame := self.protocol.consumed(channel, size)):
             self.control(frame)
 
     def release(self, channel: int, code: Code) -> None:
@@ -193,7 +194,7 @@ class Traffic:
 
     async def write(self) -> None:
         """The writer task; returns when `finish` was called and everything is sent."""
-        while True:
+        while not self._over:  # it may have been woken just before
             if data := self._take():
                 await self.stream.send(data)
             elif self._closing:
@@ -207,6 +208,11 @@ class Traffic:
     def records(self) -> int:
         """TLS records so far, in the direction that had more of them."""
         return max(self.stream.records_sent, self.stream.records_received)
+
+    def end(self) -> None:
+        """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
+        self._over = True
+        self.room_changed()
 
     def finish(self) -> None:
         """Let the writer return once nothing waits."""
