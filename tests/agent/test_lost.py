@@ -219,3 +219,22 @@ async def test_text_that_is_no_utf8_in_a_handlers_error_is_replaced(agents):
             await link.call("odd")
         assert error.value.code is Code.ABORTED
         assert len(error.value.message) <= limits.DISPLAY
+
+
+async def test_what_arrived_before_the_end_can_still_be_received(agents):
+    """More than half a window of it, so that reading it would give credit back to a peer that is gone."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def talks(channel) -> None:
+        for number in range(20):
+            await channel.send([number, b"x" * 10_000])
+        await anyio.sleep_forever()
+
+    network = Network()
+    async with link_pair(buyer, seller, network=network) as (link, far), link.open_channel("talks") as channel:
+        await anyio.wait_all_tasks_blocked()
+        far.traffic.control(b"\x63" + bytes(4))
+        await link.closed()
+        assert [(await channel.receive())[0] for _ in range(20)] == list(range(20))
+        await lost(channel.receive)
