@@ -1,4 +1,4 @@
-"""The page docs/how-to-shell.md, carried out: real shells, real processes, two keystores, TCP on loopback."""
+"""The page docs/howto/two-organisations.md, carried out: real shells, real processes, two keystores, TCP on loopback."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to-shell.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "two-organisations.md"
 BLOCKS = re.findall(r"^```(\w+) ([^\n]+)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
