@@ -76,6 +76,16 @@ OPENING: Final = 15.0
 VERDICT: Final = 10.0
 """Seconds that a trust model gets for one verdict: less than OPENING, so that the peer can still be told."""
 
+HANDSHAKE_RECORDS: Final = 256
+"""Records a peer may send before its TLS handshake is done. OpenSSL takes 100 KB of certificates: in records of one byte
+that is one call of 80 ms, in records of 512, the smallest that anybody asks for, 200 of them."""
+
+ADDRESSES: Final = 16
+"""Addresses of one name that are tried: a resolver can be made to return hundreds."""
+
+BACKLOG: Final = 1024
+"""Connections waiting to be accepted; the kernel caps it (net.core.somaxconn)."""
+
 OPENINGS: Final = 256
 """Links being opened at once on one listener; one more waits in the accept queue."""
 

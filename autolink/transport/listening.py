@@ -20,12 +20,10 @@ from typing import Final, NoReturn, final
 import anyio
 import anyio.lowlevel
 
+from autolink import limits
 from autolink.errors import UsageError, display
 from autolink.transport.address import Address, TcpAddress, UnixAddress
 from autolink.transport.sockets import Target, prepare, resolve
-
-BACKLOG: Final = 1024
-"""Connections waiting to be accepted; the kernel caps it (net.core.somaxconn)."""
 
 BACK_OFF: Final = (0.05, 1.0)
 """Seconds that accepting pauses when a resource of the system is exhausted: the first time, and at most."""
@@ -111,7 +109,7 @@ class ListeningSocket:
                     Path(self.address.path).unlink()
 
 
-async def listen(address: Address, *, backlog: int = BACKLOG) -> list[ListeningSocket]:
+async def listen(address: Address, *, backlog: int = limits.BACKLOG) -> list[ListeningSocket]:
     """Listen at every address that `address` stands for; with port 0 all of them get the same free one.
 
     Raises:

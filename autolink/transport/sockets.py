@@ -17,14 +17,12 @@ from typing import Final, NamedTuple, TypeVar
 import anyio
 import anyio.lowlevel
 
+from autolink import limits
 from autolink.errors import UsageError
 from autolink.transport.address import Address, TcpAddress, UnixAddress
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside the one before it (RFC 8305, section 5)."""
-
-ATTEMPTS: Final = 16
-"""Addresses of one name that are tried: a resolver can be made to return hundreds."""
 
 FULL: Final = 0.05
 """Seconds before the next try at a Unix socket whose queue is full: nothing tells when there is room."""
@@ -51,7 +49,9 @@ async def connect(address: Address) -> socket.socket:
         return await _connect_one(Target(socket.AF_UNIX, address.path))
     if not address.port:
         raise UsageError("port 0 is for listening: nobody can dial it")
-    targets = interleave(await resolve(address))[:ATTEMPTS]
+    targets = interleave(await resolve(address))[: limits.ADDRESSES]
+    if len(targets) == 1:
+        return await _connect_one(targets[0])
     return await race(targets, _connect_one, discard=socket.socket.close)
 
 

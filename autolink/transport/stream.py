@@ -35,7 +35,7 @@ from autolink import limits
 from autolink.errors import Refused, RemoteProtocolError
 from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
-from autolink.transport.wire import HANDSHAKE_RECORDS, SocketWire, StreamWire, Wire
+from autolink.transport.wire import SocketWire, StreamWire, Wire
 
 _RECORD: Final = 16_384  # data in one record, RFC 8446, section 5.1
 _SEND_COST: Final = 1024  # a send costs about what copying this much costs
@@ -108,7 +108,7 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
         connection.set_connect_state()
     else:
         connection.set_accept_state()
-    for _ in range(HANDSHAKE_RECORDS):
+    for _ in range(limits.HANDSHAKE_RECORDS):
         try:
             connection.do_handshake()
         except SSL.WantReadError:
@@ -125,7 +125,7 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
             connection.bio_write(record)
         else:
             connection.bio_shutdown()
-    raise RemoteProtocolError(f"a TLS handshake in more than {HANDSHAKE_RECORDS} records")
+    raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")
 
 
 async def _drain(wire: Wire) -> None:

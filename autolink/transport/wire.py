@@ -2,7 +2,7 @@
 
 Both hand over the handshake one whole record at a time, so that one call into OpenSSL does a bounded amount
 of work for a peer that nobody has judged yet: sixteen thousand one-byte records in the socket's buffer are
-sixteen thousand turns of our loop and not one call, and `HANDSHAKE_RECORDS` ends that early.
+sixteen thousand turns of our loop and not one call, and `limits.HANDSHAKE_RECORDS` ends that early.
 
 After the handshake they differ. OpenSSL reads and writes a socket itself, and all that is left to do here is
 to wait (a Connection on memory BIOs costs nearly half of the round trips). In front of a byte stream the
@@ -24,11 +24,6 @@ from OpenSSL import SSL
 from autolink import limits
 from autolink.errors import RemoteProtocolError
 from autolink.transport import _openssl
-
-HANDSHAKE_RECORDS: Final = 256
-"""Records a peer may send before its handshake is done. OpenSSL takes 100 KB of certificates: in records of
-one byte that is one call of 80 ms for a socket, in records of 512, the smallest that anybody asks for, 200 of
-them."""
 
 _HEADER: Final = 5
 _RECORD_TYPES: Final = range(20, 24)

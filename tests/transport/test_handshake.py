@@ -21,7 +21,7 @@ from autolink import limits
 from autolink.errors import Reason, Refused, RemoteProtocolError
 from autolink.identity.credential import Credential
 from autolink.identity.keys import KeyType
-from autolink.transport import client_context, secure_stream, server_context, wire
+from autolink.transport import client_context, secure_stream, server_context
 
 pytestmark = pytest.mark.anyio
 
@@ -405,7 +405,7 @@ async def test_rule_1_a_handshake_in_too_many_records_is_ended(me, make):
     await a.send(
         b"".join(b"\x16\x03\x01\x00\x01" + bytes([byte]) for byte in b"\x01\x00\x10\x00" + bytes(4096))
     )
-    with pytest.raises(RemoteProtocolError, match=f"more than {wire.HANDSHAKE_RECORDS} records"):
+    with pytest.raises(RemoteProtocolError, match=f"more than {limits.HANDSHAKE_RECORDS} records"):
         await secure_stream(b, server_context(me), dialer=False)
     await a.aclose()
 

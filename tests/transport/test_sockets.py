@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
+from autolink import limits
 from autolink.errors import UsageError
 from autolink.transport import (
     TcpAddress,
@@ -17,7 +18,7 @@ from autolink.transport import (
     remote_address,
     sockets,
 )
-from autolink.transport.sockets import ATTEMPTS, STAGGER, Target, interleave, race
+from autolink.transport.sockets import STAGGER, Target, interleave, race
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -116,7 +117,7 @@ async def test_a_name_with_hundreds_of_addresses_is_tried_sixteen_times(monkeypa
     monkeypatch.setattr(sockets, "_connect_one", count)
     with pytest.raises(ConnectionRefusedError):
         await connect(TcpAddress("many.example", port))
-    assert len(tried) == ATTEMPTS
+    assert len(tried) == limits.ADDRESSES
 
 
 @pytest.mark.anyio
