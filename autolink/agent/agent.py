@@ -26,6 +26,7 @@ from autolink.transport import (
     Address,
     Contact,
     SecureStream,
+    TcpAddress,
     client_context,
     connect,
     parse_address,
@@ -240,6 +241,8 @@ class Agent(Author):
                 )
             return contact.address, contact.peer_id
         address = parse_address(where)
+        if isinstance(address, TcpAddress) and not address.port:
+            raise UsageError("port 0 is for listening: nobody can be dialled there")
         match expect:
             case None:
                 raise UsageError(

@@ -1,7 +1,7 @@
 """An ordered lane of typed, signed messages on a link, in both directions."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from os import urandom
 from typing import TYPE_CHECKING, Generic, TypeVar, final
@@ -115,7 +115,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         """Send bytes of any length in bounded memory, each chunk signed, total length and root signed last.
 
         Args:
-            source: pieces of any size; an AnyIO byte stream is one.
+            source: pieces of any size; an AnyIO byte stream is one. An async generator is closed in any case.
 
         Raises:
             LinkLost, CallError: as `send`. Whatever `source` raises leaves the stream unfinished, and the receiver
@@ -124,11 +124,11 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._check_open()
         writer = ChunkWriter(urandom(16))
         try:
-            async for piece in source:
-                for start in range(0, len(piece), limits.CHUNK):
-                    await self._lane.send(
-                        Kind.CHUNK, writer.chunk(bytes(piece[start : start + limits.CHUNK]))
-                    )
+            async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
+                async for piece in source:
+                    for start in range(0, len(piece), limits.CHUNK):
+                        part = bytes(piece[start : start + limits.CHUNK])
+                        await self._lane.send(Kind.CHUNK, writer.chunk(part))
             await self._lane.send(Kind.CHUNK, writer.last())
         except BaseException:
             self.close(Code.ABORTED)

@@ -140,6 +140,8 @@ class Listener:
                 if not self.accepting:  # it was opening when we began to drain
                     link.go_away("shutdown")
                 await link.closed()
+        except Exception:  # a fault of ours: it has ended this link, and shall not end the others
+            logger.exception("the link from %s ended by a fault", peer)
         finally:
             self._links.discard(link)
 
