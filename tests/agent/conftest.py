@@ -64,32 +64,39 @@ def wall():
 
 
 class _CancelAt(trio.abc.Instrument):
-    def __init__(self, scope, task, step):
-        self.scope, self.task, self.left = scope, task, step
+    def __init__(self, scope, step):
+        self.scope, self.left = scope, step
 
     def before_task_step(self, task):
-        if task is self.task:
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
 
 
 @pytest.fixture
 def cancelled_everywhere():
-    """Run an operation again and again, cancelled at its 1st, 2nd, … step until it completes; `check` after each."""
+    """Run an operation again and again, cancelled at the 1st, 2nd, … step of any task, until it completes.
+
+    Any task's: so it is met while it waits for each thing that the others do, and not only between two waits.
+    `check` is awaited after each; the number of times that it was cancelled comes back.
+    """
 
     async def sweep(operation, check):
+        cancelled, completed = 0, 0
         for step in itertools.count(1):
             with anyio.CancelScope() as scope:
-                instrument = _CancelAt(scope, trio.lowlevel.current_task(), step + 1)
+                instrument = _CancelAt(scope, step)
                 trio.lowlevel.add_instrument(instrument)
                 try:
                     await operation()
                 finally:
                     trio.lowlevel.remove_instrument(instrument)
             await check(step)
-            if not scope.cancelled_caught:
-                return step - 1
+            cancelled += scope.cancelled_caught
+            completed += not scope.cancel_called
+            if completed:
+                break
+        return cancelled
 
     return sweep
 

@@ -47,6 +47,7 @@ async def test_the_far_end_notices_first_and_the_callers_own_scope_still_says_so
         with pytest.raises(TimeoutError):
             with anyio.fail_after(2):
                 await link.call("sleep", 100.0)
+        await anyio.sleep(1)
         assert seller.ended == [pytest.approx(2), pytest.approx(2)]
 
 

@@ -5,7 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autolink import Agent, CallError, Code, Credential, EnvelopeRefused, Handlers, Reason, UsageError, codec, limits
+from autolink import (
+    Agent,
+    CallError,
+    Code,
+    Credential,
+    EnvelopeRefused,
+    Handlers,
+    Reason,
+    UsageError,
+    codec,
+    limits,
+)
 from autolink.messages import Kind
 from autolink.testing import Network, link_pair
 from autolink.trust import IssuedBy
@@ -46,7 +57,11 @@ async def test_rule_29_the_author_is_not_the_peer_and_the_answer_is_signed_for_t
         answer = await link.forward(author.sign(echo.auto_id, "say", "hello"))
     assert echo.seen == [("author", "carrier", "hello")]
     verified = await author.verify(answer)
-    assert (verified.author.name, verified.message.kind, verified.message.value) == ("echo", Kind.REPLY, "HELLO")
+    assert (verified.author.name, verified.message.kind, verified.message.value) == (
+        "echo",
+        Kind.REPLY,
+        "HELLO",
+    )
 
 
 async def test_rule_29_handlers_must_opt_in(three):
@@ -78,7 +93,9 @@ async def test_tampered_misaddressed_replayed_and_foreign_envelopes_are_refused_
         tampered = replace(good, leaf=good.leaf.replace(b"hello", b"jello"))
         assert await refused(link, tampered) is Reason.TAMPERED
         assert await refused(link, author.sign(carrier.auto_id, "say", "x")) is Reason.WRONG_RECIPIENT
-        theirs = replace(author.sign(echo.auto_id, "say", "x"), chain=carrier.sign(echo.auto_id, "say", "x").chain)
+        theirs = replace(
+            author.sign(echo.auto_id, "say", "x"), chain=carrier.sign(echo.auto_id, "say", "x").chain
+        )
         assert await refused(link, theirs) is Reason.UNTRUSTED
     assert echo.statistics().refused == {
         Reason.REPLAYED: 1, Reason.TAMPERED: 1, Reason.WRONG_RECIPIENT: 1, Reason.IMPOSTOR: 1,

@@ -32,7 +32,11 @@ def call(peer, channel=1, **fields):
 
 
 def item(peer, kind=Kind.ITEM, seq=1, **fields):
-    return 1, ENDS if kind in (Kind.END, Kind.REPLY, Kind.ERROR) else 0, peer.leaf(kind, seq=seq, method="", **fields)
+    return (
+        1,
+        ENDS if kind in (Kind.END, Kind.REPLY, Kind.ERROR) else 0,
+        peer.leaf(kind, seq=seq, method="", **fields),
+    )
 
 
 OPEN = {"kind": Kind.OPEN, "method": "swallow"}
@@ -46,7 +50,10 @@ LIES = {
     ),
     "late": (lambda p, o: [call(p, age=700)], Reason.LATE),
     "from_the_future": (lambda p, o: [call(p, age=-100)], Reason.CLOCK_SKEW),
-    "rule_33_the_first_message_of_a_channel_is_not_number_0": (lambda p, o: [call(p, seq=1)], Reason.MALFORMED),
+    "rule_33_the_first_message_of_a_channel_is_not_number_0": (
+        lambda p, o: [call(p, seq=1)],
+        Reason.MALFORMED,
+    ),
     "rule_33_a_gap": (lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p), item(p, seq=3)], Reason.MALFORMED),
     "rule_33_a_step_back": (lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p), item(p)], Reason.MALFORMED),
     "flags_that_are_not_the_kinds": (lambda p, o: [(1, OPENS, p.leaf())], Reason.MALFORMED),
@@ -59,7 +66,10 @@ LIES = {
         lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p, Kind.PUBLISH)],
         Reason.MALFORMED,
     ),
-    "an_error_from_whoever_opened": (lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p, Kind.ERROR)], Reason.MALFORMED),
+    "an_error_from_whoever_opened": (
+        lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p, Kind.ERROR)],
+        Reason.MALFORMED,
+    ),
     "bytes_that_are_no_message": (lambda p, o: [(1, OPENS | ENDS, b"junk")], Reason.MALFORMED),
     "one_good_one_and_one_bad": (lambda p, o: [call(p), call(p, 3, seq=7)], Reason.MALFORMED),
 }
@@ -117,6 +127,7 @@ async def test_rule_27_batch_numbers_go_up_by_one(serving, hostile, number):
     async with hostile(seller) as peer:
         await peer.open()
         await peer.call()
+        await peer.wait_for(Frame.BATCH)
         await peer.say(call(peer, 3), number=number)
         assert await peer.refused() == "malformed"
     assert seller.ran == [None]

@@ -1,6 +1,7 @@
 """A link that is gone: every operation says so, every handler is stopped, and nobody's own exception is touched."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from autolink import CallError, Code, LinkLost, Reason, Refused, limits
@@ -93,12 +94,16 @@ async def test_the_body_keeps_its_own_exceptions_and_is_not_cancelled(serving):
             network.cut()
             await link.closed()
             await far.closed()
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             raise KeyError("mine")
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), CallError("not_found"), KeyboardInterrupt(), SystemExit(3)])
-@pytest.mark.parametrize("where", ["link_pair", "open_channel", "subscribe", "connect", "keep_link", "listening"])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), CallError("not_found"), KeyboardInterrupt(), SystemExit(3)]
+)
+@pytest.mark.parametrize(
+    "where", ["link_pair", "open_channel", "subscribe", "connect", "keep_link", "listening"]
+)
 async def test_exceptions_leave_our_blocks_unchanged_and_in_no_group(serving, where, error):
     seller, buyer = serving
     network = Network()
@@ -232,7 +237,10 @@ async def test_what_arrived_before_the_end_can_still_be_received(agents):
         await anyio.sleep_forever()
 
     network = Network()
-    async with link_pair(buyer, seller, network=network) as (link, far), link.open_channel("talks") as channel:
+    async with (
+        link_pair(buyer, seller, network=network) as (link, far),
+        link.open_channel("talks") as channel,
+    ):
         await anyio.wait_all_tasks_blocked()
         far.traffic.control(b"\x63" + bytes(4))
         await link.closed()

@@ -6,8 +6,7 @@ import anyio
 import pytest
 
 from autolink import Credential, Reason, Refused, RemoteProtocolError, limits
-from autolink.messages import Kind
-from autolink.protocol.frames import ENDS, OPENS, Frame, encode_frame
+from autolink.protocol.frames import Frame, encode_frame
 from autolink.testing import Network, link_pair
 from autolink.trust import Contradicted, Grounds, IssuedBy, Model, Pinned, SelfCertified
 
@@ -97,13 +96,19 @@ async def test_rule_19_a_link_to_ones_own_key_is_refused_unless_asked_for(acme):
     assert await opened((allowed, allowed)) == (None, None)
 
 
-async def test_rule_19_a_trust_model_that_hangs_is_a_refusal_internal_on_both_sides(acme, globex, virtual_clock):
+async def test_rule_19_a_trust_model_that_hangs_is_a_refusal_internal_on_both_sides(
+    acme, globex, virtual_clock
+):
     """One deadline covers all of it, and leaves time to say so."""
     seller = acme.agent("seller", trust=Asked())
     buyer = globex.agent("buyer", trust=IssuedBy(acme.anchor))
     begun = anyio.current_time()
     theirs, ours = await opened((buyer, seller))
-    assert (ours.by, ours.reason, ours.detail) == ("us", Reason.INTERNAL, "the trust model gave no verdict in time")
+    assert (ours.by, ours.reason, ours.detail) == (
+        "us",
+        Reason.INTERNAL,
+        "the trust model gave no verdict in time",
+    )
     assert (theirs.by, theirs.reason) == ("peer", Reason.INTERNAL)
     assert anyio.current_time() - begun < limits.OPENING
 
@@ -125,7 +130,10 @@ async def test_an_agent_at_its_capacity_refuses_as_busy(agents, monkeypatch):
     monkeypatch.setattr("autolink.limits.LINKS", 2)
     async with link_pair(buyer, seller), link_pair(buyer, seller):
         theirs, ours = await opened((buyer, seller))
-        assert {(theirs.by, theirs.reason), (ours.by, ours.reason)} <= {("us", Reason.BUSY), ("peer", Reason.BUSY)}
+        assert {(theirs.by, theirs.reason), (ours.by, ours.reason)} <= {
+            ("us", Reason.BUSY),
+            ("peer", Reason.BUSY),
+        }
     assert await opened((buyer, seller)) == (None, None)
 
 
@@ -277,5 +285,3 @@ async def test_refused_links_leave_nothing_behind(acme, globex):
                 pytest.fail("must not open")
     for agent in (seller, buyer):
         assert agent._rows == agent._links == set()
-
-

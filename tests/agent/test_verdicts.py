@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from autolink import Credential, CredentialRequest, EntityKind, Reason, Refused, limits
+from autolink import Credential, CredentialRequest, EntityKind, Reason, Refused, codec, limits
 from autolink.protocol.frames import Frame, encode_frame
-from autolink import codec
 from autolink.testing import Authority, Network, link_pair
 from autolink.trust import Grounds, IssuedBy, Model, Pinned
 
@@ -15,10 +14,14 @@ from autolink.trust import Grounds, IssuedBy, Model, Pinned
 def issued_for(authority, name, lifetime, *, key=None):
     """A credential that ends after `lifetime`; with `key`, a renewed one over the same key."""
     request = key or CredentialRequest.new(name)
-    return request.complete(authority.credential.issue(request, kind=EntityKind.AGENT, lifetime=lifetime)), request
+    return request.complete(
+        authority.credential.issue(request, kind=EntityKind.AGENT, lifetime=lifetime)
+    ), request
 
 
-async def test_rule_17_a_removed_pin_ends_the_live_link_on_both_ends_with_the_reason(acme, globex, virtual_clock):
+async def test_rule_17_a_removed_pin_ends_the_live_link_on_both_ends_with_the_reason(
+    acme, globex, virtual_clock
+):
     mallory = globex.issue("mallory")
     pins = Pinned(mallory.peer_id)
     seller = acme.agent("seller", trust=pins)
@@ -115,7 +118,9 @@ async def test_evidence_about_another_key_ends_the_link(acme, globex, hostile):
     assert seller.links == ()
 
 
-@pytest.mark.parametrize("evidence", [{"chain": [b"junk"]}, {"chain": [b""]}, {"chain": 1}, {"evidence": [b"x"] * 99}])
+@pytest.mark.parametrize(
+    "evidence", [{"chain": [b"junk"]}, {"chain": [b""]}, {"chain": 1}, {"evidence": [b"x"] * 99}]
+)
 async def test_evidence_that_is_none_ends_the_link(acme, globex, hostile, evidence):
     seller = acme.agent("seller", trust=IssuedBy(globex.anchor))
     async with hostile(seller) as peer:
@@ -125,7 +130,9 @@ async def test_evidence_that_is_none_ends_the_link(acme, globex, hostile, eviden
 
 
 @pytest.mark.parametrize("step", [3600, -3600])
-async def test_a_clock_that_is_stepped_by_an_hour_makes_no_message_late(acme, globex, wall, step, virtual_clock):
+async def test_a_clock_that_is_stepped_by_an_hour_makes_no_message_late(
+    acme, globex, wall, step, virtual_clock
+):
     """Time on a link goes on from its opening; the verdicts of these agents outlast the hour."""
     clock = wall()
     seller = acme.agent("seller", trust=IssuedBy(globex.anchor), clock=clock)
@@ -227,7 +234,9 @@ async def test_being_woken_twice_does_not_give_up_a_silent_peer_early(acme, glob
 
 
 @pytest.mark.parametrize("limit", ["RECORDS", "LINK_AGE"])
-async def test_rule_11_an_old_link_is_drained_so_that_it_is_made_again(agents, limit, monkeypatch, virtual_clock):
+async def test_rule_11_an_old_link_is_drained_so_that_it_is_made_again(
+    agents, limit, monkeypatch, virtual_clock
+):
     seller, buyer = agents
     async with link_pair(buyer, seller) as (link, far):
         await link.ping()
