@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("autolink")
 
+_ENDS_OF_A_LANE: Final = (LinkLost, CallError, anyio.ClosedResourceError)
+"""What operations on a channel raise when the peer has cancelled it, the link is gone, or the handler closed it."""
+
 
 class Server:
     """Runs the handlers of one link's peer."""
@@ -68,8 +71,11 @@ class Server:
                 error = await self._outcome(lane, timeout, work)
                 if error is not None and not lane.sent_end:
                     await lane.send(Kind.ERROR, error, flags=ENDS)
-        except (LinkLost, CallError, anyio.ClosedResourceError):
-            return  # the peer cancelled or is gone, or the handler has closed the channel: there is nobody to tell
+        except Exception as error:  # left a handler that was being stopped: there is nobody to tell
+            if not isinstance(_lone(error), _ENDS_OF_A_LANE):
+                logger.exception(
+                    "handler %r failed while %s stopped it", lane.method, name_of(self._link.peer)
+                )
         finally:
             self.running -= 1
             lane.scope = None
@@ -89,11 +95,11 @@ class Server:
             reason = wire_envelope_reason(refused.reason)
             return error_body(Code.PERMISSION_DENIED, "envelope refused", reason.value)
         except BaseException as error:
-            if self._link.lost is not None and isinstance(error, LinkLost):
+            lone = _lone(error)
+            if lane.over and isinstance(lone, _ENDS_OF_A_LANE):  # it met the end before its cancellation
                 raise
-            answer = _lone_call_error(error)
-            if answer is not None:
-                return error_body(answer.code, answer.message)
+            if isinstance(lone, CallError) and not lone.received:
+                return error_body(lone.code, lone.message)
             if not isinstance(error, Exception):
                 raise
             logger.exception("handler %r failed for %s", lane.method, name_of(self._link.peer))
@@ -117,8 +123,8 @@ class Server:
         await lane.send(Kind.REPLY, answered, flags=ENDS)
 
 
-def _lone_call_error(error: BaseException) -> CallError | None:
-    """The handler's own CallError, also as the only one inside the groups that its task group put around it."""
+def _lone(error: BaseException) -> BaseException:
+    """The one error inside the groups that a handler's task groups put around it; a group of several as it is."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    return error if isinstance(error, CallError) and not error.received else None
+    return error
