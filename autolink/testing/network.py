@@ -216,7 +216,7 @@ class _Pipe:
     def _take(self, max_bytes: int) -> bytes:
         due, data = self._chunks.popleft()
         if self._network.random is not None:
-            max_bytes = self._network.random.randint(1, max_bytes)
+            max_bytes = self._network.random.randint(1, min(max_bytes, len(data)))
         taken, rest = data[:max_bytes], data[max_bytes:]
         if rest:
             self._chunks.appendleft((due, rest))
