@@ -172,8 +172,7 @@ async def test_rule_28_a_captured_envelope_at_another_worker_and_after_a_restart
     """Two processes of one agent share the memory in its folder, and it outlives both."""
     echo, carrier, author = three
     home = tmp_path
-    Credential.self_issued  # the folder is what a keystore would give; here it is set by hand
-    credential = echo.credential
+    credential = echo.credential  # its folder is what a keystore would give; here it is set by hand
     folder = home / "echo"
     folder.mkdir(mode=0o700)
     workers = []

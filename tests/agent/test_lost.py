@@ -246,3 +246,70 @@ async def test_what_arrived_before_the_end_can_still_be_received(agents):
         await link.closed()
         assert [(await channel.receive())[0] for _ in range(20)] == list(range(20))
         await lost(channel.receive)
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "lost"])
+async def test_what_a_handler_raises_while_it_is_being_stopped_ends_nothing_else(agents, ends, caplog):
+    """Its task group mixes the error of one task with the cancellation of another: logged here, and nobody is told."""
+    seller, buyer = agents
+    network = Network()
+    started = anyio.Event()
+
+    @seller.method
+    async def messy(call, body) -> None:
+        async def fails() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("in cleanup")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails)
+            tasks.start_soon(anyio.sleep_forever)
+            started.set()
+
+    async with link_pair(buyer, seller, network=network) as (link, far), anyio.create_task_group() as tasks:
+
+        async def call() -> None:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(cancel, scope)
+                with pytest.raises(LinkLost):
+                    await link.call("messy")
+
+        async def cancel(scope) -> None:
+            await started.wait()
+            scope.cancel() if ends == "cancelled" else network.cut()
+
+        tasks.start_soon(call)
+        await started.wait()
+        if ends == "cancelled":
+            await link.ping()
+            await link.ping()
+            assert far.lost is None
+        else:
+            await far.closed()
+        assert far.statistics().handlers == 0
+    assert "in cleanup" in caplog.text
+
+
+async def test_a_handler_that_meets_the_end_of_its_channel_is_not_logged_as_failed(agents, caplog):
+    """Cancelled or lost while it waits for credit: no fault of its author's."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def floods(channel) -> None:
+        while True:
+            await channel.send(b"x" * 10_000)
+
+    for how in ("leave", "cut"):
+        network = Network(seed=3)
+        async with link_pair(buyer, seller, network=network) as (link, far):
+            async with link.open_channel("floods") as channel:
+                await channel.receive()
+                await anyio.wait_all_tasks_blocked()
+                if how == "cut":
+                    network.cut()
+            with anyio.move_on_after(1):
+                await link.ping() if how == "leave" else await far.closed()
+        assert seller.statistics().handlers == 0
+    assert "failed" not in caplog.text

@@ -104,7 +104,7 @@ async def test_serve_is_listening_until_cancelled(serving, tmp_path):
     path = f"unix:{tmp_path}/s"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(seller.serve, path)
-        while not (tmp_path / "s").exists():
+        while not (tmp_path / "s").exists():  # noqa: ASYNC110  nothing else tells
             await anyio.sleep(0.01)
         async with buyer.connect(path, expect=ANYONE_TRUSTED) as link:
             assert await link.call("echo", 1) == 1

@@ -208,7 +208,7 @@ async def test_a_model_that_hangs_when_asked_again_ends_the_link_as_internal(acm
 async def test_a_peer_that_falls_silent_is_pinged_and_given_up(agents, virtual_clock):
     seller, buyer = agents
     network = Network()
-    async with link_pair(buyer, seller, network=network) as (link, far):
+    async with link_pair(buyer, seller, network=network) as (link, _):
         await anyio.sleep(300)
         assert link.lost is None
         network.pause()
