@@ -4,7 +4,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from autolink import CallError, Code, UsageError
+from autolink import BodyError, CallError, Code, UsageError
 from autolink.testing import link_pair
 
 pytestmark = pytest.mark.anyio
@@ -133,3 +133,86 @@ async def test_an_exception_in_the_body_comes_out_unchanged(agents):
         async with link_pair(buyer, seller):
             raise boom
     assert error.value is boom
+
+
+async def test_calls_go_both_ways_on_one_link_and_headers_are_signed_with_them(agents):
+    seller, buyer = agents
+
+    for agent in agents:
+
+        @agent.method
+        async def who(call, body) -> object:
+            return [call.peer.name, dict(call.headers), call.method, call.link.peer.name]
+
+    async with link_pair(buyer, seller) as (link, far):
+        assert await link.call("who", headers={"traceparent": "00-ab"}) == [
+            "buyer", {"traceparent": "00-ab"}, "who", "buyer"
+        ]  # fmt: skip
+        assert (await far.call("who"))[0] == "seller"
+
+
+async def test_statistics_count_what_happened(agents):
+    """Each message once where it left and once where it was verified; ended links stay in the agent's sum."""
+    seller, buyer = agents
+
+    @seller.method
+    async def echo(call, body) -> object:
+        return body
+
+    for _ in range(2):
+        async with link_pair(buyer, seller) as (link, far):
+            for number in range(10):
+                await link.call("echo", number)
+            counts = link.statistics()
+            assert (counts.messages_sent, counts.messages_verified, counts.handlers) == (10, 10, 0)
+            assert counts.records > 10
+            assert far.statistics().messages_verified == 10
+            assert seller.statistics().links == 1
+    for agent in agents:
+        counts = agent.statistics()
+        assert (counts.links, counts.opened, counts.messages_sent, counts.messages_verified) == (0, 2, 20, 20)
+        assert counts.refused == counts.refused_by_peer == {}
+
+
+async def test_a_calls_envelope_is_proof_for_a_third_party(agents, acme):
+    """Taken out of its batch by the handler, verified by somebody who was not there."""
+    seller, buyer = agents
+    kept = []
+
+    @seller.method
+    async def order(call, body) -> None:
+        kept.append(call.envelope())
+
+    async with link_pair(buyer, seller) as (link, _):
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(link.call, "order", number)
+    verified = [await seller.verify(envelope) for envelope in kept]
+    assert sorted(one.message.value for one in verified) == list(range(20))
+    assert {one.author.name for one in verified} == {"buyer"}
+
+
+async def test_a_reply_of_another_type_is_the_callers_body_error(agents):
+    seller, buyer = agents
+
+    @seller.method
+    async def quote(call, body) -> object:
+        return {"item": 5}
+
+    async with link_pair(buyer, seller) as (link, _):
+        with pytest.raises(BodyError, match="item"):
+            await link.call("quote", returns=Quote)
+
+
+async def test_a_handler_that_returns_another_type_is_internal_and_its_log_says_why(agents, caplog):
+    seller, buyer = agents
+
+    @seller.method
+    async def quote(call, body) -> Quote:
+        return {"wrong": 1}
+
+    async with link_pair(buyer, seller) as (link, _):
+        with pytest.raises(CallError) as error:
+            await link.call("quote")
+        assert error.value.code is Code.INTERNAL
+    assert "cents" in caplog.text
