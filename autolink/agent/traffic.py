@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from autolink import limits
-from autolink.errors import BadSignature, Code, Reason, RemoteProtocolError
+from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.messages import (
     DIALER,
@@ -95,6 +95,7 @@ class Traffic:
         self._credential = credential
         self._own_id = credential.auto_id
         self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
+        self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
         self._epoch = int(clock().timestamp() * 1_000_000) - int(anyio.current_time() * 1_000_000)
         self._outbox: deque[tuple[int, int, bytes]] = deque()
         self._queued = 0
@@ -121,7 +122,14 @@ class Traffic:
         self, message_id: bytes, seq: int, kind: Kind, channel: int, method: str, timeout: int,
         headers: dict[str, str], body: bytes, topic: str = "",
     ) -> bytes:  # fmt: skip
-        """The bytes of one message from us, to the peer or to a topic of ours, sent now."""
+        """The bytes of one message from us, to the peer or to a topic of ours, sent now.
+
+        Raises:
+            BodyError: the peer's HELLO said that it takes no body of this size; of an ERROR it takes what there is.
+            UsageError: a field that no peer would take.
+        """
+        if len(body) > self._largest_body and kind not in _ANY_SIZE:
+            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
         now = self.now()
         return encode(
             Message(
@@ -308,6 +316,8 @@ class Traffic:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
         if message.sent_at > earliest + 2 * _SKEW:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
+        if message.expires_at - message.sent_at > _MESSAGE_LIFETIME:
+            raise MessageRefused(Reason.MALFORMED, "a message claims to live for longer than one on a link may")
         return message
 
     def check_recipient(self, message: Message) -> None:
@@ -322,3 +332,4 @@ class Traffic:
 
 _MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
 _SKEW: Final = int(limits.SKEW * 1_000_000)
+_ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})
