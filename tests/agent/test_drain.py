@@ -138,3 +138,20 @@ async def test_draining_with_nothing_open_ends_at_once(serving, network, virtual
         assert await listener.drain()
         assert anyio.current_time() - begun < 1
         await link.closed()
+
+
+async def test_a_fault_in_one_link_is_logged_and_ends_no_other(serving, network, caplog, virtual_clock):
+    """Nothing that happens on one connection may leave its task, a bug of ours included."""
+    seller, buyer = serving
+    async with network.listening(seller) as listener, buyer.connect(listener.contact) as link:
+        await anyio.sleep(1)
+        async with buyer.connect(listener.contact) as other:
+            await anyio.sleep(1)
+            (faulty,) = [
+                one for one in seller.links if one.traffic.stream.link_id == other.traffic.stream.link_id
+            ]
+            faulty.traffic._seal = None
+            with pytest.raises(LinkLost):
+                await other.call("work", 0.0)
+        assert await link.call("work", 1.0) == 1.0
+        assert "fault" in caplog.text

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from autolink import Credential, Reason, Refused, RemoteProtocolError, limits
+from autolink import Credential, PeerId, Reason, Refused, RemoteProtocolError, limits
 from autolink.protocol.frames import Frame, encode_frame
 from autolink.testing import Network, link_pair
-from autolink.trust import Contradicted, Grounds, IssuedBy, Model, Pinned, SelfCertified
+from autolink.trust import Contradicted, Grounds, IssuedBy, Model, Pinned, SelfCertified, UnsafeAnyone
 
 
 class Asked(Model):
@@ -285,3 +285,57 @@ async def test_refused_links_leave_nothing_behind(acme, globex):
                 pytest.fail("must not open")
     for agent in (seller, buyer):
         assert agent._rows == agent._links == set()
+
+
+async def test_expecting_a_key_looks_at_it_before_our_certificate_is_shown(acme):
+    """A plain name's contact holds a key: another one under the same name is refused during TLS."""
+    real, fake = (Credential.self_issued("corp", plain=True) for _ in range(2))
+    buyer = acme.agent("buyer", trust=Pinned(real.peer_id))
+    for credential, reason in ((real, None), (fake, Reason.WRONG_PEER)):
+        corp = type(buyer)(credential, trust=IssuedBy(acme.anchor))
+        theirs, _ = await opened((buyer, corp), expect=real.peer_id)
+        assert getattr(theirs, "reason", None) is reason
+    bound = type(buyer)(fake, trust=IssuedBy(acme.anchor))
+    theirs, _ = await opened((buyer, bound), expect=PeerId(fake.auto_id, "bound"))
+    assert (theirs.reason, theirs.by) == (Reason.WRONG_PEER, "us")
+    assert "bound" in theirs.detail
+
+
+async def test_rule_23_a_key_principal_signs_under_the_name_it_claims_and_is_verified_as_its_key_only(
+    acme, globex
+):
+    seller = acme.agent("seller", trust=UnsafeAnyone())
+    buyer = globex.agent("buyer", trust=IssuedBy(acme.anchor))
+
+    @seller.method
+    async def who(call, body) -> object:
+        return [call.peer.auto_id is None, call.peer.principal.startswith("key:sha256:")]
+
+    async with link_pair(buyer, seller) as (link, _):
+        assert await link.call("who") == [True, True]
+
+
+async def test_a_model_whose_epoch_cannot_be_read_is_a_refusal_internal(acme, globex):
+    class Broken(Model):
+        @property
+        def epoch(self):
+            raise OSError("disk gone")
+
+        async def verify(self, presented, context):
+            pytest.fail("must not be asked")
+
+    seller = acme.agent("seller", trust=Broken())
+    buyer = globex.agent("buyer", trust=IssuedBy(acme.anchor))
+    theirs, ours = await opened((buyer, seller))
+    assert ours.reason is theirs.reason is Reason.INTERNAL
+    assert "disk gone" in str(ours)
+
+
+async def test_a_stranger_who_is_gone_before_our_refusal_disturbs_nobody(acme, hostile):
+    """There is nobody to tell, and the refusal is counted all the same."""
+    seller = acme.agent("seller", trust=Asked())
+    seller.trust.answer.set()
+    async with hostile(seller) as peer:
+        await peer.greet(clock=datetime(2000, 1, 1, tzinfo=UTC))
+        ended = await peer.end()
+        assert isinstance(ended, (Refused, anyio.BrokenResourceError, anyio.EndOfStream))
