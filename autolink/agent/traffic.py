@@ -317,7 +317,9 @@ class Traffic:
         if message.sent_at > earliest + 2 * _SKEW:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
         if message.expires_at - message.sent_at > _MESSAGE_LIFETIME:
-            raise MessageRefused(Reason.MALFORMED, "a message claims to live for longer than one on a link may")
+            raise MessageRefused(
+                Reason.MALFORMED, "a message claims to live for longer than one on a link may"
+            )
         return message
 
     def check_recipient(self, message: Message) -> None:
