@@ -31,7 +31,11 @@ async def receive(link: "Link", received: Received) -> bytes:
         CallError: it asks for what is not served to forwarded messages, or the handler says so.
     """
     agent = link.agent
-    envelope = Envelope.from_untrusted(_bytes(received.message.body))
+    try:
+        carried = _bytes(received.message.body)
+    except RemoteProtocolError as error:
+        raise CallError(Code.INVALID_ARGUMENT, str(error)) from None
+    envelope = Envelope.from_untrusted(carried)
     claimed = envelope.claimed
     if claimed.recipient != agent.auto_id:
         if agent.handlers.forwarding is None:

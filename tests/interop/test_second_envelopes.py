@@ -102,6 +102,8 @@ async def test_a_forwarded_envelope_is_acted_on_once_and_answered_by_one(handler
         for body, reason in ((envelope, "replayed"), (on_a_link, "replayed"), (elsewhere, "wrong_recipient")):
             code, _, said = refusal(link, body)
             assert (code, said) == ("permission_denied", reason)
+        assert refusal(link, b"\xc1")[::2] == ["permission_denied", "malformed"]
+        assert refusal(link, None)[0] == "invalid_argument"
 
     async with listening(agent) as port:
         await dial(port, talk)
