@@ -1,6 +1,6 @@
 """How a link talks: frames, opening, channels, credit, drain. No sockets, keys, clock or randomness.
 
-`LinkProtocol` is the whole of it for whoever moves the bytes; `docs/link.md` is the normative text.
+`LinkProtocol` is the whole of it for whoever moves the bytes; `docs/spec.md` is the normative text.
 """
 
 from autolink.protocol.events import (

@@ -18,7 +18,7 @@ from autolink.protocol.table import (
     step_link,
 )
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "link.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 HELLO = {"clock": 1, "software": "test/1"}
 MAPS = {
     Frame.HELLO: {**HELLO, "versions": [1], "limits": {"channels": 256, "credit": 262_144, "message": 1_048_576}},
@@ -200,7 +200,7 @@ def table(title, columns, rows):
 
 
 def test_the_document_shows_the_tables_of_the_code():
-    """docs/link.md is normative; it cannot say anything else than the code does."""
+    """docs/spec.md is normative; it cannot say anything else than the code does."""
     names = ["128-255" if frame is Frame.EXTENSION else frame.name for frame in Frame]
     rows = [(state, [LINK[state].get(frame, "✗") for frame in Frame]) for state in LinkState]
     assert table("sender is", names, rows) in DOCUMENT
