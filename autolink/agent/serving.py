@@ -8,6 +8,7 @@ opens and cancels in a loop is held back by its own cleanup.
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -30,6 +31,10 @@ _ENDS_OF_A_LANE: Final = (LinkLost, CallError, anyio.ClosedResourceError)
 """What operations on a channel raise when the peer has cancelled it, the link is gone, or the handler closed it."""
 
 
+Work = Callable[[], Awaitable[None]]
+"""A handler, ready to run for one channel."""
+
+
 class Server:
     """Runs the handlers of one link's peer."""
 
@@ -39,29 +44,32 @@ class Server:
         self.running = 0
 
     def start(self, lane: Lane, received: Received) -> None:
-        """Find what the opening message asks for and start a task for it, or answer that there is none."""
+        """Start a task for what the opening message asks for, or answer that there is no such thing."""
         message = received.message
-        work: Callable[[], Awaitable[None]]
-        if message.kind is Kind.CALL and (method := self._agent.handlers.methods.get(message.method)):
-            work = lambda: self._call(lane, received, method)  # noqa: E731
-        elif message.kind is Kind.OPEN and (handler := self._agent.handlers.channels.get(message.method)):
-            work = lambda: self._channel(lane, handler)  # noqa: E731
-        elif message.kind is Kind.SUBSCRIBE and (topic := self._agent.topics.get(message.method)):
-            work = lambda: topic.serve(lane)  # noqa: E731
-        elif message.kind is Kind.FORWARD:
-            work = lambda: self._forward(lane, received)  # noqa: E731
-        else:
-            lane.send_nowait(
-                Kind.ERROR, error_body(Code.UNIMPLEMENTED, "no such method, channel or topic"), flags=ENDS
-            )
+        work = self._work(lane, received)
+        if work is None:
+            text = "no such method, channel or topic"
+            lane.send_nowait(Kind.ERROR, error_body(Code.UNIMPLEMENTED, text), flags=ENDS)
             self._link.leave(lane)
             return
         self.running += 1
-        self._link.tasks.start_soon(
-            self._run, lane, message.timeout, work, name=f"autolink handler {display(message.method)}"
-        )
+        name = f"autolink handler {display(message.method)}"
+        self._link.tasks.start_soon(self._run, lane, message.timeout, work, name=name)
 
-    async def _run(self, lane: Lane, timeout: int, work: Callable[[], Awaitable[None]]) -> None:
+    def _work(self, lane: Lane, received: Received) -> Work | None:
+        handlers, name = self._agent.handlers, received.message.method
+        match received.message.kind:
+            case Kind.CALL if method := handlers.methods.get(name):
+                return partial(self._call, lane, received, method)
+            case Kind.OPEN if handler := handlers.channels.get(name):
+                return partial(self._channel, lane, handler)
+            case Kind.SUBSCRIBE if topic := self._agent.topics.get(name):
+                return partial(topic.serve, lane)
+            case Kind.FORWARD:
+                return partial(self._forward, lane, received)
+        return None
+
+    async def _run(self, lane: Lane, timeout: int, work: Work) -> None:
         """Run a handler under its caller's deadline; whatever it ends with becomes the channel's end."""
         try:
             with anyio.CancelScope() as scope:
@@ -81,7 +89,7 @@ class Server:
             lane.scope = None
             self._link.leave(lane)
 
-    async def _outcome(self, lane: Lane, timeout: int, work: Callable[[], Awaitable[None]]) -> bytes | None:
+    async def _outcome(self, lane: Lane, timeout: int, work: Work) -> bytes | None:
         """None, or the body of the ERROR that the peer gets."""
         try:
             with anyio.move_on_after(timeout / 1e6 if timeout else math.inf) as deadline:
