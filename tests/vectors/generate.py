@@ -10,6 +10,7 @@ from pathlib import Path
 
 import scenarios_bad
 import scenarios_good
+import scenarios_links
 
 HERE = Path(__file__).resolve().parent / "spec"
 
@@ -25,7 +26,11 @@ def jsonable(value):
 
 def main(folder):
     written = set()
-    for subject, name, shows, given, outcome in (*scenarios_good.scenarios(), *scenarios_bad.scenarios()):
+    for subject, name, shows, given, outcome in (
+        *scenarios_good.scenarios(),
+        *scenarios_bad.scenarios(),
+        *scenarios_links.scenarios(),
+    ):
         path = folder / subject / f"{name}.json"
         if path in written:
             raise SystemExit(f"two scenarios are called {subject}/{name}")

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from autolink import codec
-from autolink.errors import BadSignature, EnvelopeRefused, IdentityError, Reason, RemoteProtocolError
+from autolink.errors import BadSignature, Code, EnvelopeRefused, IdentityError, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, CredentialRequest, PeerId, TrustAnchor
 from autolink.identity.keys import spki
 from autolink.identity.names import check_common_name, make_bound
@@ -31,6 +31,17 @@ from autolink.messages import (
     verify,
     verify_batch,
 )
+from autolink.protocol import LinkProtocol
+from autolink.protocol.frames import (
+    OPENS,
+    Frame,
+    FrameReader,
+    decode_batch_untrusted,
+    decode_cancel,
+    decode_credit,
+    encode_frame,
+)
+from autolink.protocol.payloads import code_of
 from autolink.trust import IssuedBy, Pinned, SelfCertified
 
 HERE = Path(__file__).resolve().parent
@@ -173,10 +184,85 @@ def replay(given):
     return {}
 
 
+def say(party, data):
+    """What a transcript has a party send, said by ours: it must be allowed, and the same bytes."""
+    reader = FrameReader()
+    reader.feed(data)
+    while (kind := reader.peek()) is not None:
+        payload = reader.take()
+        values = codec.decode_untrusted(payload, what="vector") if kind in MAPS else {}
+        match kind:
+            case Frame.HELLO:
+                party.hello(
+                    {name: each for name, each in values.items() if name not in ("versions", "limits")}
+                )
+                continue  # with other bytes: it greases
+            case Frame.ACCEPT:
+                party.accept()
+                continue
+            case Frame.EXTENSION:
+                continue  # ours says none but grease
+            case Frame.BATCH:
+                number, signature, items = decode_batch_untrusted(payload)
+                for channel, flags, _ in items:
+                    assert not flags & OPENS or party.open_channel() == channel
+                said = party.batch(number, signature, items)
+            case Frame.CANCEL:
+                channel, code = decode_cancel(payload)
+                said = party.cancel(channel, code_of(code))
+                if not said or not 0 < code <= len(Code):
+                    continue  # it knows better than to cancel what is over, or by a code of the future
+            case Frame.GOAWAY:
+                said = party.go_away(**values)
+            case Frame.REFUSE:
+                offset = values.get("offset")
+                said = party.refuse(Reason(values["reason"]), offset if offset is None else offset / 1e6)
+            case Frame.CREDIT:
+                said = party.credit(*decode_credit(payload))
+            case Frame.PING:
+                said = party.ping(payload)
+            case Frame.PONG:
+                said = party.pong(payload)
+        assert said == encode_frame(kind, payload)
+
+
+def step(party, us, who, data):
+    if who == us:
+        say(party, data)
+    else:
+        party.receive_data(data)
+    while party.next_event():
+        pass
+
+
+def link(given):
+    """Seen by both parties, or, where the last step is refused, by whom it is sent to."""
+    steps = [(who, bytes.fromhex(data)) for who, data in given.take("steps")]
+    *before, last = steps or [("dialer", b"")]
+    other = {"dialer": "listener", "listener": "dialer"}
+    seen = []
+    for us in other if given.expected else [other[last[0]]]:
+        party = LinkProtocol(us == "dialer", channels=2, credit=1000)
+        try:
+            for one in before:
+                step(party, us, *one)
+        except RemoteProtocolError as error:
+            raise AssertionError("refused before its last step") from error
+        step(party, us, *last)
+        counts = party.statistics()
+        states, channels = [*map(str, party.state)], [counts.channels_opened, counts.channels_accepted]
+        in_order = 1 if us == "dialer" else -1
+        dialer, listener = states[::in_order]
+        seen.append({"dialer": dialer, "listener": listener, "open": channels[::in_order]})
+    assert seen[0] == seen[-1]
+    return seen[0]
+
+
+MAPS = {Frame.HELLO, Frame.GOAWAY, Frame.REFUSE}
 RUNNERS = {
     "value": value, "autoid": autoid, "bound": bound, "name": name, "certificate": certificate, "request": request,
     "merkle": merkle_tree, "message": message, "batch": batch, "envelope": envelope, "stream": stream,
-    "replay": replay,
+    "replay": replay, "link": link,
 }  # fmt: skip
 
 
@@ -239,13 +325,14 @@ def test_the_generator_writes_these_very_files(tmp_path):
 
 
 def test_the_generator_imports_nothing_of_what_it_tests():
-    """The standard library, msgpack, cryptography and its own three files."""
+    """The standard library, msgpack, cryptography and its own four files."""
     allowed = set(sys.stdlib_module_names) | {
         "msgpack",
         "cryptography",
         "blocks",
         "scenarios_good",
         "scenarios_bad",
+        "scenarios_links",
     }
     for file in HERE.glob("*.py"):
         if file.name.startswith("test_"):
