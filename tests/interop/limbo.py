@@ -87,7 +87,7 @@ def run(case: dict[str, Any], layer: str = "full") -> dict[str, str | None]:
             _validate(case, layer)
     except RefusedBy as refusal:
         return _result(case, "FAILURE", str(refusal))
-    except Exception as error:  # noqa: BLE001  the contract: any exception inside validation is a result
+    except Exception as error:  # the contract: any exception inside validation is a result
         return _result(case, "FAILURE", f"parse: {type(error).__name__}: {error}")
     return _result(case, "SUCCESS", None)
 
