@@ -167,8 +167,10 @@ class Hostile:
     async def call(self, channel=1, **fields):
         await self.say((channel, OPENS | ENDS, self.leaf(channel=channel, **fields)))
 
-    async def cancel(self, channel):
-        await self.stream.send(encode_frame(Frame.CANCEL, encode_cancel(channel, 1)))
+    async def cancel(self, *channels):
+        await self.stream.send(
+            b"".join(encode_frame(Frame.CANCEL, encode_cancel(channel, 1)) for channel in channels)
+        )
 
 
 @pytest.fixture

@@ -173,18 +173,29 @@ async def test_greased_frames_are_ignored_and_unknown_ones_are_not(serving, host
     assert seller.ran == ["fine"]
 
 
-async def test_a_cancelled_call_that_never_was_and_a_second_cancel_end_the_link(serving, hostile):
+async def test_cancelling_what_never_was_or_twice_ends_the_link(serving, hostile):
+    """Twice in one write, so that the handler cannot have ended in between."""
     seller, _ = serving
     for channels in ((7,), (1, 1)):
         async with hostile(seller) as peer:
             await peer.open()
             await peer.say((1, OPENS, peer.leaf(**OPEN)))
-            for channel in channels:
-                await peer.cancel(channel)
-            if channels == (1, 1):  # answered by the end of its handler, and forgotten then
-                await peer.wait_for(Frame.CANCEL)
-                continue
+            await peer.cancel(*channels)
             assert await peer.refused() == "malformed"
+
+
+async def test_cancelling_what_is_over_is_no_fault(serving, hostile):
+    """The end of its handler crossed the cancel on the wire."""
+    seller, _ = serving
+    async with hostile(seller) as peer:
+        await peer.open()
+        await peer.say((1, OPENS, peer.leaf(**OPEN)))
+        await peer.cancel(1)
+        await peer.wait_for(Frame.CANCEL)
+        await peer.cancel(1)
+        await peer.call(3, body="fine")
+        await peer.wait_for(Frame.BATCH)
+    assert seller.ran == ["fine"]
 
 
 async def test_a_batch_cut_short_by_the_end_of_the_stream_is_no_clean_end(serving, hostile):
