@@ -59,6 +59,13 @@ CHAIN: Final = 4
 CHAIN_BYTES: Final = 64 * KIB
 """DER of a whole presented chain. Four ML-DSA-65 certificates are about 24 KB."""
 
+CERTIFICATE: Final = 8 * KIB
+"""DER of one certificate: one of ML-DSA-65 has 5.8 KB, key and signature being 5.3 of them."""
+
+CERTIFICATE_REST: Final = 1 * KIB
+"""... and what it may say besides its key and its signature, which ours do in about 500 bytes. Parsed it takes up to 45
+times the memory, and the parsed certificates of strangers are kept for a while."""
+
 COMMON_NAME: Final = 64
 """Bytes of a common name (X.520 ub-common-name); a plain self-issued one has at most 32 (see names.py)."""
 

@@ -107,8 +107,8 @@ class Certificate:
         Raises:
             IdentityError: and nothing else; `reason` is MALFORMED.
         """
-        if len(der) > limits.CHAIN_BYTES:
-            raise IdentityError("a certificate is larger than a whole chain may be")
+        if len(der) > limits.CERTIFICATE:
+            raise IdentityError(f"a certificate is larger than {limits.CERTIFICATE} bytes")
         try:
             return _parse_once(der)
         except IdentityError:
@@ -126,12 +126,16 @@ class Certificate:
         name = common_name(certificate.subject)
         check_common_name(name, issued=certificate.subject != certificate.issuer)
         public_key = certificate.public_key()
+        kind_of_key = key_type(public_key)
+        own_spki = spki(checked := cast("PublicKey", public_key))
+        if len(der) - len(own_spki) - len(certificate.signature) > limits.CERTIFICATE_REST:
+            raise IdentityError(f"a certificate says more than {limits.CERTIFICATE_REST} bytes besides its key")
         return cls(
             der=der,
             x509=certificate,
-            key_type=key_type(public_key),
-            public_key=(checked := cast("PublicKey", public_key)),
-            spki=spki(checked),
+            key_type=kind_of_key,
+            public_key=checked,
+            spki=own_spki,
             common_name=name,
             auto_id=_san_auto_id(certificate.extensions),
             kind=_kind(certificate.extensions),

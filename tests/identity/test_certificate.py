@@ -23,6 +23,7 @@ from autolink.identity import (
     Credential,
     CredentialRequest,
     EntityKind,
+    KeyType,
     dump_chain,
     load_chain,
 )
@@ -188,9 +189,30 @@ def test_version_1_is_refused(acme: Credential) -> None:
         Certificate.parse_untrusted(crypto.dump_certificate(crypto.FILETYPE_ASN1, old))
 
 
-def test_a_certificate_larger_than_any_chain_is_not_parsed() -> None:
+def test_a_certificate_larger_than_any_of_ours_is_not_parsed() -> None:
     with pytest.raises(IdentityError, match="larger"):
-        Certificate.parse_untrusted(bytes(limits.CHAIN_BYTES + 1))
+        Certificate.parse_untrusted(bytes(limits.CERTIFICATE + 1))
+
+
+def test_what_strangers_leave_in_memory_with_their_certificates_is_bounded(forge: Any) -> None:
+    """Parsed extensions take 45 times their bytes, and parsed certificates are kept: 64 KB each were 1.3 GB of them."""
+    private = (x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.{n}"), b"") for n in range(3, 300))
+    with pytest.raises(IdentityError, match="besides its key"):
+        Certificate.parse_untrusted(forge("mallory", *private))
+
+
+def test_the_longest_certificate_of_ours_is_within_the_bounds(now: Any) -> None:
+    """The largest keys, the longest names, every extension."""
+    big = KeyType.ML_DSA_65
+    root = Credential.self_issued("a" * 32, key_type=big, now=now)
+    request = CredentialRequest.new("é" * 32, key_type=big)
+    issuer = request.complete(root.issue(request, kind=EntityKind.ORGANIZATION, may_issue=1, now=now))
+    request = CredentialRequest.new("ü" * 32, key_type=big)
+    chain = issuer.issue(request, kind=EntityKind.ORGANIZATION, may_issue=0, now=now)
+    for certificate in chain:
+        rest = len(certificate.der) - len(certificate.spki) - len(certificate.x509.signature)
+        assert len(certificate.der) < limits.CERTIFICATE * 3 / 4
+        assert rest < limits.CERTIFICATE_REST * 3 / 4
 
 
 @given(st.binary(max_size=400))
