@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.agent.opening import read_epoch
+from autolink.agent.opening import author_of, read_epoch
 from autolink.errors import LinkLost, Reason, Refused
 from autolink.trust import judge
 
@@ -60,16 +60,18 @@ async def _judge_again(link: "LinkCore") -> None:
     link.epoch = read_epoch(link.agent.trust)
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.traffic.stream.peer_chain
+    # Nobody dials now: whom a person has had forgotten must not be learned again from a link that was dialled once.
+    context = replace(link.context, now=link.agent.clock(), given_by_person=False)
     try:
         with anyio.fail_after(limits.VERDICT):
             peer = await judge(
-                link.agent.trust, chain, context=replace(link.context, now=link.agent.clock()),
+                link.agent.trust, chain, context=context,
                 evidence=evidence.evidence if evidence else link.peer.presented.evidence,
                 cache=link.agent.verdicts, expect=link.peer.peer_id, key_proved_at=link.peer.key_proved_at,
             )  # fmt: skip
-        if peer.leaf.spki != link.peer.leaf.spki:
+        if peer.leaf.spki != link.peer.leaf.spki or author_of(peer) != link.traffic.peer_id:
             raise Refused(
-                Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key"
+                Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key or name"
             )
         link.peer = peer
     except Refused as refused:

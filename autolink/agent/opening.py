@@ -123,13 +123,18 @@ async def _judge(
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
     with anyio.move_on_after(limits.VERDICT):
         peer, epoch = await _verdict(agent, stream, row, expect=expect, context=context, hello=hello)
-        author = peer.presented.auto_id or peer.leaf.auto_id  # of a key principal the one that it claims
+        author = author_of(peer)
         if author is None:
             raise Refused(
                 Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID"
             )
         return Opened(stream, protocol, peer, author, epoch)
     raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
+
+
+def author_of(peer: VerifiedPeer) -> AutoId | None:
+    """Whom the messages of a link name as their author; of a path that is incomplete the one that it claims."""
+    return peer.presented.auto_id or peer.leaf.auto_id
 
 
 def _same_key(der: bytes, own: Certificate) -> bool:

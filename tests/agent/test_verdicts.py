@@ -8,7 +8,7 @@ import pytest
 from autolink import Credential, CredentialRequest, EntityKind, Reason, Refused, codec, limits
 from autolink.protocol.frames import Frame, encode_frame
 from autolink.testing import Authority, Network, link_pair
-from autolink.trust import Grounds, IssuedBy, Model, Pinned
+from autolink.trust import Grounds, IssuedBy, KnownAgents, Model, Pinned, UnsafeAnyone
 
 
 def issued_for(authority, name, lifetime, *, key=None):
@@ -265,3 +265,31 @@ def test_a_credential_is_replaced_by_the_same_id_only(acme):
     agent = acme.agent("one")
     with pytest.raises(ValueError, match="same Auto ID"):
         agent.replace_credential(Credential.self_issued("other"))
+
+
+async def test_rule_22_whom_a_person_forgets_is_not_learned_again_from_a_live_link(acme, globex, tmp_path):
+    """First use is when we dial: judging a link again is no dialling, though the link was dialled once."""
+    known = KnownAgents(tmp_path / "known", on_first="accept")
+    seller = acme.agent("seller", trust=IssuedBy(globex.anchor))
+    buyer = globex.agent("buyer", trust=known)
+    async with link_pair(buyer, seller) as (link, _):
+        assert known.forget(seller.auto_id)
+        await link.closed()
+        assert link.lost.reason is Reason.NOT_VOUCHED
+    assert known.agents == {}
+
+
+async def test_evidence_does_not_make_a_bare_key_the_author_of_another_name(acme, globex, hostile):
+    """It opened the link under one name and would go on under another, whose proofs would show the first."""
+    request = CredentialRequest.new("mallory")
+    disguise = Authority("disguise").credential
+    chains = [
+        request.complete(issuer.issue(request, kind=EntityKind.AGENT))
+        for issuer in (disguise, globex.credential)
+    ]
+    seller = acme.agent("seller", trust=IssuedBy(globex.anchor) | UnsafeAnyone())
+    async with hostile(seller, credential=chains[0]) as peer:
+        await peer.open()
+        shown = {"chain": [certificate.der for certificate in chains[1].chain]}
+        await peer.stream.send(encode_frame(Frame.EVIDENCE, codec.encode(shown)))
+        assert await peer.refused() == "wrong_peer"
