@@ -1,15 +1,15 @@
 """The part of an agent that needs no link: it signs messages for others to carry, and judges those carried to it."""
 
-import weakref
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from anyio.to_thread import run_sync
 
 from autolink import limits
 from autolink.agent.bodies import encode_any
-from autolink.identity import AutoId, Credential, PeerId
+from autolink.identity import AutoId, Credential, PeerId, key_authority
 from autolink.messages import (
     Envelope,
     Kind,
@@ -22,6 +22,10 @@ from autolink.messages import (
 from autolink.trust import Model, VerdictCache
 
 _SKEW: Final = timedelta(seconds=limits.SKEW)
+
+_in_memory: Final[dict[AutoId, ReplayWindow]] = {}
+"""The windows of this process's agents whose credential has no folder. One for each Auto ID and kept to the end: an
+agent that is made again, perhaps with a renewed credential, must not forget what the first one took."""
 
 
 class Author:
@@ -95,8 +99,10 @@ class Author:
             EnvelopeRefused: REPLAYED, or BUSY when too many are remembered.
         """
         message, window = verified.message, self._window()
+        # Not the verdict's authority: that may change while the message lives, and the message would be a new one.
+        author = PeerId(message.author, key_authority(verified.author.leaf.spki_sha256))
         work: Callable[[], None] = lambda: window.admit(  # noqa: E731
-            verified.author.peer_id, message.id, expires_at=message.expires_at, sent_at=message.sent_at,
+            author, message.id, expires_at=message.expires_at, sent_at=message.sent_at,
             now=microseconds(self.clock()),
         )  # fmt: skip
         if self.credential.folder is None:
@@ -107,9 +113,16 @@ class Author:
     def _window(self) -> ReplayWindow:
         if self._replay is None:
             folder = self.credential.folder
-            path = None if folder is None else folder / "replay.db"
-            # Any credential may have taken messages before and forgotten them, except one that was just made.
-            started = self.credential.leaf.not_before - _SKEW if self.credential.made_here else self._made_at
-            self._replay = ReplayWindow(path, started=started)
-            weakref.finalize(self, self._replay.close)
+            if folder is not None:
+                self._replay = self._new_window(folder / "replay.db")
+            elif self.auto_id in _in_memory:
+                self._replay = _in_memory[self.auto_id]
+            else:
+                self._replay = _in_memory[self.auto_id] = self._new_window(None)
         return self._replay
+
+    def _new_window(self, path: Path | None) -> ReplayWindow:
+        # Any credential may have taken messages before and forgotten them, unless its Auto ID was just made.
+        made_here = self.credential.made_here
+        started = self.credential.leaf.not_before - _SKEW if made_here else self._made_at
+        return ReplayWindow(path, started=started)

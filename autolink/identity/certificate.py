@@ -129,7 +129,9 @@ class Certificate:
         kind_of_key = key_type(public_key)
         own_spki = spki(checked := cast("PublicKey", public_key))
         if len(der) - len(own_spki) - len(certificate.signature) > limits.CERTIFICATE_REST:
-            raise IdentityError(f"a certificate says more than {limits.CERTIFICATE_REST} bytes besides its key")
+            raise IdentityError(
+                f"a certificate says more than {limits.CERTIFICATE_REST} bytes besides its key"
+            )
         return cls(
             der=der,
             x509=certificate,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Self, cast, final
+from typing import Final, Self, cast, final
+from weakref import WeakSet
 
 from cryptography import x509
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
@@ -29,6 +30,9 @@ from autolink.identity.names import check_common_name, make_bound, show_name, sp
 PEM_BYTES = 2 * limits.CHAIN_BYTES
 """Bytes of a PEM file that is read at all: a whole chain in base64."""
 
+_ROOTS_MADE_HERE: Final[WeakSet[Certificate]] = WeakSet()
+"""Self-issued under a bound name, which nobody can have had before, nor an Auto ID below it. A plain one anybody can."""
+
 
 @final
 class Credential:
@@ -41,7 +45,7 @@ class Credential:
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
         next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
-        made_here: it was made in this process, so nobody can have used it before.
+        made_here: its Auto ID came into being in this process, so nobody can have used it before.
     """
 
     __slots__ = (
@@ -119,7 +123,10 @@ class Credential:
         certificate = build_self_issued(
             name, key, kind=kind, next_key_hash=next_key_hash, lifetime=lifetime, now=_or_system_clock(now)
         )
-        return cls((certificate,), key, next_key=next_key, made_here=True)
+        bound = next_key_hash is not None
+        if bound:
+            _ROOTS_MADE_HERE.add(certificate)
+        return cls((certificate,), key, next_key=next_key, made_here=bound)
 
     @classmethod
     def load(cls, name: str, *, home: Path | None = None, passphrase: str | None = None) -> "Credential":
@@ -319,7 +326,7 @@ class CredentialRequest:
         """
         if self.private_key is None:
             raise UsageError("only the machine that made a request can complete it: its key is there")
-        return Credential(chain, self.private_key, made_here=True)
+        return Credential(chain, self.private_key, made_here=chain[-1] in _ROOTS_MADE_HERE)
 
     def __repr__(self) -> str:
         return f"<CredentialRequest {show_name(self.name)!r}>"

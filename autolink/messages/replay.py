@@ -15,6 +15,7 @@ message id) in an SQLite file until the message has expired, when its times refu
 import os
 import sqlite3
 import threading
+import weakref
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -83,6 +84,7 @@ class ReplayWindow:
         except sqlite3.Error as error:
             self._db.close()
             raise _unusable(path, error) from error
+        weakref.finalize(self, self._db.close)
 
     def admit(self, author: PeerId, message_id: bytes, *, expires_at: int, sent_at: int, now: int) -> None:
         """Remember a message whose author was verified; it is taken if this returns.

@@ -10,6 +10,8 @@ from autolink import (
     CallError,
     Code,
     Credential,
+    CredentialRequest,
+    EntityKind,
     EnvelopeRefused,
     Handlers,
     Reason,
@@ -18,8 +20,8 @@ from autolink import (
     limits,
 )
 from autolink.messages import Kind
-from autolink.testing import Network, link_pair
-from autolink.trust import IssuedBy
+from autolink.testing import Authority, Network, link_pair
+from autolink.trust import IssuedBy, Pinned
 
 pytestmark = pytest.mark.anyio
 
@@ -193,14 +195,47 @@ async def test_rule_28_a_captured_envelope_at_another_worker_and_after_a_restart
     assert len(echo.seen) == 1
 
 
-async def test_rule_28_a_memory_that_was_lost_refuses_what_was_signed_before_it(three, acme):
+async def test_rule_28_a_memory_that_was_lost_refuses_what_was_signed_before_it(three, globex):
     """A credential from elsewhere, without a folder: it may have taken the message in an earlier life."""
-    echo, carrier, author = three
-    envelope = author.sign(echo.auto_id, "say", "old")
-    pem = Credential.from_key(echo.credential.chain, echo.credential.private_key)
+    echo, _, author = three
+    initech = Authority("initech")
+    credential = initech.issue("echo")
+    carrier = globex.agent("carrier", trust=IssuedBy(initech.anchor))
+    envelope = author.sign(credential.auto_id, "say", "old")
+    pem = Credential.from_key(credential.chain, credential.private_key)
     again = Agent(pem, trust=echo.trust, handlers=echo.handlers)
     async with link_pair(carrier, again) as (link, _):
         assert await refused(link, envelope) is Reason.LATE
+
+
+async def test_rule_28_an_agent_that_is_made_again_takes_no_message_twice(three, acme):
+    """In one process, without a folder: with the same credential, and with a renewed one of the same Auto ID."""
+    echo, carrier, author = three
+    envelope = author.sign(echo.auto_id, "say", "once")
+    async with link_pair(carrier, echo) as (link, _):
+        await link.forward(envelope)
+    for credential in (echo.credential, acme.issue("echo")):
+        again = Agent(credential, trust=echo.trust, handlers=echo.handlers)
+        async with link_pair(carrier, again) as (link, _):
+            assert await refused(link, envelope) in (Reason.REPLAYED, Reason.LATE)
+    assert len(echo.seen) == 1
+
+
+async def test_rule_28_a_message_stays_taken_when_its_author_is_believed_for_another_reason(three, globex):
+    """A pin gives a plain author another authority, so another PeerId; whoever kept the message must gain nothing."""
+    echo, carrier, _ = three
+    umbrella = Credential.self_issued("umbrella", plain=True)
+    request = CredentialRequest.new("author")
+    author = Agent(
+        request.complete(umbrella.issue(request, kind=EntityKind.AGENT)), trust=IssuedBy(umbrella.anchor)
+    )
+    pins = Pinned()
+    echo.trust = pins | IssuedBy(umbrella.anchor, globex.anchor)
+    envelope = author.sign(echo.auto_id, "say", "once")
+    async with link_pair(carrier, echo) as (link, _):
+        await link.forward(envelope)
+        pins.add(author.credential.leaf)
+        assert await refused(link, envelope) is Reason.REPLAYED
 
 
 @pytest.mark.parametrize("body", [None, b"", b"junk", "text", [1], b"x" * 2000])

@@ -240,3 +240,15 @@ def test_one_anchor_is_one_name(acme: Credential, now: datetime) -> None:
         TrustAnchor((acme.leaf, other.leaf))
     with pytest.raises(IdentityError, match="1 to 4"):
         TrustAnchor(())
+
+
+def test_only_an_identity_that_nobody_can_have_had_before_is_made_here(acme: Credential, now: Any) -> None:
+    """Replay protection rests on it: a plain name, or an id below a root from elsewhere, may have had an earlier life."""
+    request = CredentialRequest.new("seller")
+    chain = acme.issue(request, kind=EntityKind.AGENT, now=now)
+    assert acme.made_here
+    assert request.complete(chain).made_here
+    plain = Credential.self_issued("plain", plain=True, now=now)
+    assert not plain.made_here
+    assert not request.complete(plain.issue(request, kind=EntityKind.AGENT, now=now)).made_here
+    assert not Credential.from_key(acme.chain, acme.private_key).made_here
