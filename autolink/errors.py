@@ -153,7 +153,9 @@ class Refused(AutolinkError):
         self.offset = offset
         if offset is not None and not detail:
             self.detail = f"clocks differ by {offset:+.0f} s, {limits.SKEW:.0f} are allowed"
-        who = f"we refused {self.peer or 'the peer'}" if by == "us" else f"{self.peer or 'the peer'} refused us"
+        who = (
+            f"we refused {self.peer or 'the peer'}" if by == "us" else f"{self.peer or 'the peer'} refused us"
+        )
         super().__init__(f"{who}: {reason.value}" + (f" ({self.detail})" if self.detail else ""))
 
 
@@ -206,7 +208,9 @@ def display(text: str, width: int = limits.DISPLAY) -> str:
     if text.isascii() and text.isprintable() and len(text) <= width:
         return text
     shown = "".join(
-        character if character == " " or unicodedata.category(character)[0] not in "CZ" else f"\\u{{{ord(character):x}}}"
+        character
+        if character == " " or unicodedata.category(character)[0] not in "CZ"
+        else f"\\u{{{ord(character):x}}}"
         for character in text[: width + 1]
     )
     return shown if len(shown) <= width else shown[: width - 1] + "…"

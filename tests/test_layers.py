@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "autolink"
+import autolink
+
+PACKAGE = Path(autolink.__file__).resolve().parent
 
 GROUND = {"errors", "limits", "codec", "version"}
 MAY_IMPORT = {

@@ -195,7 +195,11 @@ class _Play:
             )
 
     async def _enter(
-        self, role: str, issuer: Credential, anchors: Sequence[TrustAnchor], **terms: Any  # noqa: ANN401
+        self,
+        role: str,
+        issuer: Credential,
+        anchors: Sequence[TrustAnchor],
+        **terms: Any,  # noqa: ANN401
     ) -> Actor:
         """Start a process, issue its certificate, and tell it what it needs."""
         actor = await self._stack.enter_async_context(_actor(role))

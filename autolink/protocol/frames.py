@@ -110,7 +110,9 @@ class FrameReader:
                 raise RemoteProtocolError(f"frame type {number} does not exist")
             least, most = SIZES[frame]
             if not least <= self._length <= most:
-                raise RemoteProtocolError(f"{frame.name} of {self._length} bytes, {least} to {most} are possible")
+                raise RemoteProtocolError(
+                    f"{frame.name} of {self._length} bytes, {least} to {most} are possible"
+                )
             self._type = frame
         return self._type
 
@@ -163,7 +165,9 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
     if not 0 < count <= limits.BATCH_LEAVES:
         raise RemoteProtocolError(f"BATCH of {count} leaves, 1 to {limits.BATCH_LEAVES} are possible")
     if not 0 < signature_length <= limits.SIGNATURE:
-        raise RemoteProtocolError(f"signature of {signature_length} bytes, 1 to {limits.SIGNATURE} are possible")
+        raise RemoteProtocolError(
+            f"signature of {signature_length} bytes, 1 to {limits.SIGNATURE} are possible"
+        )
     items: list[Item] = []
     unpack, head, most = _ITEM.unpack_from, _ITEM.size, limits.LEAF
     try:

@@ -222,7 +222,9 @@ class LinkProtocol:
             raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
         payload = _by_us(frames.encode_batch, number, signature, items)
         if not 0 < len(items) <= limits.BATCH_LEAVES or max(len(leaf) for _, _, leaf in items) > limits.LEAF:
-            raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes")
+            raise LocalProtocolError(
+                f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes"
+            )
         if not 0 < len(signature) <= limits.SIGNATURE or not all(leaf for _, _, leaf in items):
             raise LocalProtocolError("a batch has a signature, and no leaf is empty")
         self._check(Frame.BATCH, payload)
@@ -417,7 +419,9 @@ class LinkProtocol:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
         opened, dropped = self._channels.items(THEIRS, items)
         self._count_batch(THEIRS, len(items))
-        refused = [events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))]
+        refused = [
+            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
+        ]
         unserved = frozenset(dropped).union(event.channel for event in refused)
         self._events.append(events.BatchReceived(number, signature, items, unserved))
         self._events.extend(refused)

@@ -147,5 +147,7 @@ def _chain(fields: Mapping[str, Any], what: str) -> tuple[bytes, ...]:
 def _evidence(fields: Mapping[str, Any], what: str) -> tuple[bytes, ...]:
     evidence = _list(fields, what, "evidence", bytes, ())
     if len(evidence) > limits.EVIDENCE:
-        raise RemoteProtocolError(f"{what}: {len(evidence)} items of evidence, {limits.EVIDENCE} are possible")
+        raise RemoteProtocolError(
+            f"{what}: {len(evidence)} items of evidence, {limits.EVIDENCE} are possible"
+        )
     return evidence

@@ -26,14 +26,14 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import SignatureAlgorithmOID as Algorithm
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from autolink import limits
-from autolink.errors import IdentityError, Reason, UsageError
+from autolink.errors import Reason, UsageError
+from autolink.identity.certificate import PARSER_ERRORS
 from autolink.identity.keys import key_type
 from autolink.transport import _openssl
 
@@ -235,11 +235,14 @@ def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
 
 
 def _weakness(certificate: crypto.X509) -> str | None:
-    parsed = certificate.to_cryptography()
+    try:
+        parsed = certificate.to_cryptography()
+    except PARSER_ERRORS as error:  # OpenSSL reads what `cryptography` does not
+        return f"it is malformed: {error}"
     if parsed.signature_algorithm_oid not in _ALGORITHMS:
         return "its signature algorithm is off the list"
     try:
         key_type(parsed.public_key())
-    except (IdentityError, UnsupportedAlgorithm, ValueError) as error:
+    except PARSER_ERRORS as error:
         return f"its key: {error}"
     return None

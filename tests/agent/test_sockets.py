@@ -132,6 +132,27 @@ async def test_a_stranger_who_sends_garbage_disturbs_nobody(serving, garbage):
         assert seller.statistics().links <= 1
 
 
+async def test_a_fault_of_ours_while_a_stranger_is_judged_ends_nobody_elses_link(serving, caplog):
+    """Memory may run out just then; the listener goes on."""
+    seller, buyer = serving
+    clock, faults = seller.clock, [MemoryError()]
+
+    def failing_once():
+        if faults:
+            raise faults.pop()
+        return clock()
+
+    async with seller.listening("127.0.0.1:0") as listener, buyer.connect(listener.contact) as link:
+        seller.clock = failing_once
+        with pytest.raises(LinkLost):
+            async with buyer.connect(listener.contact):
+                pytest.fail("must not open")
+        assert await link.call("echo", 1) == 1
+        async with buyer.connect(listener.contact) as again:
+            assert await again.call("echo", 2) == 2
+    assert "by a fault" in caplog.text
+
+
 async def test_a_stranger_who_never_finishes_the_handshake_is_given_up(serving, monkeypatch):
     monkeypatch.setattr(limits, "OPENING", 0.2)
     seller, _ = serving

@@ -87,8 +87,12 @@ def small_frames():
     channel = st.integers(0, 8)
     item = st.tuples(channel, st.integers(0, 5), st.binary(min_size=1, max_size=60))
     return st.one_of(
-        st.builds(encode_credit, channel, st.integers(0, 200)).map(lambda payload: encode_frame(Frame.CREDIT, payload)),
-        st.builds(encode_cancel, channel, st.integers(0, 20)).map(lambda payload: encode_frame(Frame.CANCEL, payload)),
+        st.builds(encode_credit, channel, st.integers(0, 200)).map(
+            lambda payload: encode_frame(Frame.CREDIT, payload)
+        ),
+        st.builds(encode_cancel, channel, st.integers(0, 20)).map(
+            lambda payload: encode_frame(Frame.CANCEL, payload)
+        ),
         st.builds(encode_batch, st.integers(0, 3), st.just(b"s"), st.lists(item, min_size=1, max_size=4)).map(
             lambda payload: encode_frame(Frame.BATCH, payload)
         ),
@@ -146,7 +150,9 @@ class World:
         self.received = [0, 0]
 
     def send(self, party, channel, flags, size):
-        self.wire[party] += self.links[party].batch(self.batches[party], b"s", [(channel, flags, bytes(size))])
+        self.wire[party] += self.links[party].batch(
+            self.batches[party], b"s", [(channel, flags, bytes(size))]
+        )
         self.batches[party] += 1
         self.sent[party] += size
         self.outstanding[party][channel] = self.outstanding[party].get(channel, 0) + size

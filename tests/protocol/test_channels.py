@@ -138,7 +138,9 @@ def test_rule_46_opening_and_cancelling_in_a_loop_goes_no_faster_than_the_handle
     """CVE-2023-44487. The opener's cancel gives it no place back; the end of the handler does."""
     for number in (1, 3, 5):
         small.raw(small.dialer, (number, 3, b"call"))
-        assert small.raw_cancel(small.dialer, number) == [ChannelCancelled(number, Code.CANCELLED, over=False)]
+        assert small.raw_cancel(small.dialer, number) == [
+            ChannelCancelled(number, Code.CANCELLED, over=False)
+        ]
     with pytest.raises(RemoteProtocolError, match="3 are open already"):
         small.raw(small.dialer, (7, 1, b"x"))
 
@@ -279,7 +281,9 @@ def test_what_comes_late_on_a_channel_that_we_cancelled_is_dropped_and_bounded(s
     other = small.channel(small.dialer)
     small.listener.cancel(lane, Code.CANCELLED)
     (event,) = small.say(small.dialer, (lane, 0, bytes(W)), (other, 0, b"kept"))
-    assert event == BatchReceived(2, b"signature", [(lane, 0, bytes(W)), (other, 0, b"kept")], frozenset({lane}))
+    assert event == BatchReceived(
+        2, b"signature", [(lane, 0, bytes(W)), (other, 0, b"kept")], frozenset({lane})
+    )
     assert small.listener.consumed(lane, W) == b""
     with pytest.raises(RemoteProtocolError, match="outstanding"):
         small.raw(small.dialer, (lane, 0, b"x"))
@@ -309,7 +313,9 @@ def test_a_handler_that_ends_without_reading_everything_tells_the_sender_to_stop
     assert small.listener._channels.table() == {}
 
 
-@pytest.mark.parametrize(("number", "code"), [(0, "unknown"), (17, "unknown"), (255, "unknown"), (1, "cancelled")])
+@pytest.mark.parametrize(
+    ("number", "code"), [(0, "unknown"), (17, "unknown"), (255, "unknown"), (1, "cancelled")]
+)
 def test_a_code_that_we_do_not_know_is_unknown(small, lane, number, code):
     assert small.raw_cancel(small.dialer, lane, number) == [ChannelCancelled(lane, Code(code), over=False)]
 
@@ -367,7 +373,9 @@ def test_credit_and_cancel_on_a_channel_that_never_was_are_our_own_mistake(small
         small.dialer.cancel(number, Code.CANCELLED)
 
 
-@pytest.mark.parametrize(("number", "signature"), [(0, b"s"), (2, b"s"), (1, b""), (1, bytes(limits.SIGNATURE + 1))])
+@pytest.mark.parametrize(
+    ("number", "signature"), [(0, b"s"), (2, b"s"), (1, b""), (1, bytes(limits.SIGNATURE + 1))]
+)
 def test_a_batch_has_the_next_number_and_a_signature(small, lane, number, signature):
     with pytest.raises(LocalProtocolError):
         small.dialer.batch(number, signature, [(lane, 0, b"x")])

@@ -64,7 +64,9 @@ def test_accept_names_the_version_that_both_hellos_give(pair):
         pair.raw_map(pair.dialer, Frame.ACCEPT, {"version": 2})
 
 
-@pytest.mark.parametrize("frame", [frame for frame in Frame if frame not in (Frame.HELLO, Frame.REFUSE, Frame.ACCEPT)])
+@pytest.mark.parametrize(
+    "frame", [frame for frame in Frame if frame not in (Frame.HELLO, Frame.REFUSE, Frame.ACCEPT)]
+)
 def test_rule_19_before_its_accept_a_party_says_only_hello_or_refuse(pair, frame):
     """Judged by the header: a payload of a megabyte is not waited for from somebody who was not accepted."""
     pair.greet()
@@ -144,22 +146,30 @@ def test_our_own_hello_and_accept_carry_grease(make_pair, grease):
 @pytest.mark.parametrize("number", [128, 0x8A, 200, 255])
 def test_frames_and_fields_of_a_newer_peer_are_ignored(linked, number):
     """Behind ACCEPT, with or without a payload, between the frames that we know."""
-    assert linked.carry(linked.dialer, encode_frame(number, b"from the future") + linked.dialer.ping(b"12345678")) == [
-        PingReceived(b"12345678")
-    ]
-    (event,) = linked.raw_map(linked.dialer, Frame.EVIDENCE, {"evidence": [b"x"], "colour": {"deep": [1, 2, 3]}})
+    assert linked.carry(
+        linked.dialer, encode_frame(number, b"from the future") + linked.dialer.ping(b"12345678")
+    ) == [PingReceived(b"12345678")]
+    (event,) = linked.raw_map(
+        linked.dialer, Frame.EVIDENCE, {"evidence": [b"x"], "colour": {"deep": [1, 2, 3]}}
+    )
     assert event == EvidenceReceived((), (b"x",))
 
 
 def test_unknown_fields_of_every_map_are_ignored(pair):
     new = {"new": [None]}
-    (hello,) = pair.raw_map(pair.dialer, Frame.HELLO, {**FIELDS, **new, "limits": {**FIELDS["limits"], "speed": 9}})
+    (hello,) = pair.raw_map(
+        pair.dialer, Frame.HELLO, {**FIELDS, **new, "limits": {**FIELDS["limits"], "speed": 9}}
+    )
     assert hello.fields["new"] == [None]
     pair.listener.hello(HELLO)
     pair.listener.accept()
     assert pair.raw_map(pair.dialer, Frame.ACCEPT, {"version": 1, **new}) == [AcceptReceived()]
-    assert pair.raw_map(pair.dialer, Frame.GOAWAY, {"last": 0, "reason": "x", **new}) == [GoAwayReceived(0, "x")]
-    assert pair.raw_map(pair.dialer, Frame.REFUSE, {"reason": "busy", **new}) == [RefuseReceived(Reason.BUSY, None)]
+    assert pair.raw_map(pair.dialer, Frame.GOAWAY, {"last": 0, "reason": "x", **new}) == [
+        GoAwayReceived(0, "x")
+    ]
+    assert pair.raw_map(pair.dialer, Frame.REFUSE, {"reason": "busy", **new}) == [
+        RefuseReceived(Reason.BUSY, None)
+    ]
 
 
 # --- frames behind ACCEPT ----------------------------------------------------------------------------------
@@ -224,9 +234,13 @@ def test_rule_18_only_closed_reasons_cross(pair, reason):
     assert event.reason == (reason if reason in own else "untrusted")
 
 
-@pytest.mark.parametrize("text", ["impostor", "unknown_issuer", "tampered", "", "EXPIRED", "no such thing", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "text", ["impostor", "unknown_issuer", "tampered", "", "EXPIRED", "no such thing", "\x1b[31m"]
+)
 def test_rule_18_a_reason_that_may_not_cross_is_read_as_untrusted(pair, text):
-    assert pair.raw_map(pair.dialer, Frame.REFUSE, {"reason": text}) == [RefuseReceived(Reason.UNTRUSTED, None)]
+    assert pair.raw_map(pair.dialer, Frame.REFUSE, {"reason": text}) == [
+        RefuseReceived(Reason.UNTRUSTED, None)
+    ]
 
 
 def test_a_clock_refusal_says_by_how_much(pair):
@@ -361,8 +375,16 @@ def test_statistics_and_repr_say_how_a_link_stands(linked):
     ours, theirs = linked.dialer.statistics(), linked.listener.statistics()
     assert (ours.frames_sent, ours.bytes_sent) == (theirs.frames_received, theirs.bytes_received)
     assert (ours.frames_received, ours.bytes_received) == (theirs.frames_sent, theirs.bytes_sent)
-    assert (ours.items_sent, ours.items_received, ours.channels_opened, theirs.channels_accepted) == (1, 1, 1, 1)
-    assert repr(linked.dialer) == "<LinkProtocol dialer: we are open, the peer is open, 1 channels opened, 0 accepted>"
+    assert (ours.items_sent, ours.items_received, ours.channels_opened, theirs.channels_accepted) == (
+        1,
+        1,
+        1,
+        1,
+    )
+    assert (
+        repr(linked.dialer)
+        == "<LinkProtocol dialer: we are open, the peer is open, 1 channels opened, 0 accepted>"
+    )
     with pytest.raises(RemoteProtocolError):
         linked.carry(linked.dialer, b"\x00" * 5)
     assert repr(linked.listener).endswith("1 accepted, failed>")

@@ -21,7 +21,11 @@ from autolink.protocol.table import (
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 HELLO = {"clock": 1, "software": "test/1"}
 MAPS = {
-    Frame.HELLO: {**HELLO, "versions": [1], "limits": {"channels": 256, "credit": 262_144, "message": 1_048_576}},
+    Frame.HELLO: {
+        **HELLO,
+        "versions": [1],
+        "limits": {"channels": 256, "credit": 262_144, "message": 1_048_576},
+    },
     Frame.ACCEPT: {"version": 1},
     Frame.REFUSE: {"reason": "busy"},
     Frame.EVIDENCE: {},
@@ -212,5 +216,7 @@ def test_the_document_shows_the_sizes_and_codes_of_the_code():
     for frame, (least, most) in SIZES.items():
         name = "| 128-255 | extensions |" if frame is Frame.EXTENSION else f"| {frame.value} | {frame.name} |"
         size = f"{least}" if least == most else f"{least:,} to {most:,}"
-        assert any(line.startswith(name) and line.endswith(f"| {size} |") for line in DOCUMENT.splitlines()), frame
+        assert any(
+            line.startswith(name) and line.endswith(f"| {size} |") for line in DOCUMENT.splitlines()
+        ), frame
     assert ", ".join(f"{number} `{code.value}`" for number, code in enumerate(Code, 1)) in DOCUMENT

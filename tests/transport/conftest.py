@@ -157,7 +157,7 @@ async def handshake(a, b, dialler_context, listener_context, *, expect=None):
             results[name] = await secure_stream(
                 transport, context, dialer=dialer, expect=expect if dialer else None, peer=name
             )
-        except Exception as error:  # noqa: BLE001  the test looks at it
+        except Exception as error:
             results[name] = error
 
     async with anyio.create_task_group() as tasks:

@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
 import autolink
 from autolink import limits
@@ -131,6 +132,25 @@ async def test_rule_9_a_signature_algorithm_off_the_list_is_refused(digest, me, 
     assert isinstance(judge, Refused)
     assert judge.reason is Reason.MALFORMED
     assert "algorithm" in judge.detail
+
+
+@pytest.mark.parametrize("side", ["dialler", "listener"])
+async def test_rule_9_a_certificate_that_openssl_reads_and_we_do_not_is_malformed(side, me, make):
+    """Here one of version 18: the peer's fault, and no `internal` of ours."""
+    good = make.issue("odd")
+    tbs = good.x509.tbs_certificate_bytes.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12", 1)
+    signature = good.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    content = tbs + algorithm + bytes((3, len(signature) + 1, 0)) + signature
+    odd = crypto.load_certificate(crypto.FILETYPE_ASN1, b"\x30\x82" + len(content).to_bytes(2) + content)
+    lax = make.lax_context(make.Identity(good))
+    with pytest.warns(DeprecationWarning, match="X509"):  # pyOpenSSL would rather have the certificate of `cryptography`
+        lax.use_certificate(odd)
+    pair = (lax, server_context(me)) if side == "dialler" else (client_context(me), lax)
+    ends = await make.handshake(*make.sockets(), *pair)
+    judge = ends[side == "dialler"]
+    assert isinstance(judge, Refused)
+    assert (judge.by, judge.reason) == ("us", Reason.MALFORMED)
 
 
 async def test_rule_9_a_weak_key_higher_in_the_chain_is_refused_too(me, make):
