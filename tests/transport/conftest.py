@@ -149,7 +149,7 @@ def sockets(*, buffer: int | None = None) -> tuple[socket.socket, socket.socket]
 
 
 async def handshake(a, b, dialler_context, listener_context, *, expect=None):
-    """Both ends' SecureStream or exception. A dialler that succeeds alone is closed, unless it is asked for."""
+    """Both ends' SecureStream or exception; a dialler may succeed alone."""
     results: dict[str, object] = {}
 
     async def run(name: str, transport, context, dialer: bool) -> None:
