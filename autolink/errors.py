@@ -27,7 +27,7 @@ A peer learns a closed code and nothing more: `wire_reason` and `wire_code` are 
 
 import unicodedata
 from enum import StrEnum
-from typing import Literal, Never
+from typing import Final, Literal, Never
 
 import anyio
 
@@ -199,17 +199,25 @@ class DeliveryUnknown(AutolinkError):
     """A kept link died while this call was out. It is not sent again: only you know whether that would be safe."""
 
 
+_BLANK: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
+)
+"""Letters, marks and one symbol that nobody sees: Unicode's Default_Ignorable_Code_Point outside the categories C and Z,
+and the empty braille cell."""
+
+
 def display(text: str, width: int = limits.DISPLAY) -> str:
     """A string from elsewhere, fit for a terminal, a log line or an error.
 
-    Control characters (ESC, CR, LF, NUL), bidirectional and invisible formatting, unassigned and private code points
+    Control characters (ESC, CR, LF, NUL), bidirectional formatting, what is invisible, unassigned and private code points
     and lone surrogates are shown as ``\\u{hex}``; the result has at most `width` characters.
     """
     if text.isascii() and text.isprintable() and len(text) <= width:
         return text
     shown = "".join(
         character
-        if character == " " or unicodedata.category(character)[0] not in "CZ"
+        if character == " " or (unicodedata.category(character)[0] not in "CZ" and character not in _BLANK)
         else f"\\u{{{ord(character):x}}}"
         for character in text[: width + 1]
     )

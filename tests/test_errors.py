@@ -30,10 +30,11 @@ fixed = settings(deadline=None, derandomize=True, database=None)
         ("unassigned \U000e0fff", "unassigned \\u{e0fff}"),
         ("lone \udc80", "lone \\u{dc80}"),
         ("tab\tdel\x7f", "tab\\u{9}del\\u{7f}"),
+        ("acme\u3164\u2800\ufe0f", "acme\\u{3164}\\u{2800}\\u{fe0f}"),
         ("Ünïcödé 漢字 ok", "Ünïcödé 漢字 ok"),
         ("", ""),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_rule_46_peer_strings_are_shown_without_what_a_terminal_or_a_log_would_obey(hostile, shown):
     """ESC, OSC, CR and LF, bidirectional and invisible characters become their code points; the rest stays."""

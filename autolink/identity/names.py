@@ -107,11 +107,11 @@ def is_bound_to(cn: str, spki: bytes, next_key_hash: bytes | None) -> bool:
 
 def show_name(name: str) -> str:
     """A name fit to show to a person: a bound suffix shortened, and mixed scripts given away by their code
-    points."""
+    points. A slash in it is shown as its code point too: shown paths have one between two names."""
     parts = split_bound(name)
     if parts:
         return f"{parts[0]}{SEPARATOR}{parts[1][:4]}…"
-    shown = display(name)
+    shown = display(name).replace("/", "\\u{2f}")
     if name.isascii() or len(_scripts(name)) < 2:
         return shown
     return f"{shown} ({' '.join(f'U+{ord(character):04X}' for character in name[: limits.COMMON_NAME])})"

@@ -121,7 +121,7 @@ def test_names_are_text_and_never_markup(acme):
     request = acme.ok("id", "request", "evil", "--common-name", name, "--unencrypted")
     acme.ok("id", "accept", "evil", "-", stdin=acme.ok("id", "issue", "-", "--as", "acme", stdin=request))
     for command in (["id", "list"], ["id", "show", "evil"]):
-        assert name in acme.ok(*command)
+        assert name.replace("/", "\\u{2f}") in acme.ok(*command)
 
 
 def test_the_private_key_is_exported_only_by_a_name_that_says_so_and_to_a_file(acme):

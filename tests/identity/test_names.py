@@ -128,8 +128,9 @@ def test_a_next_keys_hash_has_32_bytes() -> None:
         (BOUND_NAME, f"acme~{BOUND_NAME[5:9]}…"),
         ("東京", "東京"),
         ("\u0430cme", "\u0430cme (U+0430 U+0063 U+006D U+0065)"),
-        ("ac\u034fme", "ac\u034fme (U+0061 U+0063 U+034F U+006D U+0065)"),
+        ("ac\u034fme", "ac\\u{34f}me (U+0061 U+0063 U+034F U+006D U+0065)"),
         ("a\x1b[2J", "a\\u{1b}[2J"),
+        ("globex/echo", "globex\\u{2f}echo"),  # or it would look like globex's echo
     ],
 )
 def test_rule_24_a_mixed_script_name_is_shown_with_its_code_points(name: str, shown: str) -> None:
