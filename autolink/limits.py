@@ -192,6 +192,10 @@ KNOWN_AGENTS: Final = 10_000
 VERDICTS: Final = 4_096
 """Accepted verdicts kept by an agent. Refusals are never kept, so strangers cannot evict one."""
 
+VERDICTS_BYTES: Final = 16 * MIB
+"""... and the certificates and evidence in them together: VERDICTS of the largest would be 300 MiB, and whoever is
+believed can make a new one by sending other evidence. Of two P-256 certificates each, all of VERDICTS are 5 MiB."""
+
 # --- what people see ---------------------------------------------------------------------------------------
 
 DISPLAY: Final = 200

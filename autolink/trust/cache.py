@@ -22,7 +22,7 @@ Key = tuple[int, int, str, bool, bytes]
 
 @final
 class VerdictCache:
-    """The most recently used accepted verdicts.
+    """The most recently used accepted verdicts, `limits.VERDICTS_BYTES` of certificates and evidence at most.
 
     Args:
         size: how many.
@@ -36,6 +36,7 @@ class VerdictCache:
             raise UsageError("a verdict cache holds at least one verdict; to have none, pass no cache")
         self._size = size
         self._verdicts: OrderedDict[Key, tuple[Model, datetime, VerifiedPeer]] = OrderedDict()
+        self._bytes = 0
 
     @staticmethod
     def key(model: Model, epoch: int, context: Context, fingerprint: bytes) -> Key:
@@ -54,14 +55,20 @@ class VerdictCache:
 
     def put(self, key: Key, model: Model, now: datetime, peer: "VerifiedPeer") -> None:
         """Keep an accepted verdict that `model` formed at `now`."""
+        replaced = self._verdicts.pop(key, None)
         self._verdicts[key] = model, now, peer  # holding the model keeps its id from being given to another
-        self._verdicts.move_to_end(key)
-        if len(self._verdicts) > self._size:
-            self._verdicts.popitem(last=False)
+        self._bytes += _size(peer) - (_size(replaced[2]) if replaced else 0)
+        while len(self._verdicts) > self._size or self._bytes > limits.VERDICTS_BYTES:
+            self._bytes -= _size(self._verdicts.popitem(last=False)[1][2])
 
     def clear(self) -> None:
         """Forget everything, for instance because the agent's trust model was replaced."""
         self._verdicts.clear()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._verdicts)
+
+
+def _size(peer: "VerifiedPeer") -> int:
+    return sum(len(certificate.der) for certificate in peer.chain) + sum(map(len, peer.presented.evidence))

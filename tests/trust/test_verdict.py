@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autolink import limits
 from autolink.errors import Reason, Refused, UsageError
 from autolink.identity import AutoId, Credential, PeerId, key_authority
 from autolink.trust import (
@@ -268,3 +269,21 @@ def test_a_refusal_says_who_and_why(forge: Any, now: datetime) -> None:
         Refused, match=r"we refused someone who says to be echo: malformed \(profile rule lifetime"
     ):
         trio.run(refuse)
+
+
+async def test_rule_26_what_a_believed_peer_can_put_into_the_cache_is_bounded_in_bytes_too(
+    acme: Credential, ders: Ders, inbound: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evidence is part of the key, and anybody can vary his own, or that of an envelope that he carries."""
+    monkeypatch.setattr(limits, "VERDICTS_BYTES", 100_000)
+    cache = VerdictCache()
+    for number in range(10):
+        await judge(
+            SelfCertified(), ders(acme), context=inbound, cache=cache, evidence=[bytes((number,)) * 20_000]
+        )
+    assert len(cache) == 4
+    await judge(SelfCertified(), ders(acme), context=inbound, cache=cache, evidence=[b"\x09" * 20_000])
+    assert len(cache) == 4
+    cache.clear()
+    await judge(SelfCertified(), ders(acme), context=inbound, cache=cache)
+    assert len(cache) == 1
