@@ -122,7 +122,9 @@ class Author:
         return self._replay
 
     def _new_window(self, path: Path | None) -> ReplayWindow:
-        # Any credential may have taken messages before and forgotten them, unless its Auto ID was just made.
-        made_here = self.credential.made_here
-        started = self.credential.leaf.not_before - _SKEW if made_here else self._made_at
-        return ReplayWindow(path, started=started)
+        """Any credential may have taken messages before and forgotten them, unless it is known to be unused."""
+        credential = self.credential
+        made_here = credential.leaf.not_before - _SKEW if credential.made_here else None
+        window = ReplayWindow(path, started=made_here or credential.unused_since or self._made_at)
+        credential.mark_used()
+        return window

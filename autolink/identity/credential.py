@@ -33,6 +33,10 @@ PEM_BYTES = 2 * limits.CHAIN_BYTES
 _ROOTS_MADE_HERE: Final[WeakSet[Certificate]] = WeakSet()
 """Self-issued under a bound name, which nobody can have had before, nor an Auto ID below it. A plain one anybody can."""
 
+UNUSED: Final = "unused-since"
+"""A file of the keystore that holds the time at which an identity came here, and is gone once it has taken a forwarded
+message: until then a missing memory of such messages is one that never was, not one that was lost."""
+
 
 @final
 class Credential:
@@ -46,6 +50,7 @@ class Credential:
         folder: where the keystore keeps this identity and its state; None outside a keystore.
         next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
         made_here: its Auto ID came into being in this process, so nobody can have used it before.
+        unused_since: (keystore) when it came to this machine, if it has taken no forwarded message since; else None.
     """
 
     __slots__ = (
@@ -57,6 +62,7 @@ class Credential:
         "next_key",
         "peer_id",
         "private_key",
+        "unused_since",
     )
     __reduce__ = no_pickle
 
@@ -68,6 +74,7 @@ class Credential:
         folder: Path | None = None,
         next_key: PrivateKey | None = None,
         made_here: bool = False,
+        unused_since: datetime | None = None,
     ) -> None:
         self.chain = tuple(chain)
         self.auto_id, authority = check_chain(self.chain)
@@ -80,6 +87,7 @@ class Credential:
         self.folder = folder
         self.next_key = next_key
         self.made_here = made_here
+        self.unused_since = unused_since
 
     @classmethod
     def self_issued(
@@ -174,6 +182,12 @@ class Credential:
                 path's, a bound root is not bound to its key, or the key is another.
         """
         return cls(chain, private_key)
+
+    def mark_used(self) -> None:
+        """From now on somebody remembers what this identity has taken; see `unused_since`."""
+        self.unused_since = None
+        if self.folder is not None:
+            (self.folder / UNUSED).unlink(missing_ok=True)
 
     @property
     def leaf(self) -> Certificate:

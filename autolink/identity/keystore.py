@@ -26,6 +26,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, final
 
@@ -34,7 +35,7 @@ import platformdirs
 from autolink.errors import IdentityError, KeystoreError, display
 from autolink.identity import _files, keys
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
-from autolink.identity.credential import PEM_BYTES, Credential, CredentialRequest, check_chain
+from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, CredentialRequest, check_chain
 from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, is_sealed, seal, unseal
 
 KEY: Final = "key"
@@ -209,9 +210,12 @@ class Keystore:
         with self._entry(name) as folder:
             chain = self._chain(folder)
             key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
-            return Credential(chain, key, folder=self.folder(name))
+            unused = _read_optional(folder, UNUSED)
+            since = None if unused is None else _time(unused)
+            return Credential(chain, key, folder=self.folder(name), unused_since=since)
 
     def _create(self, name: str, files: dict[str, bytes]) -> None:
+        files = files | {UNUSED: datetime.now(UTC).isoformat().encode()}
         hidden = f".new-{secrets.token_hex(8)}"
         with _errors_about(self.folder(name)):
             self._identities.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -305,10 +309,18 @@ def _check_ours(status: os.stat_result, name: str) -> None:
         )
 
 
+def _time(text: bytes) -> datetime | None:
+    """The time in the UNUSED file; none where it cannot be read, which is the careful answer."""
+    try:
+        return datetime.fromisoformat(text.decode()).astimezone(UTC)
+    except ValueError:
+        return None
+
+
 def _remove(hidden: str, identities: int) -> None:
     """Take away a folder that was not renamed into place."""
     with suppress(FileNotFoundError):
-        for file in (KEY, CHAIN, REQUEST):
+        for file in (KEY, CHAIN, REQUEST, UNUSED):
             with suppress(FileNotFoundError):
                 os.unlink(f"{hidden}/{file}", dir_fd=identities)
         os.rmdir(hidden, dir_fd=identities)

@@ -19,6 +19,7 @@ from autolink import (
     codec,
     limits,
 )
+from autolink.identity.keystore import Keystore
 from autolink.messages import Kind
 from autolink.testing import Authority, Network, link_pair
 from autolink.trust import IssuedBy, Pinned
@@ -265,3 +266,32 @@ def test_handlers_have_one_forwarder():
         return None
 
     assert handlers.forwarding is carry
+
+
+async def test_a_new_identity_of_a_keystore_takes_forwarded_messages_at_once_and_one_that_lost_its_memory_not(
+    acme, globex, tmp_path
+):
+    """From its creation on nothing can have been forgotten; after its first message only the window knows."""
+    store = Keystore(tmp_path, scrypt_n=2)
+    store.save_new("echo", acme.issue("echo"), passphrase=None, unencrypted=True)
+    author, carrier = globex.agent("author"), globex.agent("carrier", trust=IssuedBy(acme.anchor))
+    later = datetime.now(UTC) + timedelta(seconds=limits.SKEW + 1)
+    for agent in (author, carrier):
+        agent.clock = lambda: later
+
+    async def forward_one() -> None:
+        echo = Agent(store.load("echo"), trust=IssuedBy(globex.anchor), clock=lambda: later)
+
+        @echo.method(forwarded=True)
+        async def say(call, body):
+            return body
+
+        async with link_pair(carrier, echo) as (link, _):
+            await link.forward(author.sign(echo.auto_id, "say", "hello"))
+
+    await forward_one()
+    await forward_one()
+    (store.folder("echo") / "replay.db").unlink()
+    with pytest.raises(EnvelopeRefused) as refused:
+        await forward_one()
+    assert refused.value.reason is Reason.LATE

@@ -10,7 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,13 @@ def test_files_and_folders_are_the_owners_alone_whatever_the_umask(store: Keysto
         os.umask(before)
     folder = store.folder("acme")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (folder.parent, folder, *folder.iterdir())}
-    assert modes == {"identities": 0o700, "acme": 0o700, "key": 0o600, "chain.pem": 0o600}
+    assert modes == {
+        "identities": 0o700,
+        "acme": 0o700,
+        "key": 0o600,
+        "chain.pem": 0o600,
+        "unused-since": 0o600,
+    }
 
 
 def test_rule_14_a_guess_at_the_passphrase_costs_64_mib_and_a_fifth_of_a_second(acme: Credential) -> None:
@@ -502,3 +508,24 @@ def test_rule_46_the_passphrase_leaves_the_environment_when_it_is_used(
         assert "AUTOLINK_PASSPHRASE" not in os.environ
     with pytest.raises(KeystoreError, match="wrong passphrase"):
         Credential.load("acme", home=store.home, passphrase="wrong")
+
+
+def test_an_identity_knows_since_when_it_is_unused_until_it_is_marked_used(
+    tmp_path: Path, acme: Credential
+) -> None:
+    """What lets a new agent take forwarded messages at once, and one that lost its memory of them not."""
+    store = Keystore(tmp_path, scrypt_n=2)
+    store.save_new("acme", acme, passphrase=None, unencrypted=True)
+    loaded = store.load("acme")
+    assert loaded.unused_since is not None
+    assert abs((datetime.now(UTC) - loaded.unused_since).total_seconds()) < 600
+    loaded.mark_used()
+    assert loaded.unused_since is None
+    assert store.load("acme").unused_since is None
+
+
+def test_an_unreadable_time_of_arrival_counts_as_used(tmp_path: Path, acme: Credential) -> None:
+    store = Keystore(tmp_path, scrypt_n=2)
+    store.save_new("acme", acme, passphrase=None, unencrypted=True)
+    (store.folder("acme") / "unused-since").write_bytes(b"\xffyesterday")
+    assert store.load("acme").unused_since is None
