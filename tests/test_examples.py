@@ -2,12 +2,18 @@
 
 import ast
 import importlib.util
+import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import anyio
 import pytest
+
+from autolink import CallError, Code, DeliveryUnknown, Reason, Refused
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -45,3 +51,29 @@ def test_an_example_is_shorter_than_sixty_lines_and_prints_what_its_docstring_sa
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == expected(source)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TimeoutError(), 504),
+        (CallError(Code.NOT_FOUND, "no gold today", received=True), 404),
+        (CallError(Code.INTERNAL, received=True), 502),
+        (DeliveryUnknown("the link died"), 503),
+        (Refused(Reason.UNTRUSTED, by="peer"), 503),
+    ],
+    ids=repr,
+)
+async def test_the_web_application_answers_each_end_of_a_call_with_its_own_status(error, status):
+    """The link is a stand-in that ends every call with `error`, and sees that the call has a deadline."""
+    pytest.importorskip("fastapi", reason="EXAMPLE NOT RUN: fastapi of the extra `test` is not installed")
+    example = runpy.run_path(str(ROOT / "examples" / "asyncio_app.py"))
+
+    async def call(method: str, body: object) -> None:
+        assert anyio.current_effective_deadline() < math.inf
+        raise error
+
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(shop=SimpleNamespace(call=call))))
+    with pytest.raises(example["HTTPException"]) as raised:
+        await example["get_quote"]("gold", request)
+    assert raised.value.status_code == status
