@@ -25,7 +25,7 @@ def demo(ctx: click.Context, *, as_json: bool) -> None:
             with Console(stderr=True).status("starting") as status:
                 outcome = anyio.run(run_demo, lambda text: status.update(Text(display(text))), backend="trio")
     except (RuntimeError, TimeoutError) as error:
-        raise click.ClickException(f"the demo broke off: {error or 'it took too long'}") from None
+        raise click.ClickException(f"the demo broke off: {str(error) or 'it took too long'}") from None
     if as_json:
         print_json(outcome.as_json())
     else:

@@ -95,7 +95,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, LinkLost):
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
-        return f"{error or 'it took too long'}: try again, or give more time"
+        return error.strerror or str(error) or "it took too long: try again"
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         named = error.filename and not getattr(error, "__notes__", ())

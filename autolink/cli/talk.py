@@ -37,25 +37,44 @@ class Dialer:
     stranger: Stranger
     timeout: float
 
-    def talk(self, work: Callable[[Link], Awaitable[T]]) -> T:
+    def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str) -> T:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
+
+        Args:
+            awaited: what is missing when time runs out, for the error.
 
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
         with about(display(self.contact.partition("@")[2].partition("?")[0] or self.contact)):
             try:
-                return anyio.run(self._talk, work, backend="trio")
+                return anyio.run(self._talk, work, awaited, backend="trio")
             except Refused:
                 if not self._accepted():
                     raise
-            return anyio.run(self._talk, work, backend="trio")
+            return anyio.run(self._talk, work, awaited, backend="trio")
 
-    async def _talk(self, work: Callable[[Link], Awaitable[T]]) -> T:
+    async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
-        with anyio.fail_after(self.timeout):
-            async with self.agent.connect(self.contact, expect=expect) as link:
-                return await work(link)
+        opened = False
+        try:
+            with anyio.fail_after(self.timeout):
+                async with self.agent.connect(self.contact, expect=expect) as link:
+                    opened = True
+                    return await work(link)
+        except TimeoutError as error:
+            raise TimeoutError(self._too_late(awaited if opened else "")) from error
+
+    def _too_late(self, awaited: str) -> str:
+        """What did not come in time, after how long, and what to do."""
+        if awaited:
+            return f"{awaited} within {self.timeout:g} s: give more time with --timeout"
+        if self.timeout < limits.OPENING:
+            return f"no link opened within {self.timeout:g} s: give more time with --timeout"
+        return (
+            f"no link opened within {limits.OPENING:g} s, and none gets longer: see whether the agent runs there "
+            "and is not blocked by a firewall, and try again"
+        )
 
     def _accepted(self) -> bool:
         """Whether there was a stranger and a person says that it is right."""
@@ -116,7 +135,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
             raise
         return {"ok": True, "reply": reply, "peer": describe_peer(link.peer)}
 
-    done = dialer.talk(work)
+    done = dialer.talk(work, awaited=f"no reply of {display(method)}")
     print_json(done if as_json else done["reply"])
 
 
@@ -142,7 +161,7 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
                 click.echo(f"{number + 1}: {trips[-1]:.3f} ms")
         return {"ok": True, **met, "round_trips_ms": [round(trip, 3) for trip in trips]}
 
-    done = dialer.talk(work)
+    done = dialer.talk(work, awaited=f"not all of {count} round trips")
     if as_json:
         print_json(done)
     else:

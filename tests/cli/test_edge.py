@@ -175,3 +175,9 @@ def test_the_demo_shows_peers_words_as_text_and_tells_by_its_status_whether_all_
     assert shell("demo").exit_code == 1
     monkeypatch.setattr("autolink.cli.demo.run_demo", breaks)
     assert "a process ended" in shell.fails(1, "demo")
+
+    async def lags(show: object = None) -> Outcome:
+        raise TimeoutError
+
+    monkeypatch.setattr("autolink.cli.demo.run_demo", lags)
+    assert shell.fails(1, "demo") == "the demo broke off: it took too long"

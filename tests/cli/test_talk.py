@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from autolink import limits
 from autolink.cli import main, talk
 from autolink.identity import Keystore
 
@@ -242,7 +244,24 @@ def test_the_far_handlers_error_is_status_4_and_safe_to_show(shell, market, cont
 
 
 def test_time_that_runs_out_is_status_5(shell, market, contact):
-    assert "127.0.0.1" in shell.fails(5, "call", contact, "forever", *AS_BUYER, "--timeout", "0.3")
+    """What was waited for, for how long, and what to do about it."""
+    line = shell.fails(5, "call", contact, "forever", *AS_BUYER, "--timeout", "0.3")
+    assert line.startswith("127.0.0.1:")
+    assert line.endswith(": no reply of forever within 0.3 s: give more time with --timeout")
+    line = shell.fails(5, "ping", contact, *AS_BUYER, "-c", "2", "--interval", "60", "--timeout", "0.3")
+    assert "not all of 2 round trips within 0.3 s" in line
+
+
+def test_a_link_that_does_not_open_in_time_is_told_apart(shell, market, contact, monkeypatch):
+    """Who accepts connections and says nothing: our --timeout comes first, or the time that any opening gets."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = f"{contact.rpartition(':')[0]}:{mute.getsockname()[1]}"
+        line = shell.fails(5, "ping", silent, *AS_BUYER, "--timeout", "0.1")
+        assert "no link opened within 0.1 s: give more time" in line
+        monkeypatch.setattr(limits, "OPENING", 0.1)
+        assert "no link opened within 0.1 s, and none gets longer" in shell.fails(
+            5, "ping", silent, *AS_BUYER
+        )
 
 
 def test_nobody_there_is_status_5(shell, market, contact):
@@ -401,11 +420,11 @@ def test_what_does_not_end_is_cut_off_and_the_status_says_so(shell, market, agai
 
 
 def test_several_addresses_have_a_contact_each_and_all_of_them_answer(shell, market, tmp_path_factory):
-    socket = tmp_path_factory.mktemp("s") / "sock"  # a short path
-    server = market.serve("run", "shop:handlers", "--listen", "127.0.0.1:0", "--listen", f"unix:{socket}")
+    path = tmp_path_factory.mktemp("s") / "sock"  # a short path
+    server = market.serve("run", "shop:handlers", "--listen", "127.0.0.1:0", "--listen", f"unix:{path}")
     for contact in (server.contact, server.line()):
         assert shell.json("ping", contact, *AS_BUYER, "-c", "1")["ok"]
-    assert contact.endswith(f"@unix:{socket}")
+    assert contact.endswith(f"@unix:{path}")
 
 
 def test_an_agent_made_by_the_module_serves_with_its_own_identity_and_trust(shell, market):
