@@ -1,6 +1,7 @@
 """`autolink id`: make, request, issue and accept. Looking is in `look`, taking over from elsewhere in `upstream`."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -187,18 +188,21 @@ def issue(
 @as_option(required=False, help="Whose known agents PEER_ID joins.")
 @option("--known", type=FILE, help="The file that PEER_ID joins, if it is not that of --as.")
 @option("--called", default="", help="What people call PEER_ID.")
+@option("--older", is_flag=True, help="Take CHAIN even if it ends earlier than the one in place.")
 @json_option
 def accept(
-    name: str, *, chain: Path | None, as_name: str | None, known: Path | None, called: str, as_json: bool
-) -> None:
+    name: str, *, chain: Path | None, as_name: str | None, known: Path | None, called: str, older: bool, as_json: bool
+) -> None:  # fmt: skip
     """Accept what was waiting for you.
 
     With CHAIN: the issuer's answer to the request NAME, or a newer chain for the same key. Without: the agent
     PEER_ID, which was refused as unknown, joins the agents that --as knows (`--trust known`).
     """
     if chain is not None:
-        certificates = read_chain(chain)
-        Keystore().accept(name, certificates)
+        certificates, store = read_chain(chain), Keystore()
+        if not older and not store.pending(name):
+            _check_ends_later(name, certificates, store.chain(name))
+        store.accept(name, certificates)
         _report(name, certificates, as_json=as_json)
         return
     try:
@@ -246,11 +250,25 @@ def _free(name: str) -> Keystore:
     """The keystore, if the name is still free: asked before anybody types a passphrase, and again on saving."""
     store = Keystore()
     store.folder(name)
-    if name in store.names():
-        raise KeystoreError(
-            f"there is an identity {name!r} already: choose another name, or see autolink id list"
+    if name not in store.names():
+        return store
+    hint = "choose another name, or see autolink id list"
+    with suppress(KeystoreError):  # it was not requested here, so there is nothing to send to an issuer again
+        store.request_pem(name)
+        hint = (
+            f"to renew it, have its request issued again (autolink id export {name} --request), then: "
+            f"autolink id accept {name} CHAIN"
         )
-    return store
+    raise KeystoreError(f"there is an identity {name!r} already: {hint}")
+
+
+def _check_ends_later(name: str, new: tuple[Certificate, ...], own: tuple[Certificate, ...]) -> None:
+    """A chain found again in some folder must not put an earlier end back unnoticed."""
+    ends, until = (min(certificate.not_after for certificate in chain) for chain in (new, own))
+    if ends < until:
+        raise UsageError(
+            f"this chain of {name} ends {ends:%F %T}Z, before the one in place ({until:%F %T}Z): take it with --older"
+        )
 
 
 def _lifetime(days: float | None) -> timedelta | None:

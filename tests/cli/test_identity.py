@@ -85,6 +85,31 @@ def test_a_chain_for_another_key_is_not_accepted(acme):
     assert acme.json("id", "list")["identities"][1]["state"] == "waits for its chain"
 
 
+def test_an_identity_is_renewed_by_its_request_and_an_earlier_end_needs_the_word(acme):
+    """Asking again for a taken name says how to renew it; an older chain comes back only with --older."""
+    acme.issued("seller", "acme", "--days", "2")
+    first = acme.ok("id", "export", "seller", "--chain")
+    line = acme.fails(1, "id", "request", "seller", "--unencrypted")
+    assert "autolink id export seller --request" in line
+    assert "autolink id accept seller CHAIN" in line
+    assert "choose another name" in acme.fails(1, "id", "request", "acme", "--unencrypted")
+    renewed = acme.ok(
+        "id",
+        "issue",
+        "-",
+        "--as",
+        "acme",
+        "--days",
+        "9",
+        stdin=acme.ok("id", "export", "seller", "--request"),
+    )
+    acme.ok("id", "accept", "seller", "-", stdin=renewed)
+    assert "--older" in acme.fails(2, "id", "accept", "seller", "-", stdin=first)
+    assert acme.ok("id", "export", "seller", "--chain") == renewed
+    acme.ok("id", "accept", "seller", "-", "--older", stdin=first)
+    assert acme.ok("id", "export", "seller", "--chain") == first
+
+
 def test_known_agents_are_accepted_and_forgotten_by_their_id(acme):
     """`id accept` without a chain writes the file that --trust known reads."""
     stranger = acme.json("id", "new", "bob", "--plain", "--unencrypted")["peer_id"]
