@@ -16,9 +16,10 @@ from click.core import ParameterSource
 from autolink import Agent, Handlers, limits
 from autolink.cli.edge import Status, about
 from autolink.cli.options import Number, as_option, option, passphrase_option
-from autolink.cli.passphrase import load_identity
+from autolink.cli.passphrase import load_identity, passphrase_for
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import UsageError, display
+from autolink.identity import use_passphrase
 
 _log: Final = logging.getLogger("autolink.cli")
 
@@ -58,6 +59,8 @@ def run(
     `autolink id accept`.
     """
     sys.path.insert(0, str(app_dir.resolve()))
+    if passphrase_file is not None:  # for the module too, which may load an identity on its own
+        use_passphrase(passphrase_for(target, passphrase_file))
     found = find(target)
     if isinstance(found, Agent):
         for name in ("as_name", "specs"):
@@ -69,7 +72,7 @@ def run(
             f"{display(target)} is Handlers, which know no key and no trust: add --as and --trust"
         )
     else:
-        credential = load_identity(as_name, passphrase_file)
+        credential = load_identity(as_name, None)
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     with about(f"listening on {', '.join(map(display, listen))}"):
         drained = anyio.run(partial(_serve, agent, listen, drain), backend=backend)

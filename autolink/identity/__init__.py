@@ -17,6 +17,7 @@ from autolink.identity.keys import KeyType as KeyType
 from autolink.identity.keystore import Keystore as Keystore
 from autolink.identity.keystore import default_home as default_home
 from autolink.identity.keystore import environment_passphrase as environment_passphrase
+from autolink.identity.keystore import use_passphrase as use_passphrase
 from autolink.identity.names import is_bound_to as is_bound_to
 from autolink.identity.names import show_name as show_name
 from autolink.identity.sealed import load_key as load_key

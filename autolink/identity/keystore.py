@@ -65,6 +65,12 @@ def environment_passphrase() -> str | None:
     return _passphrase[0] if _passphrase else None
 
 
+def use_passphrase(passphrase: str) -> None:
+    """Let `environment_passphrase` give this one from now on, as if it had come by the variable."""
+    os.environ.pop("AUTOLINK_PASSPHRASE", None)
+    _passphrase[:] = [passphrase]
+
+
 def is_entry_name(name: str) -> bool:
     """Whether this may name an entry: 1 to 64 of ``a-z0-9._-``, first a letter or digit, without ``..``."""
     return 1 <= len(name) <= 64 and name[0] in _FIRST and _REST.issuperset(name) and ".." not in name

@@ -53,6 +53,28 @@ def test_a_target_that_cannot_be_served_is_told_in_one_line(seller, target, stat
     assert says in seller.fails(status, "run", target, *SERVE)
 
 
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_passphrase_file_opens_what_the_module_loads_and_what_as_names(shell, how, monkeypatch):
+    """The module's own `Credential.load` and --as both get the passphrase of the file; no variable holds it."""
+    (shell.path / "pass").write_text("secret\n")
+    shell.ok("id", "new", "own", "--passphrase-file", "pass")
+    (shell.path / "mine.py").write_text(
+        "import os\nfrom autolink import Agent, Credential, Handlers\nfrom autolink.trust import SelfCertified\n"
+        "agent = Agent(Credential.load('own'), trust=SelfCertified())\nhandlers = Handlers()\n"
+        "assert not os.environ.get('AUTOLINK_PASSPHRASE')\n"
+    )
+    if how == "variable":
+        monkeypatch.setenv("AUTOLINK_PASSPHRASE_FILE", "pass")
+        given = []
+    else:
+        given = ["--passphrase-file", "pass"]
+    monkeypatch.setenv("AUTOLINK_PASSPHRASE", "that of another one")
+    nowhere = ("--listen", "nowhere")
+    assert "an address is" in shell.fails(2, "run", "mine:agent", *nowhere, *given)
+    served = ("run", "mine:handlers", "--as", "own", "--trust", "self-certified", *nowhere)
+    assert "an address is" in shell.fails(2, *served, *given)
+
+
 def test_handlers_need_an_identity_and_trust_and_an_agent_takes_neither(seller):
     assert "--as and --trust" in seller.fails(2, "run", "good:handlers")
     assert "--as and --trust" in seller.fails(2, "run", "good:handlers", "--as", "seller")
