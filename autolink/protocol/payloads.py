@@ -106,7 +106,7 @@ def parse_go_away(payload: bytes) -> GoAwayReceived:
 
 
 def _map(payload: bytes, what: str) -> Mapping[str, Any]:
-    fields = codec.decode_untrusted(payload, what=what)
+    fields = codec.decode_untrusted(payload, what=what, nodes=limits.CONTROL_NODES)
     if type(fields) is not dict:
         raise RemoteProtocolError(f"{what} is no map")
     return fields

@@ -130,6 +130,13 @@ def test_rule_45_a_map_that_is_no_clean_msgpack_is_refused(pair):
         pair.carry(pair.dialer, encode_frame(Frame.HELLO, payload))
 
 
+def test_rule_45_a_stranger_does_not_get_a_large_map_built(pair):
+    """Before anybody is judged: a good HELLO, and in a field that nobody knows an array of empty maps."""
+    unknown = {"x": [{}] * limits.CONTROL_NODES}
+    with pytest.raises(RemoteProtocolError, match=f"HELLO: more than {limits.CONTROL_NODES} elements"):
+        pair.carry(pair.dialer, pair.dialer.hello({"clock": 1, "software": "x"} | unknown))
+
+
 # --- unknown things ----------------------------------------------------------------------------------------
 
 
