@@ -125,7 +125,13 @@ class BadSignature(AutolinkError):
 
 
 class BodyError(AutolinkError, ValueError):
-    """A body does not have the type it must have. The text gives paths and kinds, never the values."""
+    """A body does not have the type it must have. The text gives paths and kinds, never the values.
+
+    Attributes:
+        channel: the one it was received on, when it was an item: its sender gets `invalid_argument`, not `internal`.
+    """
+
+    channel: object = None
 
 
 class Refused(AutolinkError):

@@ -105,6 +105,10 @@ class Agent(Author):
         clock: Callable[[], datetime] | None = None,
         allow_self: bool = False,
     ) -> None:
+        if not isinstance(credential, Credential):
+            raise UsageError(
+                "an agent needs a Credential: Credential.load(name), or Credential.from_pem(chain, key)"
+            )
         if not isinstance(trust, Model):
             raise UsageError("trust= takes a trust model, such as IssuedBy(TrustAnchor.load('acme.pem'))")
         super().__init__(credential, trust, clock or _now)

@@ -9,6 +9,7 @@ from anyio.to_thread import run_sync
 
 from autolink import limits
 from autolink.agent.bodies import encode_any
+from autolink.errors import IdentityError, UsageError
 from autolink.identity import AutoId, Credential, PeerId, key_authority
 from autolink.messages import (
     Envelope,
@@ -51,13 +52,13 @@ class Author:
         return self.credential.peer_id
 
     def sign(
-        self, recipient: AutoId, method: str, body: object = None, *, headers: Mapping[str, str] | None = None,
-        lifetime: float = limits.MESSAGE_LIFETIME,
+        self, recipient: AutoId | PeerId | str, method: str, body: object = None, *,
+        headers: Mapping[str, str] | None = None, lifetime: float = limits.MESSAGE_LIFETIME,
     ) -> Envelope:  # fmt: skip
         """A call to a method of `recipient` as an Envelope that somebody else may carry.
 
         Args:
-            recipient: whose method.
+            recipient: whose method: an AutoId, a PeerId that has one, or either as text.
             method: its name.
             body: as `Link.call`.
             headers: as `Link.call`.
@@ -65,9 +66,9 @@ class Author:
 
         Raises:
             BodyError: the body cannot be sent.
-            UsageError: the lifetime is out of bounds.
+            UsageError: the lifetime is out of bounds, or nobody can be addressed so.
         """
-        return self.seal(recipient, method, encode_any(body), headers=headers, lifetime=lifetime)
+        return self.seal(_addressee(recipient), method, encode_any(body), headers=headers, lifetime=lifetime)
 
     def seal(
         self, recipient: AutoId, method: str, body: bytes, *, kind: Kind = Kind.CALL,
@@ -128,3 +129,15 @@ class Author:
         window = ReplayWindow(path, started=made_here or credential.unused_since or self._made_at)
         credential.mark_used()
         return window
+
+
+def _addressee(recipient: AutoId | PeerId | str) -> AutoId:
+    if isinstance(recipient, str):
+        try:
+            recipient = PeerId.parse(recipient)
+        except IdentityError as error:
+            raise UsageError(f"the recipient of a message is an AutoId: {error}") from None
+    auto_id = recipient.auto_id if isinstance(recipient, PeerId) else recipient
+    if not isinstance(auto_id, AutoId):
+        raise UsageError("the recipient of a message is an AutoId, for example link.peer.auto_id")
+    return auto_id

@@ -14,6 +14,7 @@ from autolink import codec, limits
 from autolink.agent.bodies import Body
 from autolink.agent.lane import ENDS, Lane, Received
 from autolink.errors import (
+    BodyError,
     Code,
     LocalProtocolError,
     RemoteProtocolError,
@@ -88,7 +89,12 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             LinkLost: the link is gone.
             anyio.ClosedResourceError: this side was closed.
         """
-        return self._receives.decode_untrusted((await self.receive_signed()).message.body)
+        item = (await self.receive_signed()).message.body
+        try:
+            return self._receives.decode_untrusted(item)
+        except BodyError as error:
+            error.channel = self._lane
+            raise
 
     async def receive_signed(self) -> Received:
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""

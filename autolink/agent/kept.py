@@ -37,14 +37,20 @@ logger: Final = logging.getLogger("autolink")
 
 @final
 class KeptLink:
-    """See the module. Made by `Agent.keep_link`."""
+    """A link that is made again whenever it is lost: dialled with capped exponential back-off and full jitter.
+
+    Operations wait for a link as long as their own deadline allows. Made by `Agent.keep_link`.
+
+    Attributes:
+        error: why the last attempt failed; None after one that did not.
+    """
 
     def __init__(self, agent: "Agent", address: Address, expect: PeerId | None) -> None:
         self._agent = agent
         self._address = address
         self._expect = expect
         self._link: Link | None = None
-        self._refused: Refused | None = None
+        self.error: Exception | None = None
         self._changed = anyio.Event()
 
     @property
@@ -59,8 +65,8 @@ class KeptLink:
             Refused: the last attempt was refused, by either side.
         """
         while self._link is None or self._link.lost is not None or self._link.draining:
-            if self._refused is not None:
-                raise self._refused.with_traceback(None)  # the same one may be raised many times
+            if isinstance(self.error, Refused):
+                raise self.error.with_traceback(None)  # the same one may be raised many times
             await self._changed.wait()
         return self._link
 
@@ -187,14 +193,12 @@ class KeptLink:
     async def _attempt(self) -> "Link | None":
         try:
             link = await self._agent.dial(self._address, self._expect)
-        except Refused as refused:
-            self._refused = refused
-            logger.warning("no link to %s: %s", self._address, refused)
-        except (LinkLost, RemoteProtocolError, TimeoutError) as error:
-            self._refused = None
-            logger.info("no link to %s: %s", self._address, str(error) or "timed out")
+        except (Refused, LinkLost, RemoteProtocolError, TimeoutError) as error:
+            say = logger.warning if self.error is None else logger.info  # the first of a row
+            say("no link to %s, trying again: %s", self._address, str(error) or "timed out")
+            self.error = error
         else:
-            self._refused = None
+            self.error = None
             return link
         self._notify()
         return None

@@ -16,7 +16,7 @@ from autolink.agent.channel import Channel
 from autolink.agent.core import LinkCore
 from autolink.agent.lane import Received
 from autolink.agent.topic import Subscription
-from autolink.errors import CallError, Code
+from autolink.errors import BodyError, CallError, Code, display
 from autolink.messages import Envelope, Kind, topic
 
 S = TypeVar("S")
@@ -91,7 +91,10 @@ class Link(LinkCore):
         """
         expected = body_of(returns)
         reply = await self.call_signed(method, body, headers=headers)
-        return expected.decode_untrusted(reply.message.body)
+        try:
+            return expected.decode_untrusted(reply.message.body)
+        except BodyError as error:
+            raise BodyError(f"the reply of {display(method)!r}: {error}") from None
 
     async def call_signed(
         self, method: str, body: object = None, *, headers: Mapping[str, str] | None = None
@@ -222,11 +225,12 @@ class Link(LinkCore):
         try:
             return await lane.receive()
         except CallError as error:
+            error.add_note(f"{kind.name.lower()} {display(method)!r} to {self.named}")
             if error.code is not Code.DEADLINE_EXCEEDED:
                 raise
             if deadline - anyio.current_time() < _RACE:
                 await anyio.sleep_until(deadline)
-            raise TimeoutError("the call's deadline passed at the far end") from error
+            raise TimeoutError(f"the deadline of {display(method)!r} passed at the far end") from error
         finally:
             self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
 

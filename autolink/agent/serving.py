@@ -19,7 +19,15 @@ from autolink.agent.channel import Channel
 from autolink.agent.handlers import ChannelHandler, Method
 from autolink.agent.lane import ENDS, Lane, Received, error_body
 from autolink.agent.opening import name_of
-from autolink.errors import CallError, Code, EnvelopeRefused, LinkLost, display, wire_envelope_reason
+from autolink.errors import (
+    BodyError,
+    CallError,
+    Code,
+    EnvelopeRefused,
+    LinkLost,
+    display,
+    wire_envelope_reason,
+)
 from autolink.messages import Kind
 
 if TYPE_CHECKING:
@@ -108,6 +116,10 @@ class Server:
                 raise
             if isinstance(lone, CallError) and not lone.received:
                 return error_body(lone.code, lone.message)
+            if (
+                isinstance(lone, BodyError) and lone.channel is lane
+            ):  # the peer's item, not the handler's doing
+                return error_body(Code.INVALID_ARGUMENT, str(lone))
             if not isinstance(error, Exception):
                 raise
             logger.exception("handler %r failed for %s", lane.method, name_of(self._link.peer))

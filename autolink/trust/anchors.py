@@ -28,6 +28,8 @@ class IssuedBy(Model):
     def __init__(self, *anchors: TrustAnchor) -> None:
         if not anchors:
             raise UsageError("IssuedBy needs at least one trust anchor")
+        if not all(isinstance(anchor, TrustAnchor) for anchor in anchors):
+            raise UsageError("IssuedBy takes trust anchors: TrustAnchor.load(path), or credential.anchor")
         self._anchors: dict[AutoId, TrustAnchor] = {}
         for anchor in anchors:
             other = self._anchors.setdefault(anchor.auto_id, anchor)

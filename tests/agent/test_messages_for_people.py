@@ -1,0 +1,81 @@
+"""What a developer is told when something is used wrongly or goes wrong: whose doing it is, and what to do."""
+
+import logging
+
+import anyio
+import pytest
+
+from autolink import Agent, BodyError, CallError, Channel, Code, UsageError
+from autolink.testing import Network, link_pair
+from autolink.trust import IssuedBy
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_wrong_item_is_its_senders_fault_and_no_traceback_of_ours(agents, caplog):
+    seller, buyer = agents
+
+    @seller.channel
+    async def typed(channel: Channel[int, int]) -> None:
+        async for _ in channel:
+            pass
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("typed") as channel:
+        await channel.send("no number")
+        with pytest.raises(CallError) as error:
+            await channel.receive()
+    assert error.value.code is Code.INVALID_ARGUMENT
+    assert "no number" not in str(error.value)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_wrong_reply_says_whose_reply_it_is(agents):
+    seller, buyer = agents
+
+    @seller.method
+    async def count(call, body):
+        return "many"
+
+    async with link_pair(buyer, seller) as (link, _):
+        with pytest.raises(BodyError, match="the reply of 'count'"):
+            await link.call("count", returns=int)
+
+
+async def test_a_call_error_notes_what_was_called_and_who_answered(agents):
+    seller, buyer = agents
+    async with link_pair(buyer, seller) as (link, _):
+        with pytest.raises(CallError) as error:
+            await link.call("nothing")
+    assert any("'nothing'" in note and "seller" in note for note in error.value.__notes__)
+
+
+async def test_whoever_can_be_addressed_can_be_written_in_any_form(agents):
+    seller, buyer = agents
+    for recipient in (seller.auto_id, seller.peer_id, str(seller.peer_id), seller.auto_id.hex):
+        assert buyer.sign(recipient, "note").claimed.recipient == seller.auto_id
+    for wrong in ("seller", None, 7):
+        with pytest.raises(UsageError, match="AutoId"):
+            buyer.sign(wrong, "note")
+
+
+def test_a_trust_model_or_a_credential_of_the_wrong_kind_is_told_at_once(acme):
+    with pytest.raises(UsageError, match=r"TrustAnchor\.load"):
+        IssuedBy("acme.pem")
+    with pytest.raises(UsageError, match=r"credential\.anchor"):
+        IssuedBy(acme.credential)
+    with pytest.raises(UsageError, match=r"Credential\.load"):
+        Agent("echo", trust=IssuedBy(acme.anchor))
+
+
+async def test_a_kept_link_to_nobody_says_so_once_and_keeps_the_reason(agents, caplog):
+    """The attempts after the first are told at INFO only."""
+    seller, buyer = agents
+    network = Network()
+    network.join(buyer)
+    async with network.listening(seller) as listener:
+        contact = listener.contact
+    async with buyer.keep_link(contact) as kept:
+        while kept.error is None:
+            await anyio.lowlevel.checkpoint()
+    said = [record for record in caplog.records if "trying again" in record.getMessage()]
+    assert len([record for record in said if record.levelno == logging.WARNING]) == 1
