@@ -1,3 +1,7 @@
 """The `autolink` command."""
 
-from autolink.cli.main import main as main
+from autolink.cli.main import main
+
+__all__ = [
+    "main",
+]  # fmt: skip

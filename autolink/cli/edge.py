@@ -69,8 +69,8 @@ _OUR_NO: Final = {
     Reason.TAMPERED: "ask its author for the original",
 }
 _THEIR_NO: Final = {
-    Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export NAME",
-    Reason.EXPIRED: "have a new certificate issued, then: autolink id accept NAME CHAIN",
+    Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export {NAME}",
+    Reason.EXPIRED: "have a new certificate issued, then: autolink id accept {NAME} CHAIN",
     Reason.CLOCK_SKEW: "set the clock",
     Reason.BUSY: "try again later",
 }
@@ -91,7 +91,7 @@ def _text(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, Refused):
         hint = (_OUR_NO if error.by == "us" else _THEIR_NO).get(error.reason)
-        return f"{error}: {hint}" if hint else str(error)
+        return f"{error}: {hint.format(NAME=vars(error).get('name', 'NAME'))}" if hint else str(error)
     if isinstance(error, LinkLost):
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
@@ -135,12 +135,14 @@ def shown(error: BaseException) -> str:
 
 
 @contextmanager
-def about(party: str) -> Iterator[None]:
-    """Name the party in what goes wrong inside."""
+def about(party: str, *, name: str | None = None) -> Iterator[None]:
+    """Name the party in what goes wrong inside, and for what there is to do about it our own identity."""
     try:
         yield
     except (AutolinkError, OSError) as error:
         error.add_note(party)
+        if name is not None:
+            vars(error)["name"] = name
         raise
 
 

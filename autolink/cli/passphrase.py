@@ -1,15 +1,18 @@
 """Where a passphrase comes from: a file, the environment, or a person; never an argument, which `ps` shows to all."""
 
+import logging
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from autolink import limits
 from autolink.cli.options import read
 from autolink.errors import UsageError, display
-from autolink.identity import Credential, Keystore, environment_passphrase
+from autolink.identity import Credential, EntityKind, Keystore, environment_passphrase, show_name
 
+_log: Final = logging.getLogger("autolink.cli")
 _BYTES = 4 * limits.KIB
 
 
@@ -66,6 +69,17 @@ def load_identity(name: str, passphrase_file: Path | None) -> Credential:
     store = Keystore()
     passphrase = passphrase_for(name, passphrase_file) if store.is_encrypted(name) else None
     return store.load(name, passphrase=passphrase)
+
+
+def warn_if_own(credential: Credential) -> None:
+    """Say why peers are going to refuse an identity that nobody issued, before they do."""
+    if credential.leaf.self_issued:
+        whose = "a person" if credential.leaf.kind is EntityKind.PERSON else "an organisation"
+        _log.warning(
+            "%s is %s's own identity; peers that trust its issuer:FILE believe only whom it issued: make an agent "
+            "with `autolink id request`",
+            show_name(credential.name), whose,
+        )  # fmt: skip
 
 
 def has_person() -> bool:

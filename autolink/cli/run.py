@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from autolink import Agent, Handlers, limits
 from autolink.cli.edge import Status, about
 from autolink.cli.options import Number, as_option, option, passphrase_option
-from autolink.cli.passphrase import load_identity, passphrase_for
+from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import UsageError, display
 from autolink.identity import use_passphrase
@@ -74,6 +74,7 @@ def run(
     else:
         credential = load_identity(as_name, None)
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
+    warn_if_own(agent.credential)
     with about(f"listening on {', '.join(map(display, listen))}"):
         drained = anyio.run(partial(_serve, agent, listen, drain), backend=backend)
     ctx.exit(Status.OK if drained else Status.FAILED)

@@ -13,7 +13,7 @@ import click
 from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
-from autolink.cli.passphrase import has_person, load_identity
+from autolink.cli.passphrase import has_person, load_identity, warn_if_own
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
 from autolink.errors import BodyError, CallError, Refused, UsageError, display
@@ -29,9 +29,10 @@ _WAIT: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Our end of one link: who we are, whom we believe, whom we dial."""
+    """Our end of one link: who we are (and our name for it), whom we believe, whom we dial."""
 
     agent: Agent
+    name: str
     contact: str
     anyone: bool
     stranger: Stranger
@@ -46,7 +47,8 @@ class Dialer:
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
-        with about(display(self.contact.partition("@")[2].partition("?")[0] or self.contact)):
+        address = self.contact.partition("@")[2].partition("?")[0] or self.contact
+        with about(display(address), name=self.name):
             try:
                 return anyio.run(self._talk, work, awaited, backend="trio")
             except Refused:
@@ -184,9 +186,10 @@ def _dialer(
     if on_first == "ask" and not has_person():
         raise UsageError("nobody is here to be asked: use --on-first refuse or accept, or autolink id accept")
     credential = load_identity(as_name, passphrase_file)
+    warn_if_own(credential)
     stranger = Stranger()
     trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
-    return Dialer(Agent(credential, trust=trust), contact, anyone_trusted, stranger, timeout)
+    return Dialer(Agent(credential, trust=trust), as_name, contact, anyone_trusted, stranger, timeout)
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -90,6 +90,16 @@ def test_what_is_no_address_is_told(seller, address):
     assert "listening on" in seller.fails(2, "run", "good:handlers", *SERVE, "--listen", address)
 
 
+def test_serving_as_the_organisation_itself_is_warned_of(seller):
+    seller.issued("ada", "acme", "--kind", "person")
+    seller.ok("id", "new", "eve", "--kind", "person", "--unencrypted")
+    for name, says in (("acme", "an organisation's own"), ("eve", "a person's own"), ("ada", None)):
+        stderr = seller(
+            "run", "good:handlers", "--as", name, "--trust", "self-certified", "--listen", "nowhere"
+        ).stderr
+        assert says in stderr if says else "own identity" not in stderr
+
+
 def test_an_address_that_is_taken_is_named(seller):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

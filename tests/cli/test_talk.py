@@ -235,7 +235,9 @@ def test_a_body_larger_than_a_message_is_refused(shell, market, contact):
 def test_the_far_handlers_error_is_status_4_and_safe_to_show(shell, market, contact):
     line = shell.fails(4, "call", contact, "fails", *AS_BUYER)
     assert line.startswith("127.0.0.1:")
-    assert "seller on fails: failed_precondition: not\\u{a}now \\u{1b}[31m" in line
+    assert line.endswith(": failed_precondition: not\\u{a}now \\u{1b}[31m")
+    assert "seller" in line
+    assert "fails" in line
     result = shell("call", contact, "fails", *AS_BUYER, "--json")
     assert result.exit_code == 4
     told = json.loads(result.stdout)
@@ -306,7 +308,18 @@ def test_who_does_not_believe_us_is_named_with_what_to_do(shell, market, contact
     line = shell.fails(3, "ping", contact, "--as", "bob", "--trust", "issuer:acme.pem")
     assert line.startswith("127.0.0.1:")
     assert "refused us: untrusted" in line
-    assert "autolink id export" in line
+    assert line.endswith("ask its owner to trust your anchor: autolink id export bob")
+
+
+def test_an_organisation_that_dials_as_itself_is_warned_before_it_is_refused(shell, market, contact):
+    """The seller believes whom acme issued, and that is not acme: said before the refusal, which is hard to read."""
+    result = shell("ping", contact, "--as", "acme", "--trust", "issuer:acme.pem")
+    assert result.exit_code == 3
+    warning, line = result.stderr.splitlines()
+    assert "is an organisation's own identity" in warning
+    assert "`autolink id request`" in warning
+    assert line.endswith("autolink id export acme")
+    assert "own identity" not in shell("ping", contact, *AS_BUYER, "-c", "1").stderr
 
 
 def test_another_agent_than_the_contacts_is_refused(shell, market, contact):
