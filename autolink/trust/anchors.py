@@ -71,7 +71,7 @@ class SelfCertified(Model):
 
 @final
 class Pinned(Model):
-    """Believes exactly the peers named, and is authoritative for their ids.
+    """Believes exactly the peers named, and is authoritative for their ids, also where they stand as issuers.
 
     A PeerId pins an AutoId to its authority, or, as a key principal, one leaf key under whatever name. A
     certificate pins the AutoId it carries to its own key. Pins may change at any time; an empty set
@@ -110,9 +110,11 @@ class Pinned(Model):
         self._changed()
 
     async def verify(self, presented: Presented, context: Context) -> Grounds:
-        pin = self._ids.get(presented.auto_id) if presented.auto_id else None
-        if pin and not presented.shows(pin):
-            raise Contradicted(f"{pin.principal} is pinned to another key")
+        pin = None
+        for auto_id in presented.ids:  # root first; also an issuer's: below an impostor everybody is one
+            pin = self._ids.get(auto_id)
+            if pin and presented.denies(pin):
+                raise Contradicted(f"{pin.principal} is pinned to another key")
         if pin:
             return Grounds("Pinned", f"pinned as {pin}", authority=pin.authority)
         if any(presented.shows(key) for key in self._keys):

@@ -97,12 +97,16 @@ class KnownAgents(Model):
         if presented.auto_id is None:
             raise NotVouched("the chain stops before its self-issued root: nobody to remember")
         name = show_name(presented.name)
-        known = self._agents.get(presented.auto_id)
-        if known and not presented.shows(known[0]):
-            raise Contradicted(
-                f"THE KEY OF {name} HAS CHANGED: somebody may be impersonating it. If its owner says that "
-                f"the new key is right, forget {presented.auto_id} in {self._shown} and dial again"
-            )
+        known = None
+        for auto_id, shown in zip(
+            presented.ids, presented.names, strict=True
+        ):  # also its issuers, root first
+            known = self._agents.get(auto_id)
+            if known and presented.denies(known[0]):
+                raise Contradicted(
+                    f"THE KEY OF {show_name(shown)} HAS CHANGED: somebody may be impersonating it. If its owner "
+                    f"says that the new key is right, forget {auto_id} in {self._shown} and dial again"
+                )
         if known:
             return Grounds("KnownAgents", f"known as {known[1]}", authority=known[0].authority)
         if context.direction != "outbound" or not context.given_by_person or self._on_first == "refuse":

@@ -107,6 +107,15 @@ class Presented:
             return self.bound
         return any(peer_id.authority == key_authority(certificate.spki_sha256) for certificate in self.chain)
 
+    def denies(self, peer_id: PeerId) -> bool:
+        """Whether this chain has that peer's AutoId, its holder's or an issuer's, without that peer's key."""
+        if peer_id.auto_id not in self.ids:
+            return False
+        if peer_id.authority == BOUND:
+            return not self.bound
+        above = self.chain[len(self.chain) - 1 - self.ids.index(peer_id.auto_id) :]
+        return all(peer_id.authority != key_authority(certificate.spki_sha256) for certificate in above)
+
     def __str__(self) -> str:
         return "/".join(show_name(name) for name in self.names)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ from autolink.trust import (
     Contradicted,
     Grounds,
     IssuedBy,
+    KnownAgents,
     Model,
     NotVouched,
     Pinned,
@@ -335,3 +337,23 @@ def test_a_certificate_without_an_auto_id_pins_nothing(forge: Any) -> None:
     """Its name would be pinned to a claim that it does not make."""
     with pytest.raises(UsageError, match="pin its key"):
         Pinned(forge("acme", names=[]).certificate)
+
+
+@pytest.mark.parametrize("known", ["pinned", "known"])
+async def test_rule_20_below_an_issuer_whose_key_is_known_nobody_else_issues(
+    known: str, organisation: Any, agent: Any, ders: Any, dialled: Context, tmp_path: Path
+) -> None:
+    """Whoever pinned globex, or remembered it, does not meet a stranger's globex/echo on first use."""
+    globex, impostor = (organisation("globex", plain=True) for _ in range(2))
+    first_use = KnownAgents(tmp_path / "known", on_first="accept")
+    model: Model = first_use
+    if known == "known":
+        first_use.accept(globex.peer_id, "globex")
+    else:
+        model = Pinned(globex.peer_id) | first_use
+    with pytest.raises(Refused) as refusal:
+        await judge(model, ders(agent("echo", impostor)), context=dialled)
+    assert refusal.value.reason is Reason.IMPOSTOR
+    assert "globex" in refusal.value.detail or globex.auto_id.hex in refusal.value.detail
+    peer = await judge(model, ders(agent("echo", globex)), context=dialled)
+    assert peer.name == "echo"
