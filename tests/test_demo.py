@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import autolink
 from autolink import demo
 
 PUBLIC_MODULES = {
@@ -46,18 +45,3 @@ def test_the_demo_uses_public_names_only():
                 private = node.attr.startswith("_") and not node.attr.startswith("__")
                 own = isinstance(node.value, ast.Name) and node.value.id == "self"
                 assert not private or own, f"{path.name} uses {node.attr}"
-
-
-def test_every_public_name_is_exported_once_and_explicitly():
-    """`from x import Y as Y` for each, so that type checkers see it and the module's names are the list."""
-    names = [name for name in vars(autolink) if not name.startswith("_")]
-    imported = [
-        alias.asname
-        for node in ast.parse(Path(autolink.__file__).read_text()).body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    ]
-    assert None not in imported
-    assert len(imported) == len(set(imported))
-    modules = {name for name in names if type(getattr(autolink, name)) is type(autolink)}
-    assert set(names) - modules == {name for name in imported if name and not name.startswith("_")}

@@ -4,5 +4,8 @@ Written on public names only, so it is also the longest example. `launcher` play
 happened; `cast` holds one function for each process.
 """
 
-from autolink.demo.launcher import Outcome as Outcome
-from autolink.demo.launcher import run_demo as run_demo
+from autolink.demo.launcher import Outcome, run_demo
+
+__all__ = [
+    "Outcome", "run_demo",
+]  # fmt: skip

@@ -54,7 +54,7 @@ class Stage:
         """Ask to be issued a certificate under a name; also what the launcher said beside it."""
         request = CredentialRequest.new(name)
         answer = await self.ask(request=request.pem.decode())
-        return request.complete(load_chain(answer["chain"].encode())), answer
+        return request.complete(load_chain(answer["chain"].encode()), first_use=True), answer
 
 
 class Refusals(logging.Handler):

@@ -49,7 +49,7 @@ class Credential:
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
         next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
-        made_here: its Auto ID came into being in this process, so nobody can have used it before.
+        made_here: its Auto ID is new, so nobody can have acted under it before.
         unused_since: (keystore) when it came to this machine, if it has taken no forwarded message since; else None.
     """
 
@@ -331,8 +331,13 @@ class CredentialRequest:
             )
         return cls(name, cast("PublicKey", public_key), request.public_bytes(Encoding.PEM), None)
 
-    def complete(self, chain: Sequence[Certificate]) -> Credential:
+    def complete(self, chain: Sequence[Certificate], *, first_use: bool = False) -> Credential:
         """Join our key and the chain that the issuer answered with.
+
+        Args:
+            chain: the answer, leaf first.
+            first_use: nobody has ever acted under this Auto ID, as you know and we cannot: its agent then takes
+                forwarded messages at once. Otherwise it refuses, for a minute, what an earlier holder may have taken.
 
         Raises:
             IdentityError: the chain is not for our key, or see `Credential.from_key`.
@@ -340,7 +345,8 @@ class CredentialRequest:
         """
         if self.private_key is None:
             raise UsageError("only the machine that made a request can complete it: its key is there")
-        return Credential(chain, self.private_key, made_here=chain[-1] in _ROOTS_MADE_HERE)
+        made_here = first_use or chain[-1] in _ROOTS_MADE_HERE
+        return Credential(chain, self.private_key, made_here=made_here)
 
     def __repr__(self) -> str:
         return f"<CredentialRequest {show_name(self.name)!r}>"

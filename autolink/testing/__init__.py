@@ -3,7 +3,10 @@
 Nothing here weakens a check: the links of `link_pair` do the real TLS handshake, judge and sign.
 """
 
-from autolink.testing.network import MemoryByteStream as MemoryByteStream
-from autolink.testing.network import Network as Network
-from autolink.testing.pairs import Authority as Authority
-from autolink.testing.pairs import link_pair as link_pair
+from autolink.testing.network import MemoryByteStream, Network
+from autolink.testing.pairs import Authority, link_pair
+
+__all__ = [
+    "MemoryByteStream", "Network",
+    "Authority", "link_pair",
+]  # fmt: skip

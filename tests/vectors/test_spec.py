@@ -15,8 +15,8 @@ SPEC = (Path(__file__).resolve().parents[2] / "docs" / "spec.md").read_text()
 
 @pytest.mark.parametrize(
     "name",
-    ["NODES", "CONTROL_NODES", "LEAF", "MESSAGE", "HEADERS", "HEADERS_BYTES", "METHOD", "CHAIN", "CHAIN_BYTES", "CERTIFICATE",
-     "CERTIFICATE_REST", "SIGNATURE",
+    ["NODES", "CONTROL_NODES", "LEAF", "MESSAGE", "HEADERS", "HEADERS_BYTES", "METHOD", "CHAIN", "CHAIN_BYTES",
+     "CERTIFICATE", "CERTIFICATE_REST", "SIGNATURE",
      "EVIDENCE", "EVIDENCE_BYTES", "CHUNK", "DEPTH", "COMMON_NAME", "LIFETIME_SELF_ISSUED_DAYS",
      "LIFETIME_ISSUED_DAYS", "SKEW", "MESSAGE_LIFETIME"],
 )  # fmt: skip
