@@ -1,7 +1,8 @@
 """What the documentation shows is run, compiled, followed or looked up, so that it cannot grow old unnoticed.
 
 A ```python block is a whole program: it runs in an empty folder, and a ```text block right behind it is its output.
-One behind the line ``<!-- fragment -->`` is a piece of a program and only has to compile.
+One behind the line ``<!-- fragment -->`` is a piece of a program and only has to compile; one behind ``<!-- pytest -->``
+is a file of tests that pass.
 """
 
 import ast
@@ -22,7 +23,7 @@ from autolink.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(
-    r"(?P<fragment><!-- fragment -->\n)?```python\n(?P<code>.*?)```\n(\n```text\n(?P<output>.*?)```\n)?",
+    r"(?:<!-- (?P<mark>fragment|pytest) -->\n)?```python\n(?P<code>.*?)```\n(\n```text\n(?P<output>.*?)```\n)?",
     re.DOTALL,
 )
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -47,17 +48,21 @@ def blocks() -> Iterator[object]:
 @pytest.mark.parametrize("block", list(blocks()))
 def test_a_python_block_runs_and_prints_what_is_shown(block, tmp_path):
     code = block["code"]
-    if block["fragment"]:
+    if block["mark"] == "fragment":
         compile(code, "fragment", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
         return
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AUTOLINK_", "COV"))
     } | {"HOME": str(tmp_path)}  # fmt: skip
+    program = ["-"]
+    if block["mark"] == "pytest":
+        program = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_block.py"]
+        (tmp_path / "test_block.py").write_text(code)
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-"],
+        [sys.executable, "-W", "error", *program],
         input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     if block["output"] is not None:
         assert ran.stdout == block["output"]
 
