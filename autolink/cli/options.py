@@ -12,7 +12,7 @@ import click
 
 from autolink.cli.edge import about, tells_json
 from autolink.errors import IdentityError, display
-from autolink.identity import Certificate, EntityKind, _files, load_chain
+from autolink.identity import Certificate, EntityKind, files, load_chain
 from autolink.identity.credential import PEM_BYTES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,7 +96,7 @@ def read(path: Path, limit: int) -> bytes:
         OSError: it cannot be read.
     """
     if str(path) != "-":
-        return _files.read_bounded(path, limit)
+        return files.read_bounded(path, limit)
     data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
         raise IdentityError(f"stdin holds more than {limit} bytes")
@@ -122,4 +122,4 @@ def write(path: Path, data: bytes) -> None:
     if str(path) == "-":
         click.echo(data, nl=False)
     else:
-        _files.write_atomic(str(path), data, mode=0o644)
+        files.write_atomic(str(path), data, mode=0o644)

@@ -6,7 +6,7 @@ from typing import Self, final
 
 from autolink import limits
 from autolink.errors import IdentityError, display
-from autolink.identity import _files
+from autolink.identity import files
 from autolink.identity.autoid import BOUND, AutoId, key_authority
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
 from autolink.identity.names import is_bound_to, show_name, split_bound
@@ -87,7 +87,7 @@ class TrustAnchor:
             OSError: it cannot be read.
         """
         try:
-            return cls.from_pem(_files.read_bounded(path, 2 * limits.CHAIN_BYTES))
+            return cls.from_pem(files.read_bounded(path, 2 * limits.CHAIN_BYTES))
         except IdentityError as error:
             raise IdentityError(f"{display(os.fspath(path))}: {error}", error.reason) from None
 
@@ -97,7 +97,7 @@ class TrustAnchor:
         Raises:
             OSError: it cannot be written.
         """
-        _files.write_atomic(os.fspath(path), self.to_pem(), mode=0o644)
+        files.write_atomic(os.fspath(path), self.to_pem(), mode=0o644)
 
 
 def root_authority(certificate: Certificate) -> str:

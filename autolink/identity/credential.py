@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from autolink import limits
 from autolink.errors import IdentityError, UsageError, no_pickle
-from autolink.identity import _files, keys
+from autolink.identity import files, keys
 from autolink.identity.anchor import TrustAnchor, root_authority
 from autolink.identity.autoid import AutoId, PeerId
 from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind, common_name, load_chain
@@ -400,7 +400,7 @@ def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
 
 
 def _pem(source: str | os.PathLike[str] | bytes) -> bytes:
-    return source if isinstance(source, bytes) else _files.read_bounded(source, PEM_BYTES)
+    return source if isinstance(source, bytes) else files.read_bounded(source, PEM_BYTES)
 
 
 def _or_system_clock(now: datetime | None) -> datetime:

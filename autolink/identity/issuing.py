@@ -115,7 +115,7 @@ def build_issued(
         raise IdentityError(f"an issuer gives nobody its own name {show_name(common_name)!r}")
     if spki(public_key) == issuer.spki:
         raise IdentityError(f"{show_name(common_name)!r} asks for a certificate over its issuer's own key")
-    _check_may_issue(issuer, may_issue)
+    check_may_issue(issuer, may_issue)
     if lifetime is None:
         lifetime = min(ISSUED_DEFAULT, issuer.not_after - aware_utc(now))
     validity = _validity(now, lifetime, ISSUED_CAP, issuer)
@@ -136,7 +136,7 @@ def build_request(common_name: str, key: PrivateKey) -> x509.CertificateSigningR
     return x509.CertificateSigningRequestBuilder().subject_name(_name(common_name)).sign(key, _digest(key))
 
 
-def _check_may_issue(issuer: Certificate, may_issue: int | None) -> None:
+def check_may_issue(issuer: Certificate, may_issue: int | None) -> None:
     """RFC 5280, section 4.2.1.9: a path length counts the issuing certificates that may stand below."""
     who = show_name(issuer.common_name)
     try:

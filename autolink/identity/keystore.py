@@ -33,7 +33,7 @@ from typing import Final, final
 import platformdirs
 
 from autolink.errors import IdentityError, KeystoreError, display
-from autolink.identity import _files, keys
+from autolink.identity import files, keys
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
 from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, CredentialRequest, check_chain
 from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, is_sealed, seal, unseal
@@ -154,7 +154,7 @@ class Keystore:
                 spki = keys.spki(CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES)).public_key)
             if chain[0].spki != spki:
                 raise KeystoreError("the chain is for another key than the one kept here")
-            _files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
+            files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
 
     def pending(self, name: str) -> bool:
         """Whether this is a request that nobody has answered yet."""
@@ -220,8 +220,8 @@ class Keystore:
             since = None if unused is None else _time(unused)
             return Credential(chain, key, folder=self.folder(name), unused_since=since)
 
-    def _create(self, name: str, files: dict[str, bytes]) -> None:
-        files = files | {UNUSED: datetime.now(UTC).isoformat().encode()}
+    def _create(self, name: str, contents: dict[str, bytes]) -> None:
+        contents = contents | {UNUSED: datetime.now(UTC).isoformat().encode()}
         hidden = f".new-{secrets.token_hex(8)}"
         with _errors_about(self.folder(name)):
             self._identities.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -229,8 +229,8 @@ class Keystore:
                 os.mkdir(hidden, 0o700, dir_fd=identities)
                 try:
                     with _folder(hidden, identities) as folder:
-                        for file, data in files.items():
-                            _files.write_atomic(file, data, folder=folder)
+                        for file, data in contents.items():
+                            files.write_atomic(file, data, folder=folder)
                     os.rename(hidden, name, src_dir_fd=identities, dst_dir_fd=identities)
                     os.fsync(identities)
                 except OSError as error:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, display
-from autolink.identity import _files
+from autolink.identity import files
 from autolink.identity.credential import load_private_key
 from autolink.identity.keys import PrivateKey, hash_of_key, key_type
 
@@ -121,7 +121,7 @@ def save_key(
     """
     shown = display(os.fspath(path))
     try:
-        _files.write_atomic(os.fspath(path), seal(key, passphrase, unencrypted=unencrypted), replace=False)
+        files.write_atomic(os.fspath(path), seal(key, passphrase, unencrypted=unencrypted), replace=False)
     except FileExistsError:
         raise KeystoreError(f"{shown} exists: a key is never written over another file") from None
     except OSError as error:
@@ -136,7 +136,7 @@ def load_key(path: str | os.PathLike[str], passphrase: str | None) -> PrivateKey
     """
     shown = display(os.fspath(path))
     try:
-        return unseal(_files.read_bounded(path, KEY_BYTES), passphrase)
+        return unseal(files.read_bounded(path, KEY_BYTES), passphrase)
     except OSError as error:
         raise KeystoreError(f"{shown} cannot be read: {error.strerror}") from error
     except IdentityError as error:

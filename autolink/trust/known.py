@@ -30,7 +30,7 @@ import anyio.to_thread
 
 from autolink import limits
 from autolink.errors import KeystoreError, UsageError, display
-from autolink.identity import _files
+from autolink.identity import files
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.names import show_name
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
@@ -194,7 +194,7 @@ class KnownAgents(Model):
 
     def _write(self, agents: Agents) -> None:
         lines = sorted(f"{peer_id} {name}\n" for peer_id, name in agents.values())
-        _files.write_atomic(os.fspath(self._path), (_HEADER + "".join(lines)).encode())
+        files.write_atomic(os.fspath(self._path), (_HEADER + "".join(lines)).encode())
         self._agents, self._stamp = agents, _stamp_of(self._path.lstat())
 
     def __repr__(self) -> str:
