@@ -189,6 +189,10 @@ EVIDENCE: Final = 8
 EVIDENCE_BYTES: Final = 48 * KIB
 """... their bytes together: a time stamp, a status and a log proof, each with its own certificates."""
 
+FRESH: Final = 600.0
+"""Seconds for which a keystore's word that an identity is unused counts: a copy of it in an image or a backup says so for
+ever, at every start."""
+
 KNOWN_AGENTS: Final = 10_000
 """Entries in one known_agents file."""
 

@@ -124,9 +124,13 @@ class Author:
 
     def _new_window(self, path: Path | None) -> ReplayWindow:
         """Any credential may have taken messages before and forgotten them, unless it is known to be unused."""
-        credential = self.credential
-        made_here = credential.leaf.not_before - _SKEW if credential.made_here else None
-        window = ReplayWindow(path, started=made_here or credential.unused_since or self._made_at)
+        credential, started = self.credential, self._made_at
+        unused = credential.unused_since
+        if credential.made_here:
+            started = credential.leaf.not_before - _SKEW
+        elif unused is not None and self._made_at - unused <= timedelta(seconds=limits.FRESH):
+            started = min(unused, started)
+        window = ReplayWindow(path, started=started)
         credential.mark_used()
         return window
 

@@ -105,6 +105,8 @@ class Link(LinkCore):
     async def forward(self, envelope: Envelope) -> Envelope | None:
         """Hand over a signed message, unchanged, and return its recipient's signed answer if there is one.
 
+        **Nobody has verified that answer yet**: `Agent.verify` says whose it is.
+
         Raises:
             EnvelopeRefused: the peer, or whoever it passed the message on to, refused it.
             CallError, TimeoutError, LinkLost: as `call`.

@@ -295,3 +295,23 @@ async def test_a_new_identity_of_a_keystore_takes_forwarded_messages_at_once_and
     with pytest.raises(EnvelopeRefused) as refused:
         await forward_one()
     assert refused.value.reason is Reason.LATE
+
+
+async def test_an_identity_restored_from_an_image_is_not_taken_for_a_new_one(acme, globex, tmp_path):
+    """Its note that it is unused is as old as the image, and comes back with every start."""
+    store = Keystore(tmp_path, scrypt_n=2)
+    store.save_new("echo", acme.issue("echo"), passphrase=None, unencrypted=True)
+    author, carrier = globex.agent("author"), globex.agent("carrier", trust=IssuedBy(acme.anchor))
+    later = datetime.now(UTC) + timedelta(seconds=limits.FRESH + 1)
+    for agent in (author, carrier):
+        agent.clock = lambda: later
+    echo = Agent(store.load("echo"), trust=IssuedBy(globex.anchor), clock=lambda: later)
+    echo.method("say", forwarded=True)(_say)
+    async with link_pair(carrier, echo) as (link, _):
+        with pytest.raises(EnvelopeRefused) as refused:
+            await link.forward(author.sign(echo.auto_id, "say", "hello"))
+    assert refused.value.reason is Reason.LATE
+
+
+async def _say(call, body):
+    return body
