@@ -16,6 +16,7 @@ An error is one line that names the party and, where something can be done about
 the errors below is a bug and keeps its traceback.
 """
 
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from autolink.errors import (
     AutolinkError,
     CallError,
     DeliveryUnknown,
+    KeystoreError,
     LinkLost,
     LocalProtocolError,
     Reason,
@@ -66,6 +68,7 @@ _OUR_NO: Final = {
     Reason.CLOCK_SKEW: "set the clock",
     Reason.SELF: "use another identity with --as",
     Reason.EXPIRED: "its issuer must issue a new one; --at asks about another time",
+    Reason.NOT_YET_VALID: "set the clock; --at asks about another time",
     Reason.TAMPERED: "ask its author for the original",
 }
 _THEIR_NO: Final = {
@@ -74,6 +77,11 @@ _THEIR_NO: Final = {
     Reason.CLOCK_SKEW: "set the clock",
     Reason.BUSY: "try again later",
 }
+_OF_KEYSTORE: Final = {
+    "wrong passphrase": "type it again, or see what --passphrase-file and $AUTOLINK_PASSPHRASE hold",
+    "no such identity": "see autolink id list",
+}
+"""What `KeystoreError` says of an entry, and what to do."""
 
 
 def message_of(error: BaseException) -> str:
@@ -92,7 +100,11 @@ def _text(error: BaseException) -> str:
     if isinstance(error, Refused):
         hint = (_OUR_NO if error.by == "us" else _THEIR_NO).get(error.reason)
         return f"{error}: {hint.format(NAME=vars(error).get('name', 'NAME'))}" if hint else str(error)
+    if isinstance(error, KeystoreError):
+        return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
     if isinstance(error, LinkLost):
+        if isinstance(error.__cause__, socket.gaierror):
+            return f"{error}: this name does not resolve: is it right?"
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"

@@ -43,6 +43,7 @@ from autolink.identity import (
     show_name,
 )
 from autolink.identity.credential import PEM_BYTES
+from autolink.identity.issuing import check_may_issue
 from autolink.trust import KnownAgents
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -168,6 +169,7 @@ def issue(
 
     Only the key and, unless you give one, the name are taken from it.
     """
+    check_may_issue(Keystore().chain(as_name)[0], may_issue)  # said before anything is read or asked
     with about(display(str(request))):
         asked = CredentialRequest.from_pem(read(request, PEM_BYTES))
     issuer = load_identity(as_name, passphrase_file)

@@ -93,13 +93,21 @@ def find(target: str) -> Handlers | Agent:
     found: Any = _import(module)
     for part in path.split("."):
         if not hasattr(found, part):
-            raise UsageError(f"module {display(module)} has no {display(path)}")
+            raise UsageError(f"module {display(module)} has no {display(path)}; {_offer(module)}")
         found = getattr(found, part)
     if not isinstance(found, Handlers | Agent):
         raise UsageError(
-            f"{display(target)} is of type {type(found).__name__}, neither Handlers nor an Agent"
+            f"{display(target)} is of type {type(found).__name__}, neither Handlers nor an Agent; {_offer(module)}"
         )
     return found
+
+
+def _offer(module: str) -> str:
+    """What a module that is imported has to serve."""
+    served = [
+        name for name, value in vars(sys.modules[module]).items() if isinstance(value, Handlers | Agent)
+    ]
+    return f"it has {display(', '.join(served)) or 'neither Handlers nor an Agent'}"
 
 
 def _import(module: str) -> object:

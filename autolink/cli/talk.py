@@ -16,7 +16,7 @@ from autolink.cli.options import Number, as_option, json_option, option, passphr
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
-from autolink.errors import BodyError, CallError, Refused, UsageError, display
+from autolink.errors import BodyError, CallError, Refused, RemoteProtocolError, UsageError, display
 from autolink.identity import show_name
 from autolink.trust.known import seen
 
@@ -64,6 +64,10 @@ class Dialer:
                 async with self.agent.connect(self.contact, expect=expect) as link:
                     opened = True
                     return await work(link)
+        except RemoteProtocolError as error:
+            if not opened:
+                error.add_note("no autolink agent answers there")
+            raise
         except TimeoutError as error:
             raise TimeoutError(self._too_late(awaited if opened else "")) from error
 
@@ -178,6 +182,11 @@ def _dialer(
     if contact.startswith("autolink://"):
         Contact.parse(contact)
         anyone_trusted = False
+    elif "://" in contact:
+        raise UsageError(
+            f"{display(contact)} is no contact: one looks like autolink://<64 hex>@host:port, and `autolink run` "
+            "prints it"
+        )
     elif not anyone_trusted:
         raise UsageError(
             f"whom to expect at {display(contact)}? Give the contact that `autolink run` printed (autolink://…), or "

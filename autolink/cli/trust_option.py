@@ -17,9 +17,10 @@ from typing import Any, Final, TypeVar
 import click
 
 from autolink import limits
+from autolink.cli.edge import about
 from autolink.cli.options import option, read
 from autolink.errors import IdentityError, UsageError, display
-from autolink.identity import Certificate, PeerId, TrustAnchor, load_chain
+from autolink.identity import Certificate, PeerId, TrustAnchor, load_chain, show_name
 from autolink.trust import (
     Context,
     IssuedBy,
@@ -36,6 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FORMS: Final = "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone"
 _WITH_FILE: Final = ("issuer", "pinned", "known")
 _BARE: Final = ("known", "self-certified", "unsafe-anyone")
+_ANCHOR_FILE: Final = "an anchor file is what `autolink id export NAME` writes"
 _PINS: Final = 512 * limits.KNOWN_AGENTS
 KNOWN_FILE: Final = "known_agents"
 
@@ -115,7 +117,7 @@ def build(
     Raises:
         UsageError, IdentityError, OSError: a file is missing or not what it must be, or two of them contradict.
     """
-    anchors = [TrustAnchor.load(spec.file) for spec in specs if spec.kind == "issuer" and spec.file]
+    anchors = [_anchor(spec.file) for spec in specs if spec.kind == "issuer" and spec.file]
     pins = [pin for spec in specs if spec.kind == "pinned" and spec.file for pin in _pins(spec.file)]
     models: list[Model] = []
     if anchors:
@@ -141,6 +143,18 @@ def known_file(file: Path | None, folder: Path | None) -> Path:
     if file is None and folder is None:
         raise UsageError("which file of known agents? Write known:FILE, or say whose with --as NAME")
     return file or (folder or Path()) / KNOWN_FILE
+
+
+def _anchor(path: Path) -> TrustAnchor:
+    with about(display(str(path))):
+        try:
+            chain = load_chain(read(path, 2 * limits.CHAIN_BYTES))
+        except IdentityError:  # what the parser says of another kind of file helps nobody
+            raise IdentityError(f"no certificate can be read from it: {_ANCHOR_FILE}") from None
+        if not chain[0].self_issued:
+            who = show_name(chain[0].common_name)
+            raise IdentityError(f"this is the chain of {who}, not its organisation's anchor: {_ANCHOR_FILE}")
+        return TrustAnchor(chain)
 
 
 def _known(path: Path, on_first: str | None, stranger: Stranger) -> KnownAgents:

@@ -1,6 +1,6 @@
 """`autolink verify`: who signed a message, found out from a file, offline."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,16 @@ from autolink.cli.edge import about
 from autolink.cli.options import FILE, as_option, json_option, moment, option, read
 from autolink.cli.show import body_value, describe_peer, print_facts, print_json
 from autolink.cli.trust_option import Spec, build, trust_option
-from autolink.errors import UsageError, display
+from autolink.errors import EnvelopeRefused, Reason, UsageError, display
 from autolink.identity import Keystore
 from autolink.messages import verify as verify_envelope
+
+
+def _past(text: str) -> datetime:
+    at = moment(text)
+    if at > datetime.now(UTC):
+        raise click.BadParameter(f"{at:%F %T}Z has not come: nobody can know that the message exists then")
+    return at
 
 
 @click.command()
@@ -23,7 +30,7 @@ from autolink.messages import verify as verify_envelope
 @trust_option(required=False)
 @as_option(required=False, help="Whose known agents --trust known means.")
 @option(
-    "--at", type=moment, required=True,
+    "--at", type=_past, required=True,
     help="A time at which you know the message to have existed, such as now. Its own word is no evidence.",
 )  # fmt: skip
 @json_option
@@ -41,7 +48,11 @@ def verify(
         raise UsageError("whom do you believe? Give the anchor of the author's organisation: --anchor FILE")
     model = build(specs, folder=None if as_name is None else Keystore().folder(as_name))
     with about(display(str(envelope))):
-        parsed = Envelope.from_untrusted(read(envelope, limits.LEAF))
+        data = read(envelope, limits.LEAF)
+        if data.startswith(b"-----BEGIN "):
+            what = "this is PEM and no envelope; autolink id verify judges certificates"
+            raise EnvelopeRefused(Reason.MALFORMED, by="us", peer="the file", detail=what)
+        parsed = Envelope.from_untrusted(data)
 
         async def check() -> VerifiedMessage:
             return await verify_envelope(parsed, trust=model, at=at)
@@ -52,7 +63,9 @@ def verify(
             "claimed_time": verified.claimed_time.isoformat(),
             "proved_time": None if verified.proved_time is None else verified.proved_time.isoformat(),
             "at": verified.at.isoformat(),
-            "message": parsed.summary(),
+            "message": {
+                "message_kind" if key == "kind" else key: value for key, value in parsed.summary().items()
+            },
             "body": body_value(verified.message.body),
         }
     if as_json:
@@ -67,6 +80,6 @@ def _tell(found: dict[str, Any]) -> None:
         **found["author"],
         "claimed_time": found["claimed_time"],
         "proved_time": found["proved_time"] or f"by nothing in the file; you say that it existed at {found['at']}",
-        **{key: message[key] for key in ("recipient", "kind", "method", "id", "expires_at")},
+        **{key: message[key] for key in ("recipient", "message_kind", "method", "id", "expires_at")},
     })  # fmt: skip
     print_json(found["body"])

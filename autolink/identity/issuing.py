@@ -137,7 +137,11 @@ def build_request(common_name: str, key: PrivateKey) -> x509.CertificateSigningR
 
 
 def check_may_issue(issuer: Certificate, may_issue: int | None) -> None:
-    """RFC 5280, section 4.2.1.9: a path length counts the issuing certificates that may stand below."""
+    """RFC 5280, section 4.2.1.9: a path length counts the issuing certificates that may stand below.
+
+    Raises:
+        IdentityError: the issuer may not issue a leaf (None), or an issuer with so many below it.
+    """
     who = show_name(issuer.common_name)
     try:
         constraints = issuer.x509.extensions.get_extension_for_class(x509.BasicConstraints).value

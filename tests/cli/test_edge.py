@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import socket
 
 import click
 import pytest
@@ -122,6 +123,36 @@ def test_rule_20_joined_trust_refuses_whom_one_of_them_contradicts(shell):
     assert "different keys" in shell.fails(2, "id", "verify", "one.pem", *trust)
     line = shell.fails(3, "id", "verify", "one.pem", "--trust", "pinned:two.pem", "--trust", "unsafe-anyone")
     assert "impostor" in line
+
+
+@pytest.mark.parametrize(
+    ("export", "says"),
+    [
+        (("seller", "--chain"), "this is the chain of seller, not its organisation's anchor"),
+        (("seller", "--request"), "no certificate can be read"),
+        (("acme", "--unencrypted-key"), "no certificate can be read"),
+        (None, "no certificate can be read"),
+    ],
+    ids=["chain", "request", "key", "garbage"],
+)
+def test_what_is_no_anchor_is_told_with_what_writes_one(acme, export, says):
+    """In our own words: no link to somebody else's manual."""
+    acme.issued("seller", "acme")
+    (acme.path / "bad").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    if export:
+        (acme.path / "bad").unlink()
+        acme.ok("id", "export", *export, "-o", "bad")
+    line = acme.fails(1, "id", "verify", "acme.pem", "--trust", "issuer:bad")
+    assert line.startswith(f"bad: {says}")
+    assert line.endswith("an anchor file is what `autolink id export NAME` writes")
+
+
+def test_a_name_that_does_not_resolve_is_not_taken_for_an_agent_that_is_down():
+    lost = LinkLost("no link to nowhere:1: unknown")
+    lost.__cause__ = socket.gaierror(-2, "unknown")
+    assert shown(lost) == "no link to nowhere:1: unknown: this name does not resolve: is it right?"
+    lost.__cause__ = ConnectionRefusedError()
+    assert shown(lost).endswith("is the agent running there?")
 
 
 def test_known_without_a_file_needs_an_identity(acme):

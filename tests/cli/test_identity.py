@@ -75,6 +75,7 @@ def test_an_issuer_is_issued_with_a_path_length_and_issues_further(acme):
     assert acme.json("id", "show", "seller")["issued_by"].endswith("/sales")
     request = acme.ok("id", "request", "x", "--unencrypted")
     assert "may not issue" in acme.fails(1, "id", "issue", "-", "--as", "seller", stdin=request)
+    assert "may not issue" in acme.fails(1, "id", "issue", "nowhere", "--as", "seller"), "before all else"
 
 
 def test_a_chain_for_another_key_is_not_accepted(acme):
@@ -121,7 +122,8 @@ def test_known_agents_are_accepted_and_forgotten_by_their_id(acme):
     acme.ok("id", "forget", stranger, "--as", "acme")
     assert "is not known" in acme.fails(3, "id", "verify", "bob.pem", "--trust", "known", "--as", "acme")
     assert "is not in" in acme.fails(1, "id", "forget", stranger, "--as", "acme")
-    assert "no such identity" in acme.fails(1, "id", "accept", stranger, "--as", "nobody")
+    line = acme.fails(1, "id", "accept", stranger, "--as", "nobody")
+    assert line.endswith("there is no such identity: see autolink id list")
     assert "known:FILE" in acme.fails(2, "id", "accept", stranger)
     assert "autolink id accept NAME CHAIN" in acme.fails(2, "id", "accept", "acme")
 
@@ -215,7 +217,7 @@ def test_rule_46_the_passphrase_variable_is_gone_before_anything_else_runs(shell
 @pytest.mark.parametrize(
     ("passphrase", "says"),
     [
-        (b"wrong", "wrong passphrase"),
+        (b"wrong", "see what --passphrase-file and $AUTOLINK_PASSPHRASE hold"),
         (b"", "is empty"),
         (b"x" * 5000, "larger than"),
         (b"\xff\xfe", "wrong passphrase"),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any
 
 import pytest
@@ -359,6 +359,29 @@ def test_an_address_alone_needs_the_word_that_anyone_trusted_may_answer(shell, m
 )
 def test_a_contact_that_is_none_is_told_in_one_line(shell, market, contact):
     assert shell.fails(2, "ping", contact, *AS_BUYER)
+
+
+@pytest.mark.parametrize("more", [[], ["--anyone-trusted"]])
+def test_a_web_address_is_told_what_a_contact_looks_like(shell, market, more):
+    line = shell.fails(2, "ping", "http://127.0.0.1:80", *AS_BUYER, *more)
+    assert "http://127.0.0.1:80 is no contact: one looks like autolink://<64 hex>@host:port" in line
+
+
+def test_who_speaks_something_else_is_no_autolink_agent(shell, market, contact):
+    """A server that answers TLS's first bytes with a line of its own."""
+
+    def greet() -> None:
+        with listening.accept()[0] as peer:
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Thread(target=greet)
+        server.start()
+        where = f"127.0.0.1:{listening.getsockname()[1]}"
+        line = shell.fails(1, "ping", f"{contact.partition('@')[0]}@{where}", *AS_BUYER)
+        server.join()
+    assert line.startswith(f"no autolink agent answers there: TLS with {where} failed: ")
 
 
 def test_rule_22_first_use_is_a_named_choice_and_learns_only_what_a_person_dialled(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from autolink import codec, limits
-from autolink.identity import AutoId, Credential
+from autolink.identity import AutoId, Credential, CredentialRequest, EntityKind
 from autolink.messages import sign_envelope
 
 RECIPIENT = AutoId.derive("echo")
@@ -68,10 +68,12 @@ def test_a_file_that_is_too_large_is_not_read_whole(signed):
 
 
 def test_the_time_is_the_callers_and_decides(signed):
-    """Before it was signed nobody can have it; long after, the certificate has ended. A time needs its offset."""
+    """Before it was signed nobody can have it, nor at a time to come. A time needs its offset."""
     early, late = (THEN - timedelta(hours=1)).isoformat(), (THEN + timedelta(days=400)).isoformat()
-    assert signed("verify", "note", "--anchor", "acme.pem", "--at", early).exit_code == 3
-    assert "expired" in signed.fails(3, "verify", "note", "--anchor", "acme.pem", "--at", late)
+    line = signed.fails(3, "verify", "note", "--anchor", "acme.pem", "--at", early)
+    assert "not_yet_valid" in line
+    assert "--at asks about another time" in line
+    assert "has not come" in signed.fails(2, "verify", "note", "--anchor", "acme.pem", "--at", late)
     for wrong in (
         "yesterday",
         "2026-01-01T00:00:00",
@@ -82,6 +84,34 @@ def test_the_time_is_the_callers_and_decides(signed):
     ):
         assert "with its offset" in signed.fails(2, "verify", "note", "--anchor", "acme.pem", "--at", wrong)
     assert "--at" in signed.fails(2, "verify", "note", "--anchor", "acme.pem")
+
+
+def test_a_certificate_that_has_ended_since_proves_what_is_known_to_be_older(acme):
+    """Signed years ago with a certificate of one hour: believed at that time, expired now."""
+    ago, hour = THEN - timedelta(days=700), timedelta(hours=1)
+    old = Credential.self_issued("old", now=ago)
+    request = CredentialRequest.new("clerk")
+    clerk = request.complete(old.issue(request, kind=EntityKind.AGENT, now=ago, lifetime=hour))
+    note = sign_envelope(clerk, recipient=RECIPIENT, method="m", body=codec.encode(None), now=ago)
+    (acme.path / "note").write_bytes(note.to_bytes())
+    old.anchor.save(acme.path / "old.pem")
+    verify = ("verify", "note", "--anchor", "old.pem", "--at")
+    assert acme.json(*verify, ago.isoformat())["ok"]
+    assert "expired" in acme.fails(3, *verify, "now")
+
+
+def test_a_certificate_is_no_envelope_and_the_line_says_what_judges_it(signed):
+    line = signed.fails(3, "verify", "acme.pem", "--anchor", "acme.pem", "--at", "now")
+    assert "this is PEM and no envelope; autolink id verify" in line
+
+
+def test_what_the_message_is_and_what_its_author_is_have_two_names(signed):
+    """An agent's call: neither hides the other, for people and for scripts."""
+    told = signed.json("verify", "note", "--anchor", "acme.pem", "--at", "now")
+    assert (told["author"]["kind"], told["message"]["message_kind"]) == ("agent", "call")
+    assert "kind" not in told["message"]
+    facts = signed.ok("verify", "note", "--anchor", "acme.pem", "--at", "now").splitlines()
+    assert [line.split()[-1] for line in facts if "kind " in line] == ["agent", "call"]
 
 
 def test_another_organisations_anchor_does_not_vouch_and_the_error_is_an_object_for_scripts(signed):
