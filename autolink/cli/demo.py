@@ -1,5 +1,8 @@
 """`autolink demo`: watch agents of two organisations meet."""
 
+import re
+from typing import Final
+
 import anyio
 import click
 from rich.console import Console
@@ -11,6 +14,8 @@ from autolink.cli.options import json_option
 from autolink.cli.show import print_json
 from autolink.demo import Outcome, run_demo
 from autolink.errors import display
+
+_ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 @click.command()
@@ -40,10 +45,15 @@ def _print(outcome: Outcome) -> None:
     table.add_column("", no_wrap=True)
     for scene in outcome.scenes:
         mark = Text("ok", style="green") if scene["ok"] else Text("failed", style="red")
-        table.add_row(Text(display(scene["what"])), Text(display(scene["detail"])), mark)
+        table.add_row(Text(_brief(scene["what"])), Text(_brief(scene["detail"])), mark)
     console = Console(markup=False)
     console.print(table)
     console.print(
         f"{outcome.tls.get('version')} with {outcome.tls.get('group')}; one round trip {outcome.round_trip_ms:.2f} ms; "
         f"{outcome.exchanged} messages sent by honest agents, {outcome.verified} verified; {outcome.processes} agents."
     )
+
+
+def _brief(text: str) -> str:
+    """For a table's cell: ids and keys by their first digits, as `AutoId.short`; `--json` has them in full."""
+    return display(_ID.sub(r"\1…", text))

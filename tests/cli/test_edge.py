@@ -181,7 +181,8 @@ def test_rule_10_the_command_leaves_sigpipe_as_python_has_it(shell):
 
 
 def test_the_demo_shows_peers_words_as_text_and_tells_by_its_status_whether_all_went_well(shell, monkeypatch):
-    scene = {"what": "a [red]scene[/]", "detail": "[link=x]y[/] \x1b[31m", "ok": True}
+    peer = f"{'a1' * 32}?key=sha256:{'b2' * 32}"
+    scene = {"what": "a [red]scene[/]", "detail": f"[link=x]y[/] \x1b[31m {peer}", "ok": True}
 
     def outcome(*, lost: int) -> Outcome:
         return Outcome(
@@ -201,7 +202,10 @@ def test_the_demo_shows_peers_words_as_text_and_tells_by_its_status_whether_all_
     out = shell.ok("demo")
     assert "a [red]scene[/]" in out
     assert "[link=x]y[/] \\u{1b}[31m" in out
-    assert json.loads(shell.ok("demo", "--json"))["ok"] is True
+    assert "a1a1a1a1…?key=sha256:b2b2b2b2…" in " ".join(out.replace("│", " ").split())
+    told = json.loads(shell.ok("demo", "--json"))
+    assert told["ok"] is True
+    assert told["scenes"] == [scene]
     monkeypatch.setattr("autolink.cli.demo.run_demo", loses)
     assert shell("demo").exit_code == 1
     monkeypatch.setattr("autolink.cli.demo.run_demo", breaks)
