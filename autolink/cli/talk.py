@@ -16,7 +16,7 @@ from autolink.cli.options import Number, as_option, json_option, option, passphr
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
-from autolink.errors import BodyError, CallError, Refused, RemoteProtocolError, UsageError, display
+from autolink.errors import BodyError, Refused, RemoteProtocolError, UsageError, display
 from autolink.identity import show_name
 from autolink.trust.known import seen
 
@@ -136,7 +136,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
     async def work(link: Link) -> dict[str, Any]:
         try:
             reply = await link.call(method, value, headers=told)
-        except (CallError, BodyError) as error:
+        except BodyError as error:
             error.add_note(f"{show_name(link.peer.name)} on {display(method)}")
             raise
         return {"ok": True, "reply": reply, "peer": describe_peer(link.peer)}
