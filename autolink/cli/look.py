@@ -113,7 +113,7 @@ def export(name: str, *, what: str, output: Path, passphrase_file: Path | None) 
 @click.command()
 @click.argument("chain", type=FILE)
 @trust_option()
-@option("--at", type=moment, default="now", help="The time to ask about.")
+@option("--at", type=moment, metavar="TIME", default="now", help="The time to ask about.")
 @as_option(required=False, help="Whose known agents --trust known means.")
 @json_option
 def verify(chain: Path, *, specs: tuple[Spec, ...], at: datetime, as_name: str | None, as_json: bool) -> None:

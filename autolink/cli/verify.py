@@ -30,7 +30,7 @@ def _past(text: str) -> datetime:
 @trust_option(required=False)
 @as_option(required=False, help="Whose known agents --trust known means.")
 @option(
-    "--at", type=_past, required=True,
+    "--at", type=_past, metavar="TIME", required=True,
     help="A time at which you know the message to have existed, such as now. Its own word is no evidence.",
 )  # fmt: skip
 @json_option
