@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from autolink import codec, limits
 from autolink.agent.bodies import Body
-from autolink.agent.lane import ENDS, Lane, Received
+from autolink.agent.lane import Lane, Received
 from autolink.errors import (
     BodyError,
     Code,
@@ -115,7 +115,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         """
         self._check_open()
         if not self._lane.sent_end:
-            await self._lane.send(Kind.END, codec.encode(None), flags=ENDS)
+            await self._lane.send(Kind.END, codec.encode(None))
 
     async def send_stream(self, source: AsyncIterable[bytes]) -> None:
         """Send bytes of any length in bounded memory, each chunk signed, total length and root signed last.

@@ -22,7 +22,7 @@ from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.agent.keeper import keep
 from autolink.agent.kinds import FLAGS, FROM_OPENER, TO_OPENER
-from autolink.agent.lane import ENDS, OPENS, Lane, Received, check_sequence
+from autolink.agent.lane import Lane, Received, check_sequence
 from autolink.agent.opening import Opened, name_of
 from autolink.agent.serving import Server
 from autolink.agent.traffic import MessageRefused, Traffic
@@ -39,6 +39,8 @@ from autolink.errors import (
 from autolink.identity import Certificate
 from autolink.messages import Kind, Message
 from autolink.protocol import (
+    ENDS,
+    OPENS,
     BatchReceived,
     ChannelCancelled,
     ChannelRefused,
@@ -246,7 +248,7 @@ class LinkCore:
         number = self.protocol.open_channel()
         self._lanes[number] = lane
         try:
-            lane.open(number, kind, body, flags=FLAGS[kind], timeout=timeout, headers=dict(headers or {}))
+            lane.open(number, kind, body, timeout=timeout, headers=dict(headers or {}))
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise

@@ -3,7 +3,7 @@
 from typing import Final
 
 from autolink.messages import Kind
-from autolink.protocol.frames import ENDS, OPENS
+from autolink.protocol import ENDS, OPENS
 
 _NONE: Final[frozenset[Kind]] = frozenset()
 _ANSWER: Final = frozenset({Kind.REPLY, Kind.ERROR})

@@ -17,6 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from autolink import limits
+from autolink.agent.kinds import FLAGS
 from autolink.codec import decode_untrusted, encode
 from autolink.errors import (
     CallError,
@@ -27,12 +28,11 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.messages import Envelope, Kind, Message
+from autolink.protocol import ENDS
 
 if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
-OPENS: Final = 1
-ENDS: Final = 2
 _TURN: Final = 64
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
@@ -103,7 +103,7 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes, *, flags: int = 0) -> None:
+    async def send(self, kind: Kind, body: bytes) -> None:
         """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
@@ -113,7 +113,7 @@ class Lane:
         if lock is None or not lock.locked():
             leaf = self._leaf(kind, body)
             if self._traffic.may_post(self.id, len(leaf)):
-                self._post(leaf, flags)
+                self._post(kind, leaf)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock()
@@ -122,11 +122,11 @@ class Lane:
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()
-            self._post(self._leaf(kind, body), flags)
+            self._post(kind, self._leaf(kind, body))
 
-    def send_nowait(self, kind: Kind, body: bytes, *, flags: int) -> None:
+    def send_nowait(self, kind: Kind, body: bytes) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
-        self._post(self._leaf(kind, body), flags)
+        self._post(kind, self._leaf(kind, body))
 
     async def publish(self, topic: str, seq: int, body: bytes) -> None:
         """As `send`, for a publication: its recipient is the topic, and it is numbered by the topic."""
@@ -136,16 +136,14 @@ class Lane:
         while not self._traffic.may_post(self.id, len(leaf)):
             await self._traffic.wait_for_room()
             self._check_sending()
-        self._traffic.post(self.id, 0, leaf)
+        self._traffic.post(self.id, FLAGS[Kind.PUBLISH], leaf)
 
-    def open(
-        self, channel: int, kind: Kind, body: bytes, *, flags: int, timeout: int, headers: dict[str, str]
-    ) -> None:
+    def open(self, channel: int, kind: Kind, body: bytes, *, timeout: int, headers: dict[str, str]) -> None:
         """Take the number of a channel and post the message that opens it, in one step: numbers go out in order."""
         self.id = channel
         self.headers = headers
         leaf = self._traffic.leaf(urandom(16), 0, kind, channel, self.method, timeout, headers, body)
-        self._post(leaf, flags)
+        self._post(kind, leaf)
 
     def _leaf(self, kind: Kind, body: bytes) -> bytes:
         self._check_sending()
@@ -157,7 +155,8 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, leaf: bytes, flags: int) -> None:
+    def _post(self, kind: Kind, leaf: bytes) -> None:
+        flags = FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True

@@ -17,7 +17,7 @@ from autolink.agent import forwarding
 from autolink.agent.call import Call, answer
 from autolink.agent.channel import Channel
 from autolink.agent.handlers import ChannelHandler, Method
-from autolink.agent.lane import ENDS, Lane, Received, error_body
+from autolink.agent.lane import Lane, Received, error_body
 from autolink.agent.opening import name_of
 from autolink.errors import (
     BodyError,
@@ -57,7 +57,7 @@ class Server:
         work = self._work(lane, received)
         if work is None:
             text = "no such method, channel or topic"
-            lane.send_nowait(Kind.ERROR, error_body(Code.UNIMPLEMENTED, text), flags=ENDS)
+            lane.send_nowait(Kind.ERROR, error_body(Code.UNIMPLEMENTED, text))
             self._link.leave(lane)
             return
         self.running += 1
@@ -86,7 +86,7 @@ class Server:
                     return
                 error = await self._outcome(lane, timeout, work)
                 if error is not None and not lane.sent_end:
-                    await lane.send(Kind.ERROR, error, flags=ENDS)
+                    await lane.send(Kind.ERROR, error)
         except Exception as error:  # left a handler that was being stopped: there is nobody to tell
             if not isinstance(_lone(error), _ENDS_OF_A_LANE):
                 logger.exception(
@@ -130,7 +130,7 @@ class Server:
         peer = self._link.peer
         call = Call(lane.method, peer, peer, self._link, lane.headers, received)
         reply = await answer(method, call, received.message.body)
-        await lane.send(Kind.REPLY, reply, flags=ENDS)
+        await lane.send(Kind.REPLY, reply)
 
     async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
         channel = Channel(self._link, lane, handler.sends, handler.receives)
@@ -140,7 +140,7 @@ class Server:
 
     async def _forward(self, lane: Lane, received: Received) -> None:
         answered = await forwarding.receive(self._link, received)
-        await lane.send(Kind.REPLY, answered, flags=ENDS)
+        await lane.send(Kind.REPLY, answered)
 
 
 def _lone(error: BaseException) -> BaseException:

@@ -216,7 +216,7 @@ async def test_a_reply_that_is_no_error_and_no_answer_ends_the_dialers_link(agen
     @seller.method
     async def odd(call, body) -> None:
         (lane,) = call.link._lanes.values()
-        await lane.send(Kind.ERROR, b"\x01", flags=ENDS)
+        await lane.send(Kind.ERROR, b"\x01")
         await anyio.sleep_forever()
 
     async with link_pair(buyer, seller) as (link, _):

@@ -7,7 +7,6 @@ import anyio
 import pytest
 
 from autolink import CallError, Channel, Code, RemoteProtocolError, limits
-from autolink.agent.lane import ENDS
 from autolink.errors import LocalProtocolError
 from autolink.messages import ChunkWriter, Kind
 from autolink.testing import Network, link_pair
@@ -29,7 +28,7 @@ def raw(agents):
     @seller.channel
     async def raw(channel) -> None:
         for kind, body in messages:
-            await channel._lane.send(kind, body, flags=ENDS if kind is Kind.END else 0)
+            await channel._lane.send(kind, body)
         await anyio.sleep_forever()
 
     return seller, buyer, messages
