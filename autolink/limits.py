@@ -142,6 +142,9 @@ REFUSAL_DRAIN_BYTES: Final = 4 * MIB
 RECORDS: Final = 2**24
 """TLS records per direction before a link is re-made (RFC 8446, section 5.5 allows 2^24.5 with AES-GCM)."""
 
+RECORDS_MOST: Final = 20_000_000
+"""TLS records after which a link that could not be drained is ended: looked at twice a minute, it stays below 2^24.5."""
+
 LINK_AGE: Final = 24 * 3600.0
 """Seconds before a link is re-made: nothing rekeys a live one."""
 

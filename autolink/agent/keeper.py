@@ -33,6 +33,8 @@ async def keep(link: "LinkCore") -> None:
         asked_at = _listen_for(link, asked_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
+        if link.traffic.records >= limits.RECORDS_MOST:  # a channel that never ends has kept it from draining
+            link.end(LinkLost("as many TLS records as one key may protect"))
     await link.finish()
 
 

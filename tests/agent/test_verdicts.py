@@ -247,6 +247,25 @@ async def test_rule_11_an_old_link_is_drained_so_that_it_is_made_again(
         assert "drained" in str(link.lost) + str(far.lost)
 
 
+async def test_rule_11_a_link_that_an_endless_channel_keeps_from_draining_is_ended(
+    agents, monkeypatch, virtual_clock
+):
+    seller, buyer = agents
+
+    @seller.channel
+    async def endless(channel):
+        await anyio.sleep_forever()
+
+    async with link_pair(buyer, seller) as (link, far), link.open_channel("endless"):
+        monkeypatch.setattr(limits, "RECORDS", 1)
+        await anyio.sleep(2 * limits.KEEPALIVE)
+        assert link.lost is None
+        monkeypatch.setattr(limits, "RECORDS_MOST", 1)
+        await link.closed()
+        await far.closed()
+        assert "one key may protect" in str(link.lost) + str(far.lost)
+
+
 async def test_an_expired_certificate_does_not_open_a_link(globex, acme):
     past = datetime.now(UTC) - timedelta(days=400)
     old = Authority("old", now=past)
