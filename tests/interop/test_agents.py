@@ -81,7 +81,8 @@ async def test_the_standard_librarys_ssl_links_with_an_agent_and_nonsense_gets_a
 
 async def test_s_client_links_with_an_agent_and_nonsense_gets_a_refusal(parties):
     agent, chain, key = parties
-    assert shutil.which("openssl"), "this test needs the openssl command: apt-get install openssl"
+    if not shutil.which("openssl"):
+        pytest.skip("S_CLIENT DID NOT MEET AN AGENT: the openssl command is not installed")
     async with agent.listening("127.0.0.1:0") as listener:
         command = ["openssl", "s_client", "-connect", listener.addresses[0], "-tls1_3", "-alpn", "autolink/1"]
         command += ["-cert", str(chain), "-cert_chain", str(chain), "-key", str(key), "-quiet", "-ign_eof"]
