@@ -1,5 +1,6 @@
 """The program that owns a credential: it listens, dials, serves handlers and publishes, under one trust model."""
 
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -123,7 +124,7 @@ class Agent(Author):
         self._refused: Counter[Reason] = Counter()
         self._refused_by_peer: Counter[Reason] = Counter()
         self._opened = 0
-        trust.on_change(self.invalidate)
+        weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
 
     # --- what it does ----------------------------------------------------------------------------------
 
@@ -390,3 +391,14 @@ class Agent(Author):
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """The method without a hold on its object: a trust model may outlive many agents."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (alive := reference()) is not None:
+            alive()
+
+    return call

@@ -239,7 +239,7 @@ class LinkCore:
         await checkpoint_if_cancelled()
         while True:
             if self._cause is not None:
-                raise self.lost_error()
+                raise NotSent(str(self.lost_error())) from self._cause
             if self.draining or self.traffic.may_open:
                 break
             await self.traffic.wait_for_room()
@@ -411,6 +411,10 @@ class LinkCore:
         self.traffic.finish()
         await self._flushed.wait()
         self.end(LinkLost("this side has drained the link"))
+
+
+class NotSent(LinkLost):
+    """The link was lost before anything of this operation had been handed to it."""
 
 
 class NotServed(CallError):

@@ -3,7 +3,8 @@
 A kept link dials with capped exponential back-off and full jitter. Operations wait for a link as long as their own
 deadline allows; while the last attempt ended in a refusal they raise it instead, because waiting does not change a
 judgement. A call that was out when its link died raises `DeliveryUnknown`: only the caller knows whether sending it
-again is safe. The one exception is a draining peer, which promises not to have looked: that call goes to the new link.
+again is safe. What nobody can have looked at goes to the new link: a call that was still waiting to be sent, and one that
+a draining peer promises not to have looked at.
 """
 
 import logging
@@ -17,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from autolink import limits
 from autolink.agent.channel import Channel
-from autolink.agent.core import NotServed
+from autolink.agent.core import NotSent, NotServed
 from autolink.agent.groups import background_tasks
 from autolink.agent.topic import Subscription
 from autolink.errors import DeliveryUnknown, LinkLost, LocalProtocolError, Refused, RemoteProtocolError
@@ -153,7 +154,7 @@ class KeptLink:
             link = await self.ready()
             try:
                 return await operation(link)
-            except (NotServed, LocalProtocolError):
+            except (NotSent, NotServed, LocalProtocolError):  # nothing of it was looked at
                 if not link.draining:
                     raise
                 await checkpoint()

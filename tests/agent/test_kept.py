@@ -77,6 +77,30 @@ async def test_a_lost_link_is_made_again_and_a_call_in_doubt_is_not_sent_again(
         assert seller.done == [0.0, 2.0]
 
 
+async def test_a_call_that_was_still_waiting_for_its_place_goes_to_the_next_link(
+    serving, network, monkeypatch, virtual_clock
+):
+    """Two are out when the link dies, and in doubt; the third was never handed over."""
+    seller, buyer = serving
+    monkeypatch.setattr(limits, "CHANNELS", 2)
+    ended = []
+    async with network.listening(seller) as listener, buyer.keep_link(listener.contact) as kept:
+        await kept.call("work", 0.0)
+
+        async def call(seconds: float) -> None:
+            try:
+                ended.append(await kept.call("work", seconds))
+            except DeliveryUnknown:
+                ended.append("in doubt")
+
+        async with anyio.create_task_group() as tasks:
+            for seconds in (5.0, 5.0, 1.0):
+                tasks.start_soon(call, seconds)
+                await anyio.sleep(0.1)
+            network.cut()
+    assert ended == ["in doubt", "in doubt", 1.0]
+
+
 async def test_a_refusal_surfaces_and_trust_given_later_heals_it(acme, globex, network, virtual_clock):
     """The operations raise it at once; the kept link goes on trying."""
     seller = acme.agent("seller", trust=IssuedBy(acme.anchor))

@@ -1,5 +1,6 @@
 """What a developer is told when something is used wrongly or goes wrong: whose doing it is, and what to do."""
 
+import gc
 import logging
 
 import anyio
@@ -7,7 +8,7 @@ import pytest
 
 from autolink import Agent, BodyError, CallError, Channel, Code, UsageError
 from autolink.testing import Network, link_pair
-from autolink.trust import IssuedBy
+from autolink.trust import IssuedBy, Pinned
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,15 @@ def test_a_trust_model_or_a_credential_of_the_wrong_kind_is_told_at_once(acme):
         IssuedBy(acme.credential)
     with pytest.raises(UsageError, match=r"Credential\.load"):
         Agent("echo", trust=IssuedBy(acme.anchor))
+
+
+def test_a_trust_model_does_not_keep_the_agents_that_used_it(acme):
+    trust = Pinned(acme.credential.peer_id)
+    agent = Agent(acme.issue("short-lived"), trust=trust)
+    assert len(trust._listeners) == 1
+    del agent
+    gc.collect()
+    assert trust._listeners == ()
 
 
 async def test_a_kept_link_to_nobody_says_so_once_and_keeps_the_reason(agents, caplog):
