@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 def test_programs_pass_mypy_strict_against_the_package_and_misuse_does_not():
     """Without this project's configuration, as in a user's; `misuse.py` says line by line what has to be an error."""
     if importlib.util.find_spec("mypy") is None:
-        pytest.skip("TYPES NOT CHECKED: mypy is not installed; it comes with the extra `lint`")
+        pytest.skip("TYPES NOT CHECKED: mypy is not installed; it comes with the extra `test`")
     from mypy import api
 
     programs = sorted(map(str, (ROOT / "tests" / "typing").glob("*.py")))
