@@ -90,6 +90,19 @@ HANDSHAKE_RECORDS: Final = 256
 """Records a peer may send before its TLS handshake is done. OpenSSL takes 100 KB of certificates: in records of one byte
 that is one call of 80 ms, in records of 512, the smallest that anybody asks for, 200 of them."""
 
+TICKET_KEY: Final = 3600.0
+"""Seconds after which a listener's ticket key is replaced, and a session is no longer resumed: nothing proves the peer's key
+to TLS meanwhile. (RFC 8446, section 4.6.1: at most 7 days; nginx and Go: 1 hour to 7 days.)"""
+
+SESSIONS: Final = 1_024
+"""TLS sessions that a dialer keeps to resume later, and ..."""
+
+SESSIONS_BYTES: Final = 8 * MIB
+"""... their bytes together: one holds the listener's leaf, 0.8 KB with P-256, 6 KB with ML-DSA-65."""
+
+SESSIONS_EACH: Final = 32
+"""... and of one listener: each is used once, so this many links to it can be opened at once and be resumed."""
+
 ADDRESSES: Final = 16
 """Addresses of one name that are tried: a resolver can be made to return hundreds."""
 

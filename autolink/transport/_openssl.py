@@ -13,6 +13,10 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 - Without a word of ours, OPENSSL_CONF chooses the groups, and so whether a post-quantum one is among them.
 - `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
   does.
+- The verify callback comes with an X509 object for each call, whether anybody looks at it or not, and so do the
+  certificates of the chain, of which we want the bytes.
+- A session cannot be written down, and whether one was resumed cannot be asked. The object itself is of no use
+  later: OpenSSL marks it as not resumable when its connection is freed without a goodbye.
 """
 
 import socket
@@ -31,17 +35,36 @@ GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
 tail."""
 
 SYMBOLS: Final = (
+    "BIO_free",
     "BIO_get_mem_data",
+    "BIO_new",
+    "BIO_s_mem",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
     "SSL_MODE_AUTO_RETRY",
     "SSL_MODE_RELEASE_BUFFERS",
+    "SSL_SESSION_free",
     "SSL_clear_mode",
+    "SSL_get1_session",
+    "SSL_get_ex_data_X509_STORE_CTX_idx",
+    "SSL_get_peer_cert_chain",
+    "SSL_get_peer_certificate",
+    "SSL_session_reused",
     "SSL_set_fd",
+    "SSL_set_session",
+    "X509_STORE_CTX_get_current_cert",
     "X509_STORE_CTX_get_error",
+    "X509_STORE_CTX_get_error_depth",
+    "X509_STORE_CTX_get_ex_data",
     "X509_STORE_CTX_set_error",
     "X509_V_ERR_CERT_REJECTED",
+    "X509_free",
     "X509_verify_cert_error_string",
+    "d2i_SSL_SESSION",
+    "i2d_SSL_SESSION",
+    "i2d_X509_bio",
+    "sk_X509_num",
+    "sk_X509_value",
 )
 """What this file uses of `OpenSSL._util.lib`."""
 
@@ -66,25 +89,97 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
+VerifyCallback = Callable[[SSL.Connection, Callable[[], bytes], int, int], bool]
+"""Connection, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in the chain."""
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
-    """Demand a certificate and let `callback` look at it. A no without an error of OpenSSL's own is
-    bad_certificate."""
+    """Demand a certificate and let `callback`, which must not raise, look at it. A no without an error of OpenSSL's
+    own is bad_certificate."""
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-    context.set_verify(mode, callback)
-    theirs: Any = context._verify_callback  # noqa: SLF001
+    context.set_verify(mode, lambda *_: False)  # pyOpenSSL's own, replaced below: it never runs
+    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
-    def verify(ok: int, store: object) -> int:
-        answer: int = theirs(ok, store)
-        if not answer and _lib.X509_STORE_CTX_get_error(store) == _lib.X509_V_OK:
+    def verify(_ok: int, store: object) -> int:
+        connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store, index)]  # noqa: SLF001
+        error = _lib.X509_STORE_CTX_get_error(store)
+        certificate = _lib.X509_STORE_CTX_get_current_cert(store)
+        depth = _lib.X509_STORE_CTX_get_error_depth(store)
+        if callback(connection, lambda: _der(certificate), error, depth):
+            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
+            return 1
+        if error == _lib.X509_V_OK:
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_CERT_REJECTED)
-        return answer
+        return 0
 
     ours = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
     context._verify_callback = ours  # noqa: SLF001  every Connection keeps what it finds here alive
     _lib.SSL_CTX_set_verify(context._context, mode, ours)  # noqa: SLF001
+
+
+def presented_count(connection: SSL.Connection) -> int:
+    """How many certificates `peer_chain` has; before the end of a handshake a listener sees none."""
+    stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
+    return 0 if stack == _ffi.NULL else _lib.sk_X509_num(stack)
+
+
+def peer_chain(connection: SSL.Connection) -> list[bytes]:
+    """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
+    there is none."""
+    stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
+    return [_der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+
+
+def peer_leaf(connection: SSL.Connection) -> bytes:
+    """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
+    leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
+    try:
+        return _der(leaf)
+    finally:
+        _lib.X509_free(leaf)
+
+
+def _der(certificate: object) -> bytes:
+    bio = _lib.BIO_new(_lib.BIO_s_mem())
+    try:
+        if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:
+            raise MemoryError("OpenSSL could not write a certificate down")
+        start = _ffi.new("char **")
+        size = _lib.BIO_get_mem_data(bio, start)
+        return bytes(_ffi.buffer(start[0], size))
+    finally:
+        _lib.BIO_free(bio)
+
+
+def resumed(connection: SSL.Connection) -> bool:
+    """Whether the handshake resumed a session instead of proving keys anew."""
+    return bool(_lib.SSL_session_reused(connection._ssl))  # noqa: SLF001
+
+
+def take_session(connection: SSL.Connection) -> bytes:
+    """What `offer_session` takes: the newest session that the peer gave us, which comes with its first bytes."""
+    session = _lib.SSL_get1_session(connection._ssl)  # noqa: SLF001
+    try:
+        size = _lib.i2d_SSL_SESSION(session, _ffi.NULL)
+        if size <= 0:
+            raise MemoryError("OpenSSL could not write a session down")
+        buffer = _ffi.new("unsigned char[]", size)
+        _lib.i2d_SSL_SESSION(session, _ffi.new("unsigned char **", buffer))
+        return bytes(_ffi.buffer(buffer))
+    finally:
+        _lib.SSL_SESSION_free(session)
+
+
+def offer_session(connection: SSL.Connection, taken: bytes) -> None:
+    """Offer a session in the handshake to come; of a Context with the same credential as the one it was taken under."""
+    buffer = _ffi.new("unsigned char[]", taken)
+    session = _lib.d2i_SSL_SESSION(_ffi.NULL, _ffi.new("unsigned char **", buffer), len(taken))
+    if session == _ffi.NULL:
+        raise MemoryError("OpenSSL could not read a session that it wrote")
+    try:
+        _lib.SSL_set_session(connection._ssl, session)  # noqa: SLF001
+    finally:
+        _lib.SSL_SESSION_free(session)
 
 
 def new_connection(context: SSL.Context) -> SSL.Connection:

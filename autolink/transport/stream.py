@@ -20,10 +20,14 @@ subtle is around that:
   OpenSSL after a wait without having looked whether the stream was closed meanwhile.
 - Fairness: waiting is fair, even for bytes that are there already; a `receive` that did not wait yields once.
   A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+- Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
+  peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
+  at the latest when we wait for the peer.
 """
 
 import os
 import socket
+from functools import cached_property
 from typing import Final
 
 import anyio
@@ -53,15 +57,41 @@ async def secure_stream(
     expect: tls.Expect | None = None,
     peer: str = "",
 ) -> "SecureStream":
+    """As `handshake`, and everything of it is sent: a stream for one task that reads and one that writes.
+
+    Raises:
+        Refused, RemoteProtocolError, anyio.BrokenResourceError: as `handshake`.
+    """
+    stream = await handshake(transport, context, dialer=dialer, expect=expect, peer=peer)
+    try:
+        await stream.settle()
+    except BaseException:
+        await stream.abort()
+        raise
+    return stream
+
+
+async def handshake(
+    transport: socket.socket | ByteStream,
+    context: SSL.Context,
+    *,
+    dialer: bool,
+    expect: tls.Expect | None = None,
+    peer: str = "",
+    session: bytes = b"",
+) -> "SecureStream":
     """Do the TLS handshake over `transport` and own it from now on: it is closed if this does not succeed.
+
+    Its last flight may not be sent yet: see `SecureStream.say`.
 
     Args:
         transport: a connected non-blocking socket, or any byte stream.
         context: `client_context` for the dialler, `server_context` for the listener.
         dialer: whether this side made the connection.
         expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or
-            None.
+            None. Not asked where a session is resumed: no chain is shown then.
         peer: how to call the other side in errors, its address for instance.
+        session: (dialler) of `SecureStream.take_session`, to be resumed if the listener still can.
 
     The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake
     succeeds before the listener has judged its certificate: its refusal arrives at the first `receive`.
@@ -76,6 +106,8 @@ async def secure_stream(
     verification = tls.Verification(dialer, expect)
     connection = _openssl.new_connection(context)
     connection.set_app_data(verification)
+    if session:
+        _openssl.offer_session(connection, session)
     try:
         try:
             await _handshake(connection, wire, dialer=dialer)
@@ -86,7 +118,6 @@ async def secure_stream(
             if not isinstance(failure, anyio.BrokenResourceError):
                 await _drain(wire)  # so that our alert arrives
             raise failure from error
-        wire.attach(connection)
         return SecureStream(connection, wire, dialer=dialer, peer=peer)
     except BaseException:
         await wire.close()
@@ -108,23 +139,18 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
         connection.set_connect_state()
     else:
         connection.set_accept_state()
-    for _ in range(limits.HANDSHAKE_RECORDS):
+    left = limits.HANDSHAKE_RECORDS
+    while left > 0:
         try:
             connection.do_handshake()
         except SSL.WantReadError:
-            done = False
+            await wire.flush(connection)
+        except SSL.Error:
+            await wire.flush(connection)  # on memory BIOs an alert leaves only if somebody sends it
+            raise
         else:
-            done = True
-        finally:
-            # Also after an error: on memory BIOs an alert leaves only if somebody sends it.
-            if outgoing := _openssl.take_outgoing(connection):
-                await wire.write(outgoing)
-        if done:
             return
-        if record := await wire.record():
-            connection.bio_write(record)
-        else:
-            connection.bio_shutdown()
+        left -= await wire.feed(connection, left)
     raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")
 
 
@@ -145,8 +171,9 @@ class SecureStream:
     """One TLS connection; made by `secure_stream`. Bytes: frames are somebody else's business.
 
     Attributes:
-        peer_chain: what the peer presented, DER, leaf first, unsorted and unjudged; it holds the leaf's key.
-        info: what TLS negotiated.
+        peer_chain: what the peer presented, DER, leaf first, unsorted and unjudged; it holds the leaf's key. Of a
+            resumed session the leaf alone.
+        resumed: a session was resumed.
         link_id: 32 bytes that both ends have and no other connection has.
         records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each.
         bytes_sent, bytes_received: application data.
@@ -154,18 +181,62 @@ class SecureStream:
 
     def __init__(self, connection: SSL.Connection, wire: Wire, *, dialer: bool, peer: str) -> None:
         self.peer_chain = tls.presented_chain(connection, dialer=dialer)
-        self.info = tls.negotiated(connection)
+        self.resumed = _openssl.resumed(connection)
         self.link_id: bytes = connection.export_keying_material(_LINK_ID_LABEL, 32)
         self.records_sent = self.records_received = self.bytes_sent = self.bytes_received = 0
         self._tls = connection
         self._wire = wire
         self._peer = peer
+        self._opening = True
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
         self._full = self._wants_room = False
         self._idle = 0
         self._unfair = 0
+
+    @cached_property
+    def info(self) -> tls.TlsInfo:
+        """What TLS negotiated."""
+        return tls.negotiated(self._tls)
+
+    # --- opening -------------------------------------------------------------------------------------------
+
+    def say(self, data: bytes) -> None:
+        """Before `settle`: have `data`, of at most a few records, leave with what was said before it.
+
+        Raises:
+            anyio.BrokenResourceError: TLS has failed.
+        """
+        try:
+            self._tls.sendall(data)
+        except SSL.Error as error:
+            raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
+        self.records_sent += 1
+        self.bytes_sent += len(data)
+
+    async def settle(self) -> None:
+        """Send what was said; from now on one task may read and another one write.
+
+        Raises:
+            anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
+        """
+        self._opening = False
+        await self._flush()
+        self._wire.attach(self._tls)
+
+    async def _flush(self) -> None:
+        try:
+            await self._wire.flush(self._tls)
+        except OSError as error:
+            raise anyio.BrokenResourceError(error.strerror or type(error).__name__) from error
+
+    def take_session(self) -> bytes:
+        """(dialler) The session that the listener's first bytes brought, good for one `handshake` later. It holds keys:
+        keep it as you keep those."""
+        return _openssl.take_session(self._tls)
+
+    # --- reading and writing -------------------------------------------------------------------------------
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Between 1 and `max_bytes` bytes, at most one record's. Cancelling it loses nothing.
@@ -275,6 +346,10 @@ class SecureStream:
 
     async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
+        if self._opening:
+            await self._flush()
+        elif not (self._wire.attached or self._writing):  # else OpenSSL's answers would go out inside of what is written
+            self._wire.attach(self._tls)
         await (self._wire.room() if wants_room else self._wire.more(self._tls))
         self._check_reading()
         self._idle += 1
@@ -311,11 +386,11 @@ class SecureStream:
                 self._unfair += taken
                 if self._unfair >= limits.TLS_STEP:
                     self._unfair = 0
-                    await self._wire.flush(self._tls)
+                    await self._flush()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
             if self._wire.closed:
                 raise anyio.ClosedResourceError
-        await self._wire.flush(self._tls)
+        await self._flush()
 
     def _check_writing(self) -> None:
         if self._wire.closed:
@@ -332,7 +407,7 @@ class SecureStream:
             try:
                 while self._shutdown_wants_room():
                     await self._wire.room()
-                await self._wire.flush(self._tls)
+                await self._flush()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return False  # the connection is gone already, or closed meanwhile
             return True

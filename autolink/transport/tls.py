@@ -23,12 +23,13 @@ key the peer holds, and nothing more.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import SignatureAlgorithmOID as Algorithm
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from autolink import limits
@@ -91,12 +92,17 @@ class TlsIdentity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TlsInfo:
-    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768`` and so on."""
+    """What was negotiated, in OpenSSL's names: version ``TLSv1.3``, group ``X25519MLKEM768`` and so on.
+
+    Attributes:
+        resumed: a session was resumed (RFC 8446, section 2.2): new keys, and no new proof of the certificates'.
+    """
 
     version: str
     group: str
     cipher: str
     alpn: str
+    resumed: bool
 
 
 @dataclass(slots=True)
@@ -113,19 +119,20 @@ class Verification:
             self.refusal = reason, detail
         return False
 
-    def check(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int) -> bool:
+    def check(
+        self, connection: SSL.Connection, certificate: Callable[[], bytes], error: int, depth: int
+    ) -> bool:
         """One call of the verify callback: whether the handshake may go on."""
         if not self._looked:
             self._looked = True
             if not (self.check_connection(connection) and self._meets_expectation(connection)):
                 return False
-        where = f"certificate {depth} of the chain"
-        if error == 0:
-            weakness = _weakness(certificate)
-            return weakness is None or self.refuse(Reason.MALFORMED, f"{where}: {weakness}")
         if error in _JUDGED_LATER:
             return True
-        return self.refuse(Reason.MALFORMED, f"{where}: {_openssl.verify_error_text(error)}")
+        objection = _openssl.verify_error_text(error) if error else _weakness(certificate())
+        return objection is None or self.refuse(
+            Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
+        )
 
     def check_connection(self, connection: SSL.Connection) -> bool:
         """What is not about one certificate: before ours is shown, and again when the handshake is over."""
@@ -133,7 +140,7 @@ class Verification:
             return self.refuse(Reason.VERSION, f"it does not speak {ALPN.decode()} (ALPN)")
         # A listener sees nothing here before the end of the handshake, where certificates in excess turn up
         # which are in no path, so that the callback was not called for them.
-        presented = len(connection.get_peer_cert_chain() or ()) + (not self.dialer)
+        presented = _openssl.presented_count(connection) + (not self.dialer)
         if presented > limits.CHAIN:
             return self.refuse(
                 Reason.MALFORMED, f"it shows {presented} certificates, {limits.CHAIN} are allowed"
@@ -145,17 +152,25 @@ class Verification:
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
 
 
-def server_context(credential: TlsIdentity) -> SSL.Context:
+def server_context(credential: TlsIdentity, *, resume: bool = False, trust: str = "") -> SSL.Context:
     """A Context for listening with `credential`, made once for many connections.
+
+    Args:
+        credential: whose chain is shown.
+        resume: give tickets to those who dial, so that they may resume a session (RFC 8446, section 2.2). The key that
+            protects them lives and dies with this object: renew it every `limits.TICKET_KEY` seconds.
+        trust: names whom the listener believes; a ticket of one such name resumes nothing under another.
 
     Raises:
         OpenSSL.SSL.Error: the key is not the leaf's.
         UsageError: OPENSSL_CONF sets options that we cannot take back.
     """
-    context = _context(credential)
+    context = _context(credential, 0 if resume else SSL.OP_NO_TICKET)
     context.set_alpn_select_callback(_select_alpn)
+    context.set_timeout(int(limits.TICKET_KEY))
     # Without one, a client that offers a session gets a fatal internal_error instead of a full handshake.
-    context.set_session_id(hashlib.sha256(credential.chain[0].x509.tbs_certificate_bytes).digest())
+    own = credential.chain[0].x509.tbs_certificate_bytes
+    context.set_session_id(hashlib.sha256(hashlib.sha256(own).digest() + trust.encode()).digest())
     return context
 
 
@@ -166,18 +181,18 @@ def client_context(credential: TlsIdentity) -> SSL.Context:
         OpenSSL.SSL.Error: the key is not the leaf's.
         UsageError: OPENSSL_CONF sets options that we cannot take back.
     """
-    context = _context(credential)
+    context = _context(credential, SSL.OP_NO_TICKET)
     context.set_alpn_protos([ALPN])
     return context
 
 
 def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
-    """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified."""
-    certificates = list(connection.get_peer_cert_chain() or ())
-    if not dialer:  # OpenSSL gives a listener the leaf separately
-        leaf = connection.get_peer_certificate()
-        certificates[:0] = [leaf] if leaf is not None else []
-    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in certificates)
+    """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified. After resumption it is
+    the leaf alone, as remembered from the handshake that proved its key."""
+    if dialer and (chain := _openssl.peer_chain(connection)):
+        return tuple(chain)
+    # OpenSSL gives a listener the leaf separately.
+    return (_openssl.peer_leaf(connection), *_openssl.peer_chain(connection))
 
 
 def negotiated(connection: SSL.Connection) -> TlsInfo:
@@ -187,10 +202,11 @@ def negotiated(connection: SSL.Connection) -> TlsInfo:
         group=connection.get_group_name() or "",
         cipher=connection.get_cipher_name() or "",
         alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+        resumed=_openssl.resumed(connection),
     )
 
 
-def _context(credential: TlsIdentity) -> SSL.Context:
+def _context(credential: TlsIdentity, options: int) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
@@ -198,11 +214,11 @@ def _context(credential: TlsIdentity) -> SSL.Context:
     context.set_tls13_ciphersuites(_CIPHERSUITES)
     context.set_cipher_list(b"DEFAULT:@SECLEVEL=2")
     _openssl.set_groups(context)
-    # No sessions: resuming one means judging a chain that TLS no longer shows, and that has its own rules.
-    # OpenSSL still sends two tickets of 79 bytes, which name sessions that it does not keep.
+    # A listener keeps no session: a ticket holds all of one, sealed. Without tickets OpenSSL still sends two of 79 bytes
+    # each, which name sessions that it does not keep.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    options = context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    if options & (SSL.OP_IGNORE_UNEXPECTED_EOF | SSL.OP_NO_TLSv1_3):
+    set_now = context.set_options(options | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    if set_now & (SSL.OP_IGNORE_UNEXPECTED_EOF | SSL.OP_NO_TLSv1_3):
         raise UsageError("OpenSSL's configuration file (OPENSSL_CONF) breaks TLS: start without it")
     _openssl.release_buffers(context)
     leaf, *issuers = (certificate.x509 for certificate in credential.chain)
@@ -216,7 +232,7 @@ def _context(credential: TlsIdentity) -> SSL.Context:
     return context
 
 
-def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
+def _verify(connection: SSL.Connection, certificate: Callable[[], bytes], error: int, depth: int) -> bool:
     verification: Verification = connection.get_app_data()
     try:
         return verification.check(connection, certificate, error, depth)
@@ -234,9 +250,13 @@ def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
     raise SSL.Error
 
 
-def _weakness(certificate: crypto.X509) -> str | None:
+@lru_cache(maxsize=512)
+def _weakness(der: bytes) -> str | None:
+    """What is wrong with a certificate whoever issued it; a fact about its bytes, so the last few hundred are kept."""
+    if len(der) > limits.CERTIFICATE:
+        return f"it is larger than {limits.CERTIFICATE} bytes"
     try:
-        parsed = certificate.to_cryptography()
+        parsed = x509.load_der_x509_certificate(der)
     except PARSER_ERRORS as error:  # OpenSSL reads what `cryptography` does not
         return f"it is malformed: {error}"
     if parsed.signature_algorithm_oid not in _ALGORITHMS:

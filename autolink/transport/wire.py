@@ -1,13 +1,13 @@
 """What carries TLS records: a raw socket, or any AnyIO byte stream.
 
-Both hand over the handshake one whole record at a time, so that one call into OpenSSL does a bounded amount
-of work for a peer that nobody has judged yet: sixteen thousand one-byte records in the socket's buffer are
-sixteen thousand turns of our loop and not one call, and `limits.HANDSHAKE_RECORDS` ends that early.
+Both begin on memory BIOs: what arrives is cut into whole records and handed over by `feed`, so that one call into
+OpenSSL does a bounded amount of work for a peer that nobody has judged yet. A flight of a few records is one
+call; sixteen thousand one-byte records are refused as soon as `limits.HANDSHAKE_RECORDS` of them were taken.
 
-After the handshake they differ. OpenSSL reads and writes a socket itself, and all that is left to do here is
-to wait (a Connection on memory BIOs costs nearly half of the round trips). In front of a byte stream the
-memory BIOs stay: the reader goes on feeding whole records, and what OpenSSL wants sent is flushed by the task
-that writes, and by no other.
+When nothing is left between the two, a socket is attached: from then on OpenSSL reads and writes it itself, and all
+that is left to do here is to wait (a Connection on memory BIOs costs nearly half of the round trips). In front of a
+byte stream the memory BIOs stay: the reader goes on feeding records, one at a time, and what OpenSSL wants sent is
+flushed by the task that writes, and by no other.
 """
 
 import socket
@@ -31,10 +31,15 @@ _RECORD_MAX: Final = 2**14 + 256  # RFC 8446, section 5.2
 
 
 class Wire(ABC):
-    """Bytes there and back below TLS. One task reads and one writes."""
+    """Bytes there and back below TLS. One task reads and one writes.
+
+    Attributes:
+        attached: OpenSSL reads and writes the connection itself.
+    """
 
     def __init__(self) -> None:
         self.closed = False
+        self.attached = False
         self._partial = bytearray()
 
     @abstractmethod
@@ -47,11 +52,7 @@ class Wire(ABC):
 
     @abstractmethod
     def attach(self, tls: SSL.Connection) -> None:
-        """The handshake is over: arrange `tls` for what follows."""
-
-    @abstractmethod
-    async def more(self, tls: SSL.Connection) -> None:
-        """Return when `tls` may be able to read more than it could."""
+        """Let OpenSSL have the connection, if that can be and nothing is left in between."""
 
     @abstractmethod
     async def room(self) -> None:
@@ -61,9 +62,20 @@ class Wire(ABC):
         """The errno of an error that the connection has met and nobody has been told, or 0."""
         return 0
 
-    @abstractmethod
+    async def more(self, tls: SSL.Connection) -> None:
+        """Return when `tls` may be able to read more than it could."""
+        if _openssl.outgoing(tls) > limits.TLS_STEP:
+            # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
+            raise RemoteProtocolError("more KeyUpdates than we have had something to send")
+        if _missing(self._partial) <= 0:
+            await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
+        if not _openssl.incoming(tls):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
+            await self.feed(tls, 1)
+
     async def flush(self, tls: SSL.Connection) -> None:
-        """Send what `tls` has written."""
+        """Send what `tls` has written, if it does not do that itself."""
+        if not self.attached and (data := _openssl.take_outgoing(tls)):
+            await self.write(data)
 
     @abstractmethod
     async def send_eof(self) -> None:
@@ -73,30 +85,39 @@ class Wire(ABC):
     async def close(self) -> None:
         """Close at once, waking up whoever waits; idempotent, and done even when cancelled."""
 
-    async def record(self) -> bytes:
-        """The next whole TLS record; at the end what there is of it. What cannot be a record comes back at
-        once, for OpenSSL to answer with its alert."""
+    async def feed(self, tls: SSL.Connection, most: int) -> int:
+        """Give `tls` the whole records that are here, `most` at most, waiting for the first one; at the end what there
+        is of it. Returns their number. What cannot be a record is given at once, for OpenSSL to answer with its
+        alert."""
         buffer = self._partial
-        while (missing := _missing(buffer)) > 0:
-            data = await self.read(missing)
+        while _missing(buffer) > 0:
+            data = await self.read(limits.TLS_STEP)
             if not data:
-                break
+                if buffer:
+                    tls.bio_write(bytes(buffer))
+                    buffer.clear()
+                tls.bio_shutdown()
+                return 1
             buffer += data
-        end = min(len(buffer), len(buffer) + missing)
-        record = bytes(buffer[:end])
+        end = count = 0
+        while count < most and (missing := _missing(buffer, end)) <= 0:
+            end = len(buffer) + missing
+            count += 1
+        tls.bio_write(bytes(buffer[:end]))
         del buffer[:end]
-        return record
+        return count
 
 
-def _missing(buffer: bytearray) -> int:
-    """Bytes missing to the end of the header or the record; negative: there are that many behind the
-    record."""
-    if len(buffer) < _HEADER:
-        return _HEADER - len(buffer)
-    length = int.from_bytes(buffer[3:5])
-    if buffer[0] not in _RECORD_TYPES or length > _RECORD_MAX:
+def _missing(buffer: bytearray, start: int = 0) -> int:
+    """Bytes missing to the end of the header or the record that begins at `start`; negative: there are that many behind
+    the record."""
+    here = len(buffer) - start
+    if here < _HEADER:
+        return _HEADER - here
+    length = int.from_bytes(buffer[start + 3 : start + 5])
+    if buffer[start] not in _RECORD_TYPES or length > _RECORD_MAX:
         return 0
-    return _HEADER + length - len(buffer)
+    return _HEADER + length - here
 
 
 class SocketWire(Wire):
@@ -124,10 +145,15 @@ class SocketWire(Wire):
                 await anyio.wait_writable(self._socket)
 
     def attach(self, tls: SSL.Connection) -> None:
-        _openssl.attach_socket(tls, self._socket)
+        if not (self._partial or _openssl.incoming(tls) or _openssl.outgoing(tls)):
+            _openssl.attach_socket(tls, self._socket)
+            self.attached = True
 
     async def more(self, tls: SSL.Connection) -> None:
-        await anyio.wait_readable(self._socket)
+        if self.attached:
+            await anyio.wait_readable(self._socket)
+        else:
+            await super().more(tls)
 
     async def room(self) -> None:
         # The reader waits here too, to answer a KeyUpdate, and AnyIO lets one task wait for a descriptor.
@@ -136,9 +162,6 @@ class SocketWire(Wire):
 
     def failure(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    async def flush(self, tls: SSL.Connection) -> None:
-        """Nothing: OpenSSL wrote it."""
 
     async def send_eof(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
@@ -175,26 +198,9 @@ class StreamWire(Wire):
     def attach(self, tls: SSL.Connection) -> None:
         """Nothing: the memory BIOs stay."""
 
-    async def more(self, tls: SSL.Connection) -> None:
-        if _openssl.outgoing(tls) > limits.TLS_STEP:
-            # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
-            raise RemoteProtocolError("more KeyUpdates than we have had something to send")
-        if _missing(self._partial) <= 0:
-            await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
-        if _openssl.incoming(tls):
-            return  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
-        if record := await self.record():
-            tls.bio_write(record)
-        else:
-            tls.bio_shutdown()
-
     async def room(self) -> None:
         """At once: a memory BIO takes everything."""
         await anyio.lowlevel.checkpoint()
-
-    async def flush(self, tls: SSL.Connection) -> None:
-        if data := _openssl.take_outgoing(tls):
-            await self.write(data)
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
