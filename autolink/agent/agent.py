@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, final, overload
 
@@ -20,18 +20,19 @@ from autolink.agent.kept import KeptLink
 from autolink.agent.link import Link
 from autolink.agent.listener import Listener
 from autolink.agent.opening import Row, early_objection, open_link
+from autolink.agent.sessions import Key, Session, Sessions
 from autolink.agent.topic import Overflow, Topic
 from autolink.errors import LinkLost, Reason, Refused, UsageError
 from autolink.identity import AutoId, Credential, PeerId
 from autolink.transport import (
     Address,
     Contact,
-    SecureStream,
     TcpAddress,
+    TlsContext,
     client_context,
     connect,
+    handshake,
     parse_address,
-    secure_stream,
     server_context,
 )
 from autolink.trust import Context, Model
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from autolink.agent.core import LinkCore
 
 T = TypeVar("T")
+_TICKET_KEY: Final = timedelta(seconds=limits.TICKET_KEY)
 
 
 class _AnyoneTrusted:
@@ -89,6 +91,8 @@ class Agent(Author):
         handlers: what it does for peers.
         clock: the wall clock, for tests.
         allow_self: accept a link to an agent with our own key.
+        resume: dial with TLS sessions of earlier links, and give tickets to those who dial us. Whoever resumes is
+            judged as everybody else.
 
     Attributes:
         reach: how a connection to an address is made; tests put another network here (`autolink.testing.Network`).
@@ -105,6 +109,7 @@ class Agent(Author):
         handlers: Handlers | None = None,
         clock: Callable[[], datetime] | None = None,
         allow_self: bool = False,
+        resume: bool = True,
     ) -> None:
         if not isinstance(credential, Credential):
             raise UsageError(
@@ -117,8 +122,10 @@ class Agent(Author):
         self.allow_self = allow_self
         self.topics: dict[str, Topic[Any]] = {}
         self.reach: Callable[[Address], Awaitable[socket | ByteStream]] = connect
+        self.resume = resume
+        self._sessions = Sessions()
         self._client_context = client_context(credential)
-        self._server_context = server_context(credential)
+        self.renew_server_context()
         self._links: set[LinkCore] = set()
         self._rows: set[Row] = set()
         self._refused: Counter[Reason] = Counter()
@@ -263,19 +270,42 @@ class Agent(Author):
         return address, PeerId.parse(expect)
 
     async def dial(self, address: Address, expect: PeerId | None) -> Link:
-        """One attempt at a link; whoever gets it runs it (`Link.running`).
+        """One attempt at a link; whoever gets it runs it (`Link.running`), and our ACCEPT goes out with that.
 
         Raises:
             Refused, LinkLost, RemoteProtocolError, TimeoutError: as `connect`.
         """
+        key = (expect, str(address)) if expect and self.resume else None
+        session = self._sessions.take(key, self.clock()) if key else None
         try:
             with anyio.fail_after(limits.OPENING):
-                connection = await self.reach(address)
-                return await self.open_on(connection, dialer=True, address=str(address), expect=expect)
+                try:
+                    return await self._dial(address, expect, key, session)
+                except Refused as refused:
+                    if key:
+                        self._sessions.forget(key)
+                    if session is None or refused.reason is not Reason.FULL_HANDSHAKE_NEEDED:
+                        raise
+                return await self._dial(address, expect, key, None)
         except TimeoutError:
             raise
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             raise LinkLost(f"no link to {address}: {str(error) or 'the connection was closed'}") from error
+
+    async def _dial(
+        self, address: Address, expect: PeerId | None, key: Key | None, session: Session | None
+    ) -> Link:
+        """As `dial`, with a session or without one, and a new one kept."""
+        credential = self.credential
+        connection = await self.reach(address)
+        link = await self.open_on(
+            connection, dialer=True, address=str(address), expect=expect, session=session, settle=False
+        )
+        if key and credential is self.credential and link.peer.key_proved_at:
+            data = link.take_session()
+            if session is None or data != session.data:  # a listener that gave no new one
+                self._sessions.keep(key, Session(data, link.peer.key_proved_at))
+        return link
 
     async def open_on(
         self,
@@ -284,30 +314,45 @@ class Agent(Author):
         dialer: bool,
         address: str = "",
         expect: PeerId | None = None,
+        session: Session | None = None,
+        settle: bool = True,
     ) -> Link:
         """Secure a connection and judge each other over it; it is closed if it comes to nothing.
+
+        Args:
+            connection: owned from now on.
+            dialer: whether we made it.
+            address: of the far end, for people.
+            expect: who must answer, if we dialled.
+            session: to be resumed, if we dialled.
+            settle: send our ACCEPT at once; otherwise it goes out when the link's tasks run.
 
         Raises:
             Refused, RemoteProtocolError, anyio.BrokenResourceError, anyio.EndOfStream: it came to nothing.
         """
+        context, made_at = (self._client_context, None) if dialer else self._listening_context()
         try:
-            stream = await secure_stream(
-                connection, self._client_context if dialer else self._server_context, dialer=dialer,
+            stream = await handshake(
+                connection, context, dialer=dialer, session=session.data if session else b"",
                 expect=None if expect is None else early_objection(expect), peer=address,
             )  # fmt: skip
         except Refused as refused:
             self.count_refused(refused)
             raise
-        return await self._open(stream, dialer=dialer, address=address, expect=expect)
-
-    async def _open(self, stream: SecureStream, *, dialer: bool, address: str, expect: PeerId | None) -> Link:
+        now = self.clock()
+        proved_at = now
+        if stream.resumed:  # a listener cannot know: no earlier than its ticket key was made
+            proved_at = session.key_proved_at if session else made_at or now
         direction: Literal["outbound", "inbound"] = "outbound" if dialer else "inbound"
-        context = Context(now=self.clock(), direction=direction, address=address, given_by_person=dialer)
+        judged = Context(now=now, direction=direction, address=address, given_by_person=dialer)
         row = Row()
         self._rows.add(row)
         try:
-            opened = await open_link(self, stream, row, dialer=dialer, expect=expect, context=context)
-            link = Link(self, opened, dialer=dialer, context=context)
+            opened = await open_link(
+                self, stream, row, dialer=dialer, expect=expect, context=judged, key_proved_at=proved_at,
+                settle=settle,
+            )  # fmt: skip
+            link = Link(self, opened, dialer=dialer, context=judged)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await stream.abort()
@@ -318,6 +363,22 @@ class Agent(Author):
         self._links.add(link)
         self._opened += 1
         return link
+
+    def _listening_context(self) -> tuple[TlsContext, datetime]:
+        """The server Context and when it was made, with a new one when its ticket key is old."""
+        age = self.clock() - self._server_context[1]
+        if self.resume and not timedelta(0) <= age < _TICKET_KEY:
+            self.renew_server_context()
+        return self._server_context
+
+    def renew_server_context(self) -> None:
+        """Use a new ticket key from now on: sessions of earlier links are not resumed here any more.
+
+        Raises:
+            UsageError: OPENSSL_CONF sets options that we cannot take back.
+        """
+        context = server_context(self.credential, resume=self.resume, trust=repr(self.trust))
+        self._server_context = context, self.clock()
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -360,8 +421,9 @@ class Agent(Author):
             )
         same_key = credential.leaf.spki == self.credential.leaf.spki
         self._client_context = client_context(credential)
-        self._server_context = server_context(credential)
         self.credential = credential
+        self.renew_server_context()
+        self._sessions.clear()
         for link in self.links:
             if same_key:
                 link.show_evidence(credential.chain)

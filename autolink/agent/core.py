@@ -1,9 +1,9 @@
 """The machinery under a `Link`: its tasks, its lanes, what each event does, and how it ends.
 
-A link runs three tasks in a task group of its own: the writer, the reader, and a keeper that pings a silent peer and
-judges the peer again when its verdict ends or trust changed. Handlers run beside them. Whatever ends the link is kept
-as its cause: every pending and later operation raises `LinkLost` from it, and every handler that worked for the peer is
-cancelled. The application's own body is never cancelled by a lost link.
+A link runs two tasks: the writer, and the reader, which also does what time demands (`keeper`): it pings a silent peer
+and has it judged again when the verdict ends or trust changed. Handlers run beside them. Whatever ends the link is
+kept as its cause: every pending and later operation raises `LinkLost` from it, and every handler that worked for the
+peer is cancelled. The application's own body is never cancelled by a lost link.
 
 Events are handled synchronously in the reader's task. What the peer makes us do at once is bounded: answers by the
 writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the credit that was given for them.
@@ -19,8 +19,8 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from autolink import limits
-from autolink.agent.groups import background_tasks
-from autolink.agent.keeper import keep
+from autolink.agent.groups import Latch, background_tasks
+from autolink.agent.keeper import Keeper
 from autolink.agent.kinds import FLAGS, FROM_OPENER, TO_OPENER
 from autolink.agent.lane import Lane, Received, check_sequence
 from autolink.agent.opening import Opened, name_of
@@ -68,18 +68,19 @@ class LinkCore:
     def __init__(self, agent: "Agent", opened: Opened, *, dialer: bool, context: Context) -> None:
         self.agent = agent
         self.peer: VerifiedPeer = opened.peer
-        self.tls: TlsInfo = opened.stream.info
+        self.chain = opened.chain
         self.dialer = dialer
         self.stale = False
         self.epoch = opened.epoch
-        self.attention = anyio.Event()
         self.context = context
         self.protocol = opened.protocol
         self.traffic = Traffic(
             opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf,
-            peer_id=opened.author, peer_chain=opened.stream.peer_chain, dialer=dialer,
+            peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded,
         )  # fmt: skip
+        if opened.unsaid:
+            self.traffic.control(opened.unsaid)
         self.tasks: TaskGroup
         self.server = Server(cast("Link", self))  # only Link is ever made
         self.evidence: EvidenceReceived | None = None
@@ -89,12 +90,23 @@ class LinkCore:
         self._pings: dict[bytes, anyio.Event] = {}
         self._last_words = b""
         self._cause: Exception | None = None
-        self._went_away = False
-        self._gone_away = anyio.Event()
-        self._flushed = anyio.Event()
-        self._over = anyio.Event()
-        self._scopes = [anyio.CancelScope() for _ in range(3)]  # of the reader, the writer and the keeper
+        self._went_away = self._finishing = False
+        self._gone_away = Latch()
+        self._flushed = Latch()
+        self._over = Latch()
+        self._keeper = Keeper(self)
+        self._reading = anyio.CancelScope()  # until the keeper has something to do
+        self._writer: anyio.TaskHandle[None] | None = None
         self._last_opened_by_peer = 0
+
+    @property
+    def tls(self) -> TlsInfo:
+        """What TLS negotiated."""
+        return self._stream.info
+
+    def take_session(self) -> bytes:
+        """(dialler) For `Sessions`."""
+        return self._stream.take_session()
 
     # --- tasks -----------------------------------------------------------------------------------------
 
@@ -104,39 +116,51 @@ class LinkCore:
         async with background_tasks() as tasks:
             self.tasks = tasks
             tasks.start_soon(self._run)
-            tasks.start_soon(self._write)
-            tasks.start_soon(self._keep)
             try:
                 yield
             finally:
                 await self.aclose()
+
+    async def serve(self) -> None:
+        """Run the link in this task until it has ended and its connection is closed."""
+        async with anyio.create_task_group() as tasks:
+            self.tasks = tasks
+            await self._run()
+            tasks.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and end. Cancelled meanwhile: the link is cut off."""
         if self._cause is None:
             try:
                 self.traffic.finish()
-                with anyio.move_on_after(limits.FLUSH):
-                    await self._flushed.wait()
+                if not self.traffic.idle:
+                    with anyio.move_on_after(limits.FLUSH):
+                        await self._flushed.wait()
             finally:
                 self.end(LinkLost("this side closed the link"))
         await self._over.wait()
 
     async def _run(self) -> None:
         """Read until the link ends; then say the last words and close the connection."""
+        self._writer = self.tasks.create_task(self._write())
         try:
-            with self._scopes[0]:
-                await self._read()
+            while self._cause is None:
+                with anyio.CancelScope(deadline=self._keeper.next_look()) as self._reading:
+                    await self._read()
+                if self._cause is None:
+                    self._keeper.look()
+                    if self.drained and not self._finishing:
+                        self._finishing = True
+                        self.tasks.start_soon(self._finish)
         finally:
             self.end(LinkLost("the link's tasks were cancelled"))
-            with anyio.CancelScope(shield=True):
-                await self._part()
+            await self._part()
             self._over.set()
             self.agent.forget(self)
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
-        with anyio.move_on_after(limits.REFUSAL_DRAIN):
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limits.REFUSAL_DRAIN):
             try:
                 await self._flushed.wait()  # until then the writer has the stream
                 if self._last_words:
@@ -144,12 +168,11 @@ class LinkCore:
                 await self._stream.shutdown_politely()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 pass
-        await self._stream.aclose()
+        await self._stream.abort()
 
     async def _write(self) -> None:
         try:
-            with self._scopes[1]:
-                await self.traffic.write()
+            await self.traffic.write()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             # The reader may still find why: a REFUSE that the peer sent before it closed.
             with anyio.move_on_after(limits.REFUSAL_DRAIN):
@@ -157,10 +180,6 @@ class LinkCore:
             self.end(_lost("the connection broke while writing", error))
         finally:
             self._flushed.set()
-
-    async def _keep(self) -> None:
-        with self._scopes[2]:
-            await keep(self)
 
     async def _read(self) -> None:
         try:
@@ -201,8 +220,10 @@ class LinkCore:
             answered.set()
         self.traffic.end()
         self._gone_away.set()
-        for scope in self._scopes:
-            scope.cancel()
+        self._reading.cancel()
+        self._keeper.stop()
+        if self._writer is not None and self._stream.sending:
+            self._writer.cancel()
 
     @property
     def named(self) -> str:
@@ -340,7 +361,7 @@ class LinkCore:
     @property
     def draining(self) -> bool:
         """One side has said that nothing more may be opened."""
-        return self._gone_away.is_set()
+        return self._gone_away.is_set
 
     async def no_longer_usable(self) -> None:
         """Wait until the link is lost or draining."""
@@ -373,8 +394,7 @@ class LinkCore:
     def attend(self, *, stale: bool = False) -> None:
         """Have the keeper look at once."""
         self.stale = self.stale or stale
-        self.attention.set()
-        self.attention = anyio.Event()
+        self._reading.cancel()
 
     def go_away(self, reason: str) -> None:
         """Tell the peer to open nothing more here; the link ends when what is open has ended."""
@@ -406,7 +426,12 @@ class LinkCore:
         """This side is draining and no channel is open: nothing keeps the link."""
         return self._went_away and not self._lanes
 
-    async def finish(self) -> None:
+    @property
+    def needs_care(self) -> bool:
+        """The keeper has something to do at once."""
+        return self.stale or (self.drained and not self._finishing)
+
+    async def _finish(self) -> None:
         """End a drained link once everything is sent."""
         self.traffic.finish()
         await self._flushed.wait()

@@ -1,4 +1,4 @@
-"""A task group whose body's own exception comes out as it is.
+"""Two small things that a link's tasks need: a task group whose body's own exception comes out as it is, and a latch.
 
 AnyIO wraps whatever leaves a task group in an ExceptionGroup, even the single exception of the body. A library's
 `async with` must not: `except CallError` around `async with agent.connect(...)` has to work. So the background tasks
@@ -11,6 +11,29 @@ from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
+
+
+class Latch:
+    """A thing that happens once. Its event is made when somebody waits, which mostly nobody does."""
+
+    __slots__ = ("_event", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._event: anyio.Event | None = None
+
+    def set(self) -> None:
+        """It has happened."""
+        self.is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Return when it has happened; at once, without a checkpoint, if it has."""
+        if not self.is_set:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
 
 
 @asynccontextmanager

@@ -1,14 +1,16 @@
 """What keeps a link honest while nothing happens on it: silence, age, and the end of the verdict it rests on.
 
-The keeper sleeps until the next thing is due and looks at the wall clock at least every `limits.KEEPALIVE` seconds, so
-a stepped clock is noticed. It is woken when trust changed or the peer sent fresh evidence, and judges the peer again
-from its whole chain.
+It has no task of its own: the link's reader looks when the next thing is due, and at the wall clock at least every
+`limits.KEEPALIVE` seconds, so a stepped clock is noticed. It is made to look at once when trust changed or the peer
+sent fresh evidence. Judging takes as long as the trust model does, so that is a task, started for the occasion; the
+reader goes on meanwhile.
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio import TaskHandle
 
 from autolink import limits
 from autolink.agent.opening import author_of, read_epoch
@@ -19,29 +21,50 @@ if TYPE_CHECKING:
     from autolink.agent.core import LinkCore
 
 
-async def keep(link: "LinkCore") -> None:
-    """The keeper task of one link."""
-    asked_at: float | None = None
-    while not link.drained:
-        if not link.stale:
-            attention = link.attention
-            with anyio.move_on_after(_seconds_left(link)):
-                await attention.wait()
+class Keeper:
+    """Of one link; see the module."""
+
+    __slots__ = ("_asked_at", "_judgement", "_link")
+
+    def __init__(self, link: "LinkCore") -> None:
+        self._link = link
+        self._asked_at: float | None = None
+        self._judgement: TaskHandle[None] | None = None  # while one is being made
+
+    def next_look(self) -> float:
+        """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
+        link, now = self._link, anyio.current_time()
+        if self._judgement is not None:
+            return now + limits.KEEPALIVE
+        if link.needs_care:
+            return now
+        left = (link.peer.valid_until - link.agent.clock()).total_seconds() + 0.001
+        return now + min(limits.KEEPALIVE, max(left, 0.001))
+
+    def look(self) -> None:
+        """Do what is due."""
+        link = self._link
         changed = link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
-        if link.stale or changed or link.agent.clock() > link.peer.valid_until:
-            await _judge_again(link)
-        asked_at = _listen_for(link, asked_at)
+        due = link.stale or changed or link.agent.clock() > link.peer.valid_until
+        if due and self._judgement is None:
+            self._judgement = link.tasks.create_task(self._judge())
+        self._asked_at = _listen_for(link, self._asked_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
         if link.traffic.records >= limits.RECORDS_MOST:  # a channel that never ends has kept it from draining
             link.end(LinkLost("as many TLS records as one key may protect"))
-    await link.finish()
 
+    def stop(self) -> None:
+        """The link is lost: nobody waits for a verdict any more."""
+        if self._judgement is not None:
+            self._judgement.cancel()
 
-def _seconds_left(link: "LinkCore") -> float:
-    """Until something is due; a verdict stands to its last microsecond."""
-    left = (link.peer.valid_until - link.agent.clock()).total_seconds() + 0.001
-    return min(limits.KEEPALIVE, max(left, 0.001))
+    async def _judge(self) -> None:
+        try:
+            await _judge_again(self._link)
+        finally:
+            self._judgement = None
+            self._link.attend()  # trust may have changed again meanwhile
 
 
 def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
@@ -61,7 +84,7 @@ async def _judge_again(link: "LinkCore") -> None:
     link.stale = False
     link.epoch = read_epoch(link.agent.trust)
     evidence = link.evidence
-    chain = evidence.chain if evidence and evidence.chain else link.traffic.stream.peer_chain
+    chain = evidence.chain if evidence and evidence.chain else link.chain
     # Nobody dials now: whom a person has had forgotten must not be learned again from a link that was dialled once.
     context = replace(link.context, now=link.agent.clock(), given_by_person=False)
     try:

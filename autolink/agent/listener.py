@@ -35,7 +35,7 @@ class Listener:
         self.contacts: tuple[str, ...] = ()
         self._agent = agent
         self._wanted = wanted
-        self._openings = anyio.Semaphore(limits.OPENINGS)
+        self._openings = anyio.Semaphore(limits.OPENINGS, fast_acquire=True)
         self._links: set[Link] = set()
         self._sockets: list[ListeningSocket] = []
         self._accepting = anyio.CancelScope()
@@ -136,10 +136,9 @@ class Listener:
             return
         self._links.add(link)
         try:
-            async with link.running():
-                if not self.accepting:  # it was opening when we began to drain
-                    link.go_away("shutdown")
-                await link.closed()
+            if not self.accepting:  # it was opening when we began to drain
+                link.go_away("shutdown")
+            await link.serve()
         except Exception:  # a fault of ours: it has ended this link, and shall not end the others
             logger.exception("the link from %s ended by a fault", peer)
         finally:

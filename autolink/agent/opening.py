@@ -1,17 +1,22 @@
 """How a link opens: both sides say HELLO, both judge, both say ACCEPT or REFUSE (docs/spec.md, "Opening").
 
 1. TLS is done: keys are proved, nobody is trusted yet.
-2. HELLO goes out; the peer's comes in. No common version: REFUSE `version`. Clocks too far apart: `clock_skew`.
+2. HELLO goes out, behind our last words of TLS; the peer's comes in. No common version: REFUSE `version`. Clocks too far
+   apart: `clock_skew`.
 3. The link enters the agent's live table, so that a change of trust during the judgement reaches it.
 4. The trust model judges the peer's whole chain, again if trust changed meanwhile.
 5. Only then ACCEPT goes out. The link is open when the peer's ACCEPT is in.
+
+After a resumed handshake TLS remembers the peer's leaf and nothing else, so each HELLO carries what stands above its
+sender's leaf, and the judgement starts from scratch. A resumed link whose chain does not join is refused as
+`full_handshake_needed`: the dialer forgets the session and dials once more.
 
 Whoever refuses sends REFUSE and drains, so that the refusal arrives; both ends raise `Refused`. One deadline, the
 caller's, covers all of it. Frames that ride behind the peer's ACCEPT wait inside the protocol object.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,17 +50,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An opened link's parts, before any task runs. `author` is who signs what comes over it."""
+    """An opened link's parts, before any task runs.
+
+    Attributes:
+        chain: what was judged, leaf first.
+        author: who signs what comes over the link.
+        unsaid: our ACCEPT, if it is to go out with the first message.
+    """
 
     stream: "SecureStream"
     protocol: LinkProtocol
+    chain: tuple[bytes, ...]
     peer: VerifiedPeer
     author: AutoId
     epoch: int
+    unsaid: bytes = b""
 
 
 async def open_link(
-    agent: "Agent", stream: "SecureStream", row: Row, *, dialer: bool, expect: PeerId | None, context: Context
+    agent: "Agent",
+    stream: "SecureStream",
+    row: Row,
+    *,
+    dialer: bool,
+    expect: PeerId | None,
+    context: Context,
+    key_proved_at: datetime,
+    settle: bool,
 ) -> Opened:
     """Carry the opening through; see the module for the steps.
 
@@ -68,14 +89,20 @@ async def open_link(
     try:
         if agent.full:
             raise Refused(Reason.BUSY, by="us", detail=f"{limits.LINKS} links are open")
-        await stream.send(protocol.hello(_hello(agent)))
+        stream.say(protocol.hello(_hello(agent, resumed=stream.resumed)))
         hello = await _next(stream, protocol, HelloReceived)
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        opened = await _judge(agent, stream, row, protocol, expect=expect, context=context, hello=hello)
-        await stream.send(protocol.accept())
+        opened = await _judge(
+            agent, stream, row, protocol, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
+        )  # fmt: skip
+        unsaid = protocol.accept()
+        if settle:
+            stream.say(unsaid)
+            unsaid = b""
         await _next(stream, protocol, AcceptReceived)
+        await stream.settle()
     except Refused as refused:
         agent.count_refused(refused)  # before the peer can know of it
         if refused.by == "us":
@@ -84,11 +111,15 @@ async def open_link(
     except RemoteProtocolError as error:
         await _say_no(stream, protocol, Refused(Reason.MALFORMED, by="us", detail=str(error)))
         raise
-    return opened
+    return replace(opened, unsaid=unsaid)
 
 
-def _hello(agent: "Agent") -> dict[str, object]:
-    return {"clock": int(agent.clock().timestamp() * 1_000_000), "software": f"autolink/{__version__}"}
+def _hello(agent: "Agent", *, resumed: bool) -> dict[str, object]:
+    now = int(agent.clock().timestamp() * 1_000_000)
+    said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
+    if resumed:
+        said["chain"] = [certificate.der for certificate in agent.credential.chain[1:]]
+    return said
 
 
 async def _next(stream: "SecureStream", protocol: LinkProtocol, wanted: type[T]) -> T:
@@ -117,18 +148,30 @@ async def _judge(
     expect: PeerId | None,
     context: Context,
     hello: HelloReceived,
+    key_proved_at: datetime,
 ) -> Opened:
     """The whole judgement, in time to tell the peer how it ended."""
-    if not agent.allow_self and _same_key(stream.peer_chain[0], agent.credential.leaf):
+    chain = stream.peer_chain + (hello.chain if stream.resumed else ())
+    if not agent.allow_self and _same_key(chain[0], agent.credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
+    await stream.flush()  # our HELLO: the peer can judge meanwhile
     with anyio.move_on_after(limits.VERDICT):
-        peer, epoch = await _verdict(agent, stream, row, expect=expect, context=context, hello=hello)
+        try:
+            peer, epoch = await _verdict(
+                agent, chain, row, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
+            )
+        except Refused as refused:
+            if stream.resumed and refused.reason is Reason.MALFORMED:
+                raise Refused(
+                    Reason.FULL_HANDSHAKE_NEEDED, by="us", peer=refused.peer, detail=refused.detail
+                ) from refused
+            raise
         author = author_of(peer)
         if author is None:
             raise Refused(
                 Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID"
             )
-        return Opened(stream, protocol, peer, author, epoch)
+        return Opened(stream, protocol, chain, peer, author, epoch)
     raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
 
 
@@ -146,12 +189,13 @@ def _same_key(der: bytes, own: Certificate) -> bool:
 
 async def _verdict(
     agent: "Agent",
-    stream: "SecureStream",
+    chain: tuple[bytes, ...],
     row: Row,
     *,
     expect: PeerId | None,
     context: Context,
     hello: HelloReceived,
+    key_proved_at: datetime,
 ) -> tuple[VerifiedPeer, int]:
     """A verdict during which trust did not change, and the epoch of the trust model that it was made under."""
     while True:
@@ -159,12 +203,12 @@ async def _verdict(
         epoch = read_epoch(agent.trust)
         peer = await judge(
             agent.trust,
-            stream.peer_chain,
+            chain,
             context=context,
             evidence=hello.evidence,
             cache=agent.verdicts,
             expect=expect,
-            key_proved_at=context.now,
+            key_proved_at=key_proved_at,
         )
         if not row.stale and epoch == read_epoch(agent.trust):
             return peer, epoch
@@ -185,7 +229,8 @@ async def _say_no(stream: "SecureStream", protocol: LinkProtocol, refused: Refus
     """Best effort by nature: the peer may be gone, and our own error is the one that counts."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(limits.REFUSAL_DRAIN):
         try:
-            await stream.send(protocol.refuse(refused.reason, refused.offset))
+            stream.say(protocol.refuse(refused.reason, refused.offset))
+            await stream.settle()
             await stream.shutdown_politely()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             return

@@ -221,6 +221,13 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self.room_changed()
+        if self._wake is not None:
+            self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be sent or is being sent."""
+        return not (self._control or self._outbox or self.stream.sending)
 
     def finish(self) -> None:
         """Let the writer return once nothing waits."""

@@ -8,11 +8,19 @@ from autolink.transport.address import Address, Contact, TcpAddress, UnixAddress
 from autolink.transport.listening import ListeningSocket, accept_loop, listen
 from autolink.transport.sockets import connect, remote_address
 from autolink.transport.stream import SecureStream, handshake, secure_stream
-from autolink.transport.tls import ALPN, Expect, TlsIdentity, TlsInfo, client_context, server_context
+from autolink.transport.tls import (
+    ALPN,
+    Expect,
+    TlsContext,
+    TlsIdentity,
+    TlsInfo,
+    client_context,
+    server_context,
+)
 
 __all__ = [
     "Address", "Contact", "TcpAddress", "UnixAddress", "parse_address",
     "ListeningSocket", "accept_loop", "connect", "listen", "remote_address",
     "SecureStream", "handshake", "secure_stream",
-    "ALPN", "Expect", "TlsIdentity", "TlsInfo", "client_context", "server_context",
+    "ALPN", "Expect", "TlsContext", "TlsIdentity", "TlsInfo", "client_context", "server_context",
 ]  # fmt: skip

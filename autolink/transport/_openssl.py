@@ -22,7 +22,7 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 import socket
 import warnings
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat

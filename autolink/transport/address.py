@@ -11,6 +11,7 @@ in it can end the address. There is one way to write a contact, and `Contact.par
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self, final
 from urllib.parse import quote, unquote
 
@@ -107,6 +108,7 @@ class Contact:
             raise UsageError(f"nobody can dial port 0 of {self.address.host}")
 
     @classmethod
+    @lru_cache(maxsize=1024)  # whoever dials again and again names the same few
     def parse(cls, text: str) -> Self:
         """Read ``autolink://<principal>@<address>[?key=sha256:<hex>]``.
 

@@ -130,6 +130,8 @@ def remote_address(sock: socket.socket) -> str:
     if sock.family == socket.AF_UNIX:
         return "unix:"
     host, port, *_ = sock.getpeername()
+    if sock.family == socket.AF_INET:
+        return f"{host}:{port}"
     return str(TcpAddress(host.partition("%")[0], port))
 
 

@@ -200,6 +200,11 @@ class SecureStream:
         """What TLS negotiated."""
         return tls.negotiated(self._tls)
 
+    @property
+    def sending(self) -> bool:
+        """Whether a task is in `send`."""
+        return self._writing
+
     # --- opening -------------------------------------------------------------------------------------------
 
     def say(self, data: bytes) -> None:
@@ -222,10 +227,15 @@ class SecureStream:
             anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
         """
         self._opening = False
-        await self._flush()
+        await self.flush()
         self._wire.attach(self._tls)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Send what was said.
+
+        Raises:
+            anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
+        """
         try:
             await self._wire.flush(self._tls)
         except OSError as error:
@@ -347,8 +357,10 @@ class SecureStream:
     async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
-            await self._flush()
-        elif not (self._wire.attached or self._writing):  # else OpenSSL's answers would go out inside of what is written
+            await self.flush()
+        elif not (
+            self._wire.attached or self._writing
+        ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
         await (self._wire.room() if wants_room else self._wire.more(self._tls))
         self._check_reading()
@@ -386,11 +398,11 @@ class SecureStream:
                 self._unfair += taken
                 if self._unfair >= limits.TLS_STEP:
                     self._unfair = 0
-                    await self._flush()
+                    await self.flush()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
             if self._wire.closed:
                 raise anyio.ClosedResourceError
-        await self._flush()
+        await self.flush()
 
     def _check_writing(self) -> None:
         if self._wire.closed:
@@ -407,7 +419,7 @@ class SecureStream:
             try:
                 while self._shutdown_wants_room():
                     await self._wire.room()
-                await self._flush()
+                await self.flush()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return False  # the connection is gone already, or closed meanwhile
             return True

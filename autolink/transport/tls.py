@@ -41,6 +41,9 @@ from autolink.transport import _openssl
 ALPN: Final = b"autolink/1"
 """The one protocol name; it also is the version of the wire format (RFC 7301)."""
 
+TlsContext = SSL.Context
+"""What `client_context` and `server_context` make."""
+
 Expect = Callable[[tuple[bytes, ...]], str | None]
 """Looks at the chain a listener presents (DER, leaf first) and says what is wrong with it, or None."""
 

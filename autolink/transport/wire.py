@@ -69,7 +69,9 @@ class Wire(ABC):
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
         if _missing(self._partial) <= 0:
             await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
-        if not _openssl.incoming(tls):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
+        if not _openssl.incoming(
+            tls
+        ):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
             await self.feed(tls, 1)
 
     async def flush(self, tls: SSL.Connection) -> None:
