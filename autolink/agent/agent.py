@@ -301,7 +301,7 @@ class Agent(Author):
         link = await self.open_on(
             connection, dialer=True, address=str(address), expect=expect, session=session, settle=False
         )
-        if key and credential is self.credential and link.peer.key_proved_at:
+        if key and credential is self.credential and link.peer.key_proved_at and link.peer.presented.complete:
             data = link.take_session()
             if session is None or data != session.data:  # a listener that gave no new one
                 self._sessions.keep(key, Session(data, link.peer.key_proved_at))

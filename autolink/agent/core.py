@@ -160,11 +160,13 @@ class LinkCore:
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limits.REFUSAL_DRAIN):
+        with anyio.CancelScope(shield=True):
             try:
-                await self._flushed.wait()  # until then the writer has the stream
+                if self._stream.sending:
+                    await self._flushed.wait()  # until then the writer has the stream
                 if self._last_words:
-                    await self._stream.send(self._last_words)
+                    with anyio.move_on_after(limits.REFUSAL_DRAIN):
+                        await self._stream.send(self._last_words)
                 await self._stream.shutdown_politely()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 pass

@@ -125,7 +125,7 @@ def _hello(agent: "Agent", *, resumed: bool) -> dict[str, object]:
 async def _next(stream: "SecureStream", protocol: LinkProtocol, wanted: type[T]) -> T:
     while True:
         while (event := protocol.next_event()) is None:
-            protocol.receive_data(await stream.receive())
+            protocol.receive_data(await stream.hear())
         if isinstance(event, RefuseReceived):
             raise Refused(event.reason, by="peer", offset=event.offset)
         if isinstance(event, wanted):
@@ -151,9 +151,13 @@ async def _judge(
     key_proved_at: datetime,
 ) -> Opened:
     """The whole judgement, in time to tell the peer how it ended."""
-    chain = stream.peer_chain + (hello.chain if stream.resumed else ())
+    chain = stream.peer_chain
     if not agent.allow_self and _same_key(chain[0], agent.credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
+    if stream.resumed:
+        chain += hello.chain
+        if not _ends_in_a_root(chain):
+            raise Refused(Reason.FULL_HANDSHAKE_NEEDED, by="us", detail="its chain is not complete")
     await stream.flush()  # our HELLO: the peer can judge meanwhile
     with anyio.move_on_after(limits.VERDICT):
         try:
@@ -178,6 +182,13 @@ async def _judge(
 def author_of(peer: VerifiedPeer) -> AutoId | None:
     """Whom the messages of a link name as their author; of a path that is incomplete the one that it claims."""
     return peer.presented.auto_id or peer.leaf.auto_id
+
+
+def _ends_in_a_root(chain: tuple[bytes, ...]) -> bool:
+    try:
+        return Certificate.parse_untrusted(chain[-1]).self_issued
+    except IdentityError:
+        return False
 
 
 def _same_key(der: bytes, own: Certificate) -> bool:

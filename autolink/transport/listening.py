@@ -75,11 +75,13 @@ class ListeningSocket:
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         pause, longest = BACK_OFF
+        waited = False
         while not self._closed:
             try:
                 connection, _ = self._accept()
             except BlockingIOError:
                 await anyio.wait_readable(self._socket)
+                waited = True
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     _log.warning("%s: cannot accept, pausing for %.2f s: %s", self.address, pause, error)
@@ -92,7 +94,8 @@ class ListeningSocket:
             else:
                 with suppress(OSError):  # macOS: the peer is gone already, as the first read will tell
                     prepare(connection)
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+                if not waited:
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
                 return connection
         raise anyio.ClosedResourceError
 

@@ -139,7 +139,6 @@ async def _connect_one(target: Target) -> socket.socket:
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
         prepare(sock)
-        await anyio.lowlevel.checkpoint()
         while True:
             try:
                 sock.connect(target.sockaddr)
@@ -151,6 +150,8 @@ async def _connect_one(target: Target) -> socket.socket:
                 await anyio.wait_writable(sock)
                 if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(failure, os.strerror(failure)) from None
+            else:
+                await anyio.lowlevel.checkpoint()
             return sock
     except BaseException:
         sock.close()

@@ -116,9 +116,11 @@ async def handshake(
         except (SSL.Error, OSError) as error:
             failure = _why(error, verification, peer)
             if not isinstance(failure, anyio.BrokenResourceError):
-                await _drain(wire)  # so that our alert arrives
+                with anyio.move_on_after(limits.REFUSAL_DRAIN):
+                    await _drain(wire)  # so that our alert arrives
             raise failure from error
-        return SecureStream(connection, wire, dialer=dialer, peer=peer)
+        chain = verification.chain or tls.presented_chain(connection, dialer=dialer)
+        return SecureStream(connection, wire, chain, peer=peer)
     except BaseException:
         await wire.close()
         raise
@@ -157,14 +159,13 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
 async def _drain(wire: Wire) -> None:
     """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes
     what we said last and makes the peer drop it unread."""
-    with anyio.move_on_after(limits.REFUSAL_DRAIN):
-        try:
-            await wire.send_eof()
-            discarded = 0
-            while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await wire.read(limits.TLS_STEP)):
-                discarded += len(data)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # the peer is gone: nothing is left to say, and nobody to say it to
+    try:
+        await wire.send_eof()
+        discarded = 0
+        while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await wire.read(limits.TLS_STEP)):
+            discarded += len(data)
+    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return  # the peer is gone: nothing is left to say, and nobody to say it to
 
 
 class SecureStream:
@@ -179,8 +180,10 @@ class SecureStream:
         bytes_sent, bytes_received: application data.
     """
 
-    def __init__(self, connection: SSL.Connection, wire: Wire, *, dialer: bool, peer: str) -> None:
-        self.peer_chain = tls.presented_chain(connection, dialer=dialer)
+    def __init__(
+        self, connection: SSL.Connection, wire: Wire, chain: tuple[bytes, ...], *, peer: str
+    ) -> None:
+        self.peer_chain = chain
         self.resumed = _openssl.resumed(connection)
         self.link_id: bytes = connection.export_keying_material(_LINK_ID_LABEL, 32)
         self.records_sent = self.records_received = self.bytes_sent = self.bytes_received = 0
@@ -219,6 +222,18 @@ class SecureStream:
             raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
         self.records_sent += 1
         self.bytes_sent += len(data)
+
+    async def hear(self) -> bytes:
+        """Before `settle`: the peer's next bytes, at most one record's. What was said leaves first, if we must wait.
+
+        Raises:
+            as `receive`.
+        """
+        self._check_reading()
+        while not (data := self._read(_RECORD)):
+            await self.flush()
+            await self._wait_for_more()
+        return data
 
     async def settle(self) -> None:
         """Send what was said; from now on one task may read and another one write.
@@ -311,8 +326,9 @@ class SecureStream:
             raise anyio.BusyResourceError("shutting down")
         self._reading = self._writing = True
         try:
-            if await self._close_notify():
-                await _drain(self._wire)
+            with anyio.move_on_after(limits.REFUSAL_DRAIN):
+                if await self._close_notify():
+                    await _drain(self._wire)
         finally:
             self._reading = self._writing = False
             await self._wire.close()
@@ -324,7 +340,8 @@ class SecureStream:
         """
         try:
             if not self._writing:
-                await self._close_notify()
+                with anyio.move_on_after(limits.REFUSAL_DRAIN):
+                    await self._close_notify()
         finally:
             await self._wire.close()
         await anyio.lowlevel.checkpoint()
@@ -415,15 +432,13 @@ class SecureStream:
         if self._wire.closed or self._write_end:
             return False
         self._write_end = "this side has ended its direction"
-        with anyio.move_on_after(limits.REFUSAL_DRAIN):
-            try:
-                while self._shutdown_wants_room():
-                    await self._wire.room()
-                await self.flush()
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return False  # the connection is gone already, or closed meanwhile
-            return True
-        return False
+        try:
+            while self._shutdown_wants_room():
+                await self._wire.room()
+            await self.flush()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return False  # the connection is gone already, or closed meanwhile
+        return True
 
     def _shutdown_wants_room(self) -> bool:
         if self._wire.closed:

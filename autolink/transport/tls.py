@@ -110,11 +110,16 @@ class TlsInfo:
 
 @dataclass(slots=True)
 class Verification:
-    """What the verify callback of one connection needs, and why it said no: OpenSSL keeps only the no."""
+    """What the verify callback of one connection needs, and why it said no: OpenSSL keeps only the no.
+
+    Attributes:
+        chain: (dialing) what the peer presented, as soon as it has been looked at.
+    """
 
     dialer: bool
     expect: Expect | None = None
     refusal: tuple[Reason, str] | None = None
+    chain: tuple[bytes, ...] = ()
     _looked: bool = field(default=False)
 
     def refuse(self, reason: Reason, detail: str) -> bool:
@@ -151,7 +156,10 @@ class Verification:
         return True
 
     def _meets_expectation(self, connection: SSL.Connection) -> bool:
-        objection = self.expect(presented_chain(connection, dialer=True)) if self.expect else None
+        if not self.dialer:
+            return True
+        self.chain = presented_chain(connection, dialer=True)
+        objection = self.expect(self.chain) if self.expect else None
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
 
 

@@ -133,10 +133,11 @@ class SocketWire(Wire):
 
     async def read(self, size: int) -> bytes:
         while True:
+            await anyio.wait_readable(self._socket)  # first: the peer has hardly ever answered already
             try:
                 return self._socket.recv(size)
             except BlockingIOError:
-                await anyio.wait_readable(self._socket)
+                continue
 
     async def write(self, data: bytes) -> None:
         view = memoryview(data)
