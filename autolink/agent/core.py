@@ -77,10 +77,8 @@ class LinkCore:
         self.traffic = Traffic(
             opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf,
             peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
-            clock=agent.clock, on_flood=self._flooded,
+            clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
-        if opened.unsaid:
-            self.traffic.control(opened.unsaid)
         self.tasks: TaskGroup
         self.server = Server(cast("Link", self))  # only Link is ever made
         self.evidence: EvidenceReceived | None = None
@@ -142,8 +140,8 @@ class LinkCore:
 
     async def _run(self) -> None:
         """Read until the link ends; then say the last words and close the connection."""
-        self._writer = self.tasks.create_task(self._write())
         try:
+            self.traffic.begin(self._start_writer)
             while self._cause is None:
                 with anyio.CancelScope(deadline=self._keeper.next_look()) as self._reading:
                     await self._read()
@@ -171,6 +169,9 @@ class LinkCore:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 pass
         await self._stream.abort()
+
+    def _start_writer(self) -> None:
+        self._writer = self.tasks.create_task(self._write())
 
     async def _write(self) -> None:
         try:
@@ -275,6 +276,10 @@ class LinkCore:
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise
+        if len(self._lanes) > 1:
+            self.traffic.urge()
+        else:
+            self.traffic.send_off()
         return lane
 
     def _flooded(self) -> None:

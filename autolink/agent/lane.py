@@ -103,17 +103,18 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes) -> None:
+    async def send(self, kind: Kind, body: bytes, *, urge: bool = True) -> None:
         """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
 
-        Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
+        Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost; without `urge` when
+        the caller calls `Traffic.send_off`.
         """
         await self.take_turn()
         lock = self._lock
         if lock is None or not lock.locked():
             leaf = self._leaf(kind, body)
             if self._traffic.may_post(self.id, len(leaf)):
-                self._post(kind, leaf)
+                self._post(kind, leaf, urge=urge)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock()
@@ -143,7 +144,7 @@ class Lane:
         self.id = channel
         self.headers = headers
         leaf = self._traffic.leaf(urandom(16), 0, kind, channel, self.method, timeout, headers, body)
-        self._post(kind, leaf)
+        self._post(kind, leaf, urge=False)
 
     def _leaf(self, kind: Kind, body: bytes) -> bytes:
         self._check_sending()
@@ -155,12 +156,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes) -> None:
+    def _post(self, kind: Kind, leaf: bytes, *, urge: bool = True) -> None:
         flags = FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf)
+        self._traffic.post(self.id, flags, leaf, urge=urge)
 
     # --- receiving -------------------------------------------------------------------------------------
 

@@ -96,6 +96,8 @@ class Server:
             self.running -= 1
             lane.scope = None
             self._link.leave(lane)
+            if not self.running:
+                self._link.traffic.send_off()
 
     async def _outcome(self, lane: Lane, timeout: int, work: Work) -> bytes | None:
         """None, or the body of the ERROR that the peer gets."""
@@ -130,7 +132,7 @@ class Server:
         peer = self._link.peer
         call = Call(lane.method, peer, peer, self._link, lane.headers, received)
         reply = await answer(method, call, received.message.body)
-        await lane.send(Kind.REPLY, reply)
+        await lane.send(Kind.REPLY, reply, urge=self.running > 1)
 
     async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
         channel = Channel(self._link, lane, handler.sends, handler.receives)

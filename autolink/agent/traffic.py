@@ -8,8 +8,10 @@ On the way in the signature over the whole batch is verified before any leaf is 
 from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
 passed since, so a clock that is stepped later makes no message late.
 
-Only the writer calls `stream.send` and only the reader `stream.receive`; neither is ever cancelled in the middle of
-a frame except when the link ends.
+Only the writer waits in `stream.send` and only the reader in `stream.receive`; neither is ever cancelled in the middle of
+a frame except when the link ends. To wake the writer takes longer than to sign and send a small message, so it is left
+asleep, or not even started, where nobody can add to the batch anyway: who has the only call open on the link, or runs
+the only handler, calls `send_off`, which does in place as much of the writer's work as needs no waiting.
 """
 
 from collections import deque
@@ -86,6 +88,7 @@ class Traffic:
         dialer: bool,
         clock: Callable[[], datetime],
         on_flood: Callable[[], None],
+        unsaid: bytes = b"",
     ) -> None:
         self.stream = stream
         self.protocol = protocol
@@ -100,8 +103,10 @@ class Traffic:
         self._outbox: deque[tuple[int, int, bytes]] = deque()
         self._queued = 0
         self._queued_by_channel: dict[int, int] = {}
-        self._control: list[bytes] = []
+        self._control: list[bytes] = [unsaid] if unsaid else []
         self._on_flood = on_flood
+        self._start_writer: Callable[[], None] | None = None
+        self._failure: Exception | None = None
         self._leaving: dict[int, Code] = {}
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
@@ -147,13 +152,40 @@ class Traffic:
         waiting = self._queued_by_channel.get(channel, 0)
         return self.protocol.can_send(channel, size, waiting)
 
-    def post(self, channel: int, flags: int, leaf: bytes) -> None:
-        """Queue a message that `may_post`."""
+    def post(self, channel: int, flags: int, leaf: bytes, *, urge: bool = True) -> None:
+        """Queue a message that `may_post`; without `urge` the caller calls `send_off` before it waits for anything."""
         self._outbox.append((channel, flags, leaf))
         size = len(leaf)
         self._queued += size
         self._queued_by_channel[channel] = self._queued_by_channel.get(channel, 0) + size
-        if self._wake is not None:
+        if urge:
+            self.urge()
+
+    def send_off(self) -> None:
+        """Sign and send what waits, now and here, unless that would mean waiting: then the writer does it."""
+        if not (self._outbox or self._control) or self._over:
+            return
+        if self.stream.sending or not self.stream.direct or self._queued > limits.TLS_STEP:
+            self.urge()
+            return
+        try:
+            if not self.stream.send_nowait(self._take()):
+                self.urge()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._failure = error
+            self.urge()
+
+    def begin(self, start_writer: Callable[[], None]) -> None:
+        """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
+        self._start_writer = start_writer
+        self.send_off()
+
+    def urge(self) -> None:
+        """There is something for the writer."""
+        if self._start_writer is not None:
+            start, self._start_writer = self._start_writer, None
+            start()
+        elif self._wake is not None:
             self._wake.set()
 
     def control(self, frame: bytes) -> None:
@@ -162,8 +194,7 @@ class Traffic:
             self._on_flood()
             return
         self._control.append(frame)
-        if self._wake is not None:
-            self._wake.set()
+        self.urge()
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
@@ -201,9 +232,17 @@ class Traffic:
             self._room = None
 
     async def write(self) -> None:
-        """The writer task; returns when `finish` was called and everything is sent."""
+        """The writer task; returns when `finish` was called and everything is sent.
+
+        Raises:
+            anyio.BrokenResourceError, anyio.ClosedResourceError: the connection is gone.
+        """
         while not self._over:  # it may have been woken just before
-            if data := self._take():
+            if self._failure:
+                raise self._failure
+            if self.stream.unfinished:
+                await self.stream.finish_send()
+            elif data := self._take():
                 await self.stream.send(data)
             elif self._closing:
                 return

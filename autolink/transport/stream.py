@@ -8,7 +8,8 @@ subtle is around that:
 - A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write
   would put its own bytes behind the old record's header: with longer data nobody notices, and the peer reads
   a corrupted stream without an error. So a `send` left with bytes pending breaks the sending side for good,
-  and no later call, not even the one that says close_notify, touches it.
+  and no later call, not even the one that says close_notify, touches it. What does not wait cannot be cancelled:
+  `send_nowait` may be called by any task, and leaves what it could not send to the one that writes.
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
   goes on.
 - A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
@@ -46,6 +47,8 @@ _SEND_COST: Final = 1024  # a send costs about what copying this much costs
 
 _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has read the rest of a split message
 
+_OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
+_UNFINISHED: Final = "an earlier send was left unfinished"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
 
 
@@ -168,6 +171,11 @@ async def _drain(wire: Wire) -> None:
         return  # the peer is gone: nothing is left to say, and nobody to say it to
 
 
+async def _rest_is_read() -> None:
+    """The peer has cut a post-handshake message in two: OpenSSL cannot write before our reader has read the rest."""
+    await anyio.sleep(_SPLIT_MESSAGE)
+
+
 class SecureStream:
     """One TLS connection; made by `secure_stream`. Bytes: frames are somebody else's business.
 
@@ -194,6 +202,8 @@ class SecureStream:
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
+        self._rest = memoryview(b"")
+        self._blocked = wire.room
         self._full = self._wants_room = False
         self._idle = 0
         self._unfair = 0
@@ -205,8 +215,18 @@ class SecureStream:
 
     @property
     def sending(self) -> bool:
-        """Whether a task is in `send`."""
-        return self._writing
+        """Whether a `send` is under way, or one by `send_nowait` was begun and not finished."""
+        return self._writing or self.unfinished
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `finish_send` is due."""
+        return bool(self._rest)
+
+    @property
+    def direct(self) -> bool:
+        """Whether OpenSSL writes the connection itself, so that `send_nowait` can be used."""
+        return self._wire.attached
 
     # --- opening -------------------------------------------------------------------------------------------
 
@@ -232,7 +252,7 @@ class SecureStream:
         self._check_reading()
         while not (data := self._read(_RECORD)):
             await self.flush()
-            await self._wait_for_more()
+            await self._wait_for_more(_OPENING_RECORDS)
         return data
 
     async def settle(self) -> None:
@@ -300,15 +320,45 @@ class SecureStream:
             anyio.ClosedResourceError: closed on this side, before or meanwhile.
             anyio.BusyResourceError: another task is sending.
         """
-        if self._writing:
+        if self.sending:
             raise anyio.BusyResourceError("sending to")
         self._writing = True
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
             self._check_writing()
-            self._write_end = "an earlier send was left unfinished"
             await self._write(memoryview(data))
-            self._write_end = ""
+        finally:
+            self._writing = False
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Send `data` from whatever task, as far as the connection takes it at once. Only where `direct`.
+
+        Returns:
+            Whether that was all. If not, the rest is kept here, and the task that sends must call `finish_send`.
+
+        Raises:
+            anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError: as `send`.
+        """
+        if self.sending:
+            raise anyio.BusyResourceError("sending to")
+        self._check_writing()
+        view = memoryview(data)
+        while view and (taken := self._push(view)):
+            view = view[taken:]
+        if view:
+            self._rest, self._write_end = view, _UNFINISHED
+        return not view
+
+    async def finish_send(self) -> None:
+        """Send what `send_nowait` had to leave. Cancelled, it leaves the sending side broken for good.
+
+        Raises:
+            anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
+        """
+        view, self._rest = self._rest, memoryview(b"")
+        self._writing = True
+        try:
+            await self._write(view)
         finally:
             self._writing = False
 
@@ -371,7 +421,7 @@ class SecureStream:
         self.bytes_received += len(data)
         return data
 
-    async def _wait_for_more(self) -> None:
+    async def _wait_for_more(self, most: int = 1) -> None:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
             await self.flush()
@@ -379,7 +429,7 @@ class SecureStream:
             self._wire.attached or self._writing
         ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
-        await (self._wire.room() if wants_room else self._wire.more(self._tls))
+        await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
         self._check_reading()
         self._idle += 1
         if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited
@@ -392,34 +442,42 @@ class SecureStream:
         return error
 
     async def _write(self, view: memoryview) -> None:
+        self._write_end = _UNFINISHED
         self._unfair += _SEND_COST
         while view:
-            if failure := self._wire.failure():
-                self._write_end = os.strerror(failure)
-                raise anyio.BrokenResourceError(self._write_end)
-            try:
-                taken = self._tls.send(view)
-            except SSL.WantWriteError:
-                await self._wire.room()
-            except SSL.WantReadError:
-                # The peer has cut a post-handshake message in two; OpenSSL cannot write before it has read
-                # the rest.
-                await anyio.sleep(_SPLIT_MESSAGE)
-            except SSL.Error as error:
-                self._write_end = str(translate(error, self._peer)) or "the connection is closed"
-                raise anyio.BrokenResourceError(self._write_end) from error
-            else:
+            if taken := self._push(view):
                 view = view[taken:]
-                self.records_sent += 1
-                self.bytes_sent += taken
                 self._unfair += taken
                 if self._unfair >= limits.TLS_STEP:
                     self._unfair = 0
                     await self.flush()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await self._blocked()
             if self._wire.closed:
                 raise anyio.ClosedResourceError
         await self.flush()
+        self._write_end = ""
+
+    def _push(self, view: memoryview) -> int:
+        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for."""
+        if failure := self._wire.failure():
+            self._write_end = os.strerror(failure)
+            raise anyio.BrokenResourceError(self._write_end)
+        try:
+            taken: int = self._tls.send(view)
+        except SSL.WantWriteError:
+            self._blocked = self._wire.room
+            return 0
+        except SSL.WantReadError:
+            self._blocked = _rest_is_read
+            return 0
+        except SSL.Error as error:
+            self._write_end = str(translate(error, self._peer)) or "the connection is closed"
+            raise anyio.BrokenResourceError(self._write_end) from error
+        self.records_sent += 1
+        self.bytes_sent += taken
+        return taken
 
     def _check_writing(self) -> None:
         if self._wire.closed:

@@ -62,17 +62,17 @@ class Wire(ABC):
         """The errno of an error that the connection has met and nobody has been told, or 0."""
         return 0
 
-    async def more(self, tls: SSL.Connection) -> None:
-        """Return when `tls` may be able to read more than it could."""
+    async def more(self, tls: SSL.Connection, most: int = 1) -> None:
+        """Return when `tls` may be able to read more than it could, by as many records as `most` on memory BIOs."""
         if _openssl.outgoing(tls) > limits.TLS_STEP:
             # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
-        if _missing(self._partial) <= 0:
+        if most == 1 and _missing(self._partial) <= 0:
             await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
         if not _openssl.incoming(
             tls
         ):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
-            await self.feed(tls, 1)
+            await self.feed(tls, most)
 
     async def flush(self, tls: SSL.Connection) -> None:
         """Send what `tls` has written, if it does not do that itself."""
@@ -152,11 +152,11 @@ class SocketWire(Wire):
             _openssl.attach_socket(tls, self._socket)
             self.attached = True
 
-    async def more(self, tls: SSL.Connection) -> None:
+    async def more(self, tls: SSL.Connection, most: int = 1) -> None:
         if self.attached:
             await anyio.wait_readable(self._socket)
         else:
-            await super().more(tls)
+            await super().more(tls, most)
 
     async def room(self) -> None:
         # The reader waits here too, to answer a KeyUpdate, and AnyIO lets one task wait for a descriptor.
