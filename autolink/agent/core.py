@@ -93,7 +93,7 @@ class LinkCore:
         self._flushed = Latch()
         self._over = Latch()
         self._keeper = Keeper(self)
-        self._reading = anyio.CancelScope()  # until the keeper has something to do
+        self._reading: anyio.CancelScope | None = None  # until the keeper has something to do
         self._writer: anyio.TaskHandle[None] | None = None
         self._last_opened_by_peer = 0
 
@@ -152,23 +152,24 @@ class LinkCore:
                         self.tasks.start_soon(self._finish)
         finally:
             self.end(LinkLost("the link's tasks were cancelled"))
-            await self._part()
-            self._over.set()
-            self.agent.forget(self)
+            try:
+                await self._part()
+            finally:
+                self._over.set()
+                self.agent.forget(self)
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
-        with anyio.CancelScope(shield=True):
-            try:
-                if self._stream.sending:
-                    await self._flushed.wait()  # until then the writer has the stream
-                if self._last_words:
-                    with anyio.move_on_after(limits.REFUSAL_DRAIN):
+        try:
+            if self._last_words or self._stream.sending:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limits.REFUSAL_DRAIN):
+                    if self._writer is not None:
+                        await self._flushed.wait()  # until then the writer has the stream
+                    if self._last_words:
                         await self._stream.send(self._last_words)
-                await self._stream.shutdown_politely()
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-                pass
-        await self._stream.abort()
+            await self._stream.shutdown_politely()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            await self._stream.abort()
 
     def _start_writer(self) -> None:
         self._writer = self.tasks.create_task(self._write())
@@ -223,7 +224,7 @@ class LinkCore:
             answered.set()
         self.traffic.end()
         self._gone_away.set()
-        self._reading.cancel()
+        self._stop_reading()
         self._keeper.stop()
         if self._writer is not None and self._stream.sending:
             self._writer.cancel()
@@ -401,7 +402,11 @@ class LinkCore:
     def attend(self, *, stale: bool = False) -> None:
         """Have the keeper look at once."""
         self.stale = self.stale or stale
-        self._reading.cancel()
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
     def go_away(self, reason: str) -> None:
         """Tell the peer to open nothing more here; the link ends when what is open has ended."""
@@ -441,7 +446,8 @@ class LinkCore:
     async def _finish(self) -> None:
         """End a drained link once everything is sent."""
         self.traffic.finish()
-        await self._flushed.wait()
+        if not self.traffic.idle:
+            await self._flushed.wait()
         self.end(LinkLost("this side has drained the link"))
 
 

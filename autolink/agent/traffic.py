@@ -269,8 +269,9 @@ class Traffic:
         return not (self._control or self._outbox or self.stream.sending)
 
     def finish(self) -> None:
-        """Let the writer return once nothing waits."""
+        """Send what waits, and let the writer return once nothing does."""
         self._closing = True
+        self.send_off()
         if self._wake is not None:
             self._wake.set()
 

@@ -367,7 +367,7 @@ class SecureStream:
 
         Says close_notify, ends our direction, discards what arrives until the peer is done, for at most
         limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving
-        or sending.
+        or sending. Done even when cancelled: it is over soon.
 
         Raises:
             anyio.BusyResourceError: a task is receiving or sending.
@@ -376,7 +376,7 @@ class SecureStream:
             raise anyio.BusyResourceError("shutting down")
         self._reading = self._writing = True
         try:
-            with anyio.move_on_after(limits.REFUSAL_DRAIN):
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limits.REFUSAL_DRAIN):
                 if await self._close_notify():
                     await _drain(self._wire)
         finally:

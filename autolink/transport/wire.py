@@ -129,7 +129,7 @@ class SocketWire(Wire):
         super().__init__()
         sock.setblocking(False)
         self._socket = sock
-        self._waiting_for_room = anyio.Lock(fast_acquire=True)
+        self._waiting_for_room: anyio.Lock | None = None
 
     async def read(self, size: int) -> bytes:
         while True:
@@ -160,6 +160,8 @@ class SocketWire(Wire):
 
     async def room(self) -> None:
         # The reader waits here too, to answer a KeyUpdate, and AnyIO lets one task wait for a descriptor.
+        if self._waiting_for_room is None:
+            self._waiting_for_room = anyio.Lock(fast_acquire=True)
         async with self._waiting_for_room:
             await anyio.wait_writable(self._socket)
 
