@@ -137,6 +137,9 @@ outstanding. A hostile peer's worst on one link is CHANNELS x (CREDIT / 2 + LEAF
 OUTBOX: Final = 256 * KIB
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
 
+OUTBOX_CHANNEL: Final = 2 * BATCH_BYTES
+"""... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
+
 REPLIES: Final = 256
 """PONGs and cancels queued at once in answer to a peer; beyond that it is flooding and the link ends."""
 

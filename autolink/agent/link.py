@@ -92,7 +92,7 @@ class Link(LinkCore):
         expected = body_of(returns)
         reply = await self.call_signed(method, body, headers=headers)
         try:
-            return expected.decode_untrusted(reply.message.body)
+            return expected.decode_untrusted(reply.body)
         except BodyError as error:
             raise BodyError(f"the reply of {display(method)!r}: {error}") from None
 
@@ -234,7 +234,8 @@ class Link(LinkCore):
                 await anyio.sleep_until(deadline)
             raise TimeoutError(f"the deadline of {display(method)!r} passed at the far end") from error
         finally:
-            self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
+            late = deadline != math.inf and anyio.current_time() >= deadline
+            self.leave(lane, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
 
 
 def _microseconds_until(deadline: float) -> int:

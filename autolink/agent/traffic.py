@@ -16,11 +16,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from os import urandom
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from autolink import limits
+from autolink.agent.kinds import FLAGS
+from autolink.agent.lane import Received
+from autolink.agent.loop import running_loop
 from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.messages import (
@@ -30,12 +34,14 @@ from autolink.messages import (
     Envelope,
     Kind,
     Message,
+    PlainLeaves,
     decode_untrusted,
     encode,
     merkle,
     sign_batch,
     verify_batch,
 )  # fmt: skip
+from autolink.messages.message import ID
 from autolink.protocol import BatchReceived, Event, Item, LinkProtocol
 
 if TYPE_CHECKING:
@@ -96,10 +102,16 @@ class Traffic:
         self._own_id = credential.auto_id
         self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
         self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
-        self._epoch = int(clock().timestamp() * 1_000_000) - int(anyio.current_time() * 1_000_000)
-        self._outbox: deque[tuple[int, int, bytes]] = deque()
+        self._outgoing = PlainLeaves(credential.auto_id, peer_id)
+        self._incoming = PlainLeaves(peer_id, credential.auto_id)
+        self._ids = b""
+        self._next_id = 0
+        self.loop = running_loop()
+        self._current_time = self.loop.current_time
+        self._epoch = int(clock().timestamp() * 1_000_000) - int(self._current_time() * 1_000_000)
+        self._queues: dict[int, _Queue] = {}
+        self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._queued = 0
-        self._queued_by_channel: dict[int, int] = {}
         self._control: list[bytes] = []
         self._on_flood = on_flood
         self._leaving: dict[int, Code] = {}
@@ -110,17 +122,17 @@ class Traffic:
         self._batches_sent = 0
         self.messages_sent = 0
         self.messages_verified = 0
-        self.heard_at = anyio.current_time()
+        self.heard_at = self._current_time()
 
     # --- time and leaves ---------------------------------------------------------------------------------
 
     def now(self) -> int:
         """Microseconds since 1970 by this link's clock."""
-        return self._epoch + int(anyio.current_time() * 1_000_000)
+        return self._epoch + int(self._current_time() * 1_000_000)
 
     def leaf(
-        self, message_id: bytes, seq: int, kind: Kind, channel: int, method: str, timeout: int,
-        headers: dict[str, str], body: bytes, topic: str = "",
+        self, seq: int, kind: Kind, channel: int, method: str, timeout: int, headers: dict[str, str], body: bytes,
+        topic: str = "",
     ) -> bytes:  # fmt: skip
         """The bytes of one message from us, to the peer or to a topic of ours, sent now.
 
@@ -128,15 +140,35 @@ class Traffic:
             BodyError: the peer's HELLO said that it takes no body of this size; of an ERROR it takes what there is.
             UsageError: a field that no peer would take.
         """
-        if len(body) > self._largest_body and kind not in _ANY_SIZE:
-            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+        self._check_size(kind, body)
         now = self.now()
         return encode(
             Message(
-                message_id, seq, self._own_id, topic or self.peer_id, now, now + _MESSAGE_LIFETIME,
+                self._message_id(), seq, self._own_id, topic or self.peer_id, now, now + _MESSAGE_LIFETIME,
                 kind, channel, method, timeout, headers, body,
             )
         )  # fmt: skip
+
+    def plain_leaf(self, seq: int, kind: Kind, channel: int, body: bytes) -> bytes:
+        """As `leaf`, for a message to the peer without method, timeout and headers."""
+        if len(body) > self._largest_body:
+            self._check_size(kind, body)
+        now = self.now()
+        return self._outgoing.write(
+            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body
+        )
+
+    def _check_size(self, kind: Kind, body: bytes) -> None:
+        if len(body) > self._largest_body and kind not in _ANY_SIZE:
+            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+
+    def _message_id(self) -> bytes:
+        """Sixteen random bytes, asked of the operating system for many messages at once."""
+        at = self._next_id
+        if at == len(self._ids):
+            self._ids, at = urandom(_IDS), 0
+        self._next_id = end = at + ID
+        return self._ids[at:end]
 
     # --- out ---------------------------------------------------------------------------------------------
 
@@ -144,15 +176,21 @@ class Traffic:
         """Whether the channel's credit and the link's outbox have room for a message of `size` bytes."""
         if self._queued >= limits.OUTBOX:
             return False
-        waiting = self._queued_by_channel.get(channel, 0)
-        return self.protocol.can_send(channel, size, waiting)
+        queue = self._queues.get(channel)
+        if queue is None:
+            return self.protocol.can_send(channel, size)
+        return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
     def post(self, channel: int, flags: int, leaf: bytes) -> None:
         """Queue a message that `may_post`."""
-        self._outbox.append((channel, flags, leaf))
+        queue = self._queues.get(channel)
+        if queue is None:
+            queue = self._queues[channel] = _Queue(channel)
+            self._turns.append(queue)
+        queue.items.append((channel, flags, leaf))
         size = len(leaf)
+        queue.size += size
         self._queued += size
-        self._queued_by_channel[channel] = self._queued_by_channel.get(channel, 0) + size
         if self._wake is not None:
             self._wake.set()
 
@@ -176,7 +214,7 @@ class Traffic:
         What still waits for the writer goes out before, or the peer would see an end without a start; until then the
         channel keeps its place, so a peer that does not read cannot open more of them than it may.
         """
-        if channel in self._queued_by_channel:
+        if channel in self._queues:
             self._leaving[channel] = code
             return
         if frame := self.protocol.release(channel, code):
@@ -227,7 +265,7 @@ class Traffic:
     @property
     def idle(self) -> bool:
         """Nothing waits to be sent or is being sent."""
-        return not (self._control or self._outbox or self.stream.sending)
+        return not (self._control or self._turns or self.stream.sending)
 
     def finish(self) -> None:
         """Let the writer return once nothing waits."""
@@ -237,28 +275,34 @@ class Traffic:
 
     def _take(self) -> bytes:
         frames, self._control = self._control, []
-        if self._outbox:
+        if self._turns:
             frames.append(self._seal())
             if self._queued < limits.OUTBOX:
                 self.room_changed()
         return b"".join(frames)
 
     def _seal(self) -> bytes:
-        """Sign what waits, up to one batch of it, and make its frame."""
-        outbox, size = self._outbox, 0
+        """Sign what waits, up to one batch of it, and make its frame.
+
+        Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
+        queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
+        """
+        turns, size = self._turns, 0
         items: list[Item] = []
         left_now: list[int] = []
-        while outbox and len(items) < limits.BATCH_LEAVES and size < limits.BATCH_BYTES:
-            item = outbox.popleft()
+        while turns and len(items) < limits.BATCH_LEAVES and size < limits.BATCH_BYTES:
+            queue = turns.popleft()
+            item = queue.items.popleft()
             items.append(item)
-            size += len(item[2])
-            left = self._queued_by_channel[item[0]] - len(item[2])
-            if left:
-                self._queued_by_channel[item[0]] = left
-            else:
-                del self._queued_by_channel[item[0]]
-                if item[0] in self._leaving:
-                    left_now.append(item[0])
+            taken = len(item[2])
+            size += taken
+            queue.size -= taken
+            if queue.items:
+                turns.append(queue)
+                continue
+            del self._queues[queue.channel]
+            if queue.channel in self._leaving:
+                left_now.append(queue.channel)
         self._queued -= size
         number = self._batches_sent
         self._batches_sent += 1
@@ -291,54 +335,87 @@ class Traffic:
             except anyio.EndOfStream:
                 protocol.receive_end()
                 return
-            self.heard_at = anyio.current_time()
+            self.heard_at = self._current_time()
             protocol.receive_data(data)
 
-    def open_batch(self, event: BatchReceived) -> tuple[ReceivedBatch, list[tuple[int, int, bytes, Message]]]:
-        """Verify a batch and decode its messages: (channel, flags, leaf, message) for each.
+    def open_batch(self, event: BatchReceived) -> list[Received]:
+        """Verify a batch, then each of its messages.
 
         Raises:
-            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, or late.
+            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late, or
+                something else than its frame said.
         """
+        items = event.items
         header = BatchHeader(
-            self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(event.items)
+            self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in event.items]
+        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in items]
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:
             raise MessageRefused(
                 Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
             ) from None
-        received = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
-        earliest = self.now() - _SKEW
-        messages = [(*item, self._judged(decode_untrusted(item[2]), earliest)) for item in event.items]
+        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
+        now = self.now()
+        messages = [
+            self._judged(batch, index, channel, flags, leaf, now)
+            for index, (channel, flags, leaf) in enumerate(items)
+        ]
         self.messages_verified += len(messages)
-        return received, messages
+        return messages
 
-    def _judged(self, message: Message, earliest: int) -> Message:
-        if message.author != self.peer_id:
-            raise MessageRefused(Reason.WRONG_PEER, "a message on this link is not from its peer")
-        if message.expires_at < earliest:
+    def _judged(
+        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, now: int
+    ) -> Received:
+        plain = self._incoming.read(leaf, channel)
+        if plain is not None:
+            seq, sent_at, expires_at, kind, body = plain
+            message = None
+        else:
+            message = decode_untrusted(leaf)
+            self._check_parties(message)
+            seq, sent_at, expires_at, kind, body = (
+                message.seq, message.sent_at, message.expires_at, message.kind, message.body,
+            )  # fmt: skip
+            if message.channel != channel:
+                raise _says_otherwise(channel, kind)
+        if flags != FLAGS[kind]:
+            raise _says_otherwise(channel, kind)
+        if expires_at < now - _SKEW:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
-        if message.sent_at > earliest + 2 * _SKEW:
+        if sent_at > now + _SKEW:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
-        if message.expires_at - message.sent_at > _MESSAGE_LIFETIME:
+        if expires_at - sent_at > _MESSAGE_LIFETIME:
             raise MessageRefused(
                 Reason.MALFORMED, "a message claims to live for longer than one on a link may"
             )
-        return message
+        return Received(kind, seq, body, channel, flags, leaf, batch, index, message)
 
-    def check_recipient(self, message: Message) -> None:
-        """Everything but a publication names us.
-
-        Raises:
-            RemoteProtocolError: it names somebody else.
-        """
-        if message.recipient != self._own_id:
+    def _check_parties(self, message: Message) -> None:
+        """It is from the peer, and everything but a publication names us."""
+        if message.author != self.peer_id:
+            raise MessageRefused(Reason.WRONG_PEER, "a message on this link is not from its peer")
+        if message.recipient != self._own_id and message.kind is not Kind.PUBLISH:
             raise MessageRefused(Reason.WRONG_RECIPIENT, "a message on this link is not for us")
 
 
+class _Queue:
+    """What waits for the writer on one channel; never empty."""
+
+    __slots__ = ("channel", "items", "size")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.items: deque[Item] = deque()
+        self.size = 0
+
+
+def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
+    return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
+
+
 _MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
+_IDS: Final = 256 * ID
 _SKEW: Final = int(limits.SKEW * 1_000_000)
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})
