@@ -34,12 +34,16 @@ class LinkStatistics:
     Attributes:
         messages_sent: signed messages that left.
         messages_verified: signed messages that came in and were verified.
+        batches_sent: signatures under which they left.
+        batches_verified: signatures under which they came in.
         handlers: of ours that run for the peer.
         records: TLS records, both directions.
     """
 
     messages_sent: int
     messages_verified: int
+    batches_sent: int
+    batches_verified: int
     handlers: int
     records: int
 
@@ -208,6 +212,8 @@ class Link(LinkCore):
         return LinkStatistics(
             self.traffic.messages_sent,
             self.traffic.messages_verified,
+            self.traffic.batches_sent,
+            self.traffic.batches_verified,
             self.server.running,
             self.traffic.records,
         )

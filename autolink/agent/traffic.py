@@ -1,15 +1,19 @@
 """Between the messages of a link and its bytes: one task signs and writes, one reads and verifies.
 
 Whatever waits when the writer becomes free is signed as one batch and leaves in one TLS write: at low load a batch is
-one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are
-bounded twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
+one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are bounded
+twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
+
+A message that ends its direction while no other channel is open would wait for the writer's turn and gain nothing,
+because nobody else has anything to say. So when the writer sleeps, whoever posts such a message takes the writer's step
+for it, on the spot; what cannot be written at once is left to the writer, first in the line.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
 from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
 passed since, so a clock that is stepped later makes no message late.
 
-Only the writer calls `stream.send` and only the reader `stream.receive`; neither is ever cancelled in the middle of
-a frame except when the link ends.
+Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it sleeps; only the reader calls
+`stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
 """
 
 from collections import deque
@@ -42,7 +46,7 @@ from autolink.messages import (
     verify_batch,
 )  # fmt: skip
 from autolink.messages.message import ID
-from autolink.protocol import BatchReceived, Event, Item, LinkProtocol
+from autolink.protocol import ENDS, BatchReceived, Event, Item, LinkProtocol
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -112,6 +116,7 @@ class Traffic:
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._queued = 0
+        self._unsent = b""
         self._control: list[bytes] = []
         self._on_flood = on_flood
         self._leaving: dict[int, Code] = {}
@@ -119,9 +124,8 @@ class Traffic:
         self._room: anyio.Event | None = None
         self._closing = False
         self._over = False
-        self._batches_sent = 0
-        self.messages_sent = 0
-        self.messages_verified = 0
+        self.batches_sent = self.batches_verified = 0
+        self.messages_sent = self.messages_verified = 0
         self.heard_at = self._current_time()
 
     # --- time and leaves ---------------------------------------------------------------------------------
@@ -192,7 +196,10 @@ class Traffic:
         queue.size += size
         self._queued += size
         if self._wake is not None:
-            self._wake.set()
+            if flags & ENDS and self.protocol.open_channels == 1 and not self._over:
+                self._write_now()
+            else:
+                self._wake.set()
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -241,7 +248,8 @@ class Traffic:
     async def write(self) -> None:
         """The writer task; returns when `finish` was called and everything is sent."""
         while not self._over:  # it may have been woken just before
-            if data := self._take():
+            if data := self._unsent or self._take():
+                self._unsent = b""
                 await self.stream.send(data)
             elif self._closing:
                 return
@@ -249,6 +257,13 @@ class Traffic:
                 self._wake = anyio.Event()
                 await self._wake.wait()
                 self._wake = None
+
+    def _write_now(self) -> None:
+        """The writer's step while it sleeps, without waiting."""
+        data = self._unsent or self._take()
+        self._unsent = data[self.stream.send_nowait(data) :]
+        if (self._unsent or self._turns) and self._wake is not None:
+            self._wake.set()
 
     @property
     def records(self) -> int:
@@ -304,8 +319,8 @@ class Traffic:
             if queue.channel in self._leaving:
                 left_now.append(queue.channel)
         self._queued -= size
-        number = self._batches_sent
-        self._batches_sent += 1
+        number = self.batches_sent
+        self.batches_sent += 1
         self.messages_sent += len(items)
         leaves = [leaf for _, _, leaf in items]
         signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
@@ -362,6 +377,7 @@ class Traffic:
             self._judged(batch, index, channel, flags, leaf, now)
             for index, (channel, flags, leaf) in enumerate(items)
         ]
+        self.batches_verified += 1
         self.messages_verified += len(messages)
         return messages
 

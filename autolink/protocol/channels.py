@@ -72,6 +72,10 @@ class Channels:
         """Whether the channel is open or allotted."""
         return number in self._channels
 
+    def __len__(self) -> int:
+        """How many channels are."""
+        return len(self._channels)
+
     # --- ours alone ----------------------------------------------------------------------------------------
 
     @property

@@ -191,7 +191,7 @@ class SecureStream:
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
-        self._full = self._wants_room = False
+        self._full = self._wants_room = self._unfinished = False
         self._idle = 0
         self._unfair = 0
 
@@ -293,9 +293,38 @@ class SecureStream:
             self._check_writing()
             self._write_end = "an earlier send was left unfinished"
             await self._write(memoryview(data))
-            self._write_end = ""
+            self._write_end, self._unfinished = "", False
         finally:
             self._writing = False
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what of `data` goes without waiting, and return how many bytes that was, perhaps none.
+
+        The next `send` must begin with the rest: OpenSSL may have begun a record with it. If the connection is gone, that
+        `send` tells it.
+        """
+        if (
+            self._writing
+            or self._unfinished
+            or self._write_end
+            or self._wire.closed
+            or not self._wire.is_socket
+        ):
+            return 0
+        if failure := self._wire.failure():
+            self._write_end = os.strerror(failure)
+            return 0
+        taken = 0
+        try:
+            while taken < len(data):
+                taken += self._tls.send(memoryview(data)[taken:])
+                self.records_sent += 1
+        except (SSL.WantWriteError, SSL.WantReadError):
+            self._unfinished = True
+        except SSL.Error as error:
+            self._write_end = str(translate(error, self._peer)) or "the connection is closed"
+        self.bytes_sent += taken
+        return taken
 
     async def shutdown_politely(self) -> None:
         """Close so that what was sent last arrives, even when the peer is sending and reads late.
@@ -412,7 +441,7 @@ class SecureStream:
 
     async def _close_notify(self) -> bool:
         """Whether close_notify is out; not if a record is still unfinished."""
-        if self._wire.closed or self._write_end:
+        if self._wire.closed or self._write_end or self._unfinished:
             return False
         self._write_end = "this side has ended its direction"
         with anyio.move_on_after(limits.REFUSAL_DRAIN):
