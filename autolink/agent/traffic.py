@@ -305,11 +305,15 @@ class Traffic:
         turns, size = self._turns, 0
         items: list[Item] = []
         left_now: list[int] = []
-        while turns and len(items) < limits.BATCH_LEAVES and size < limits.BATCH_BYTES:
-            queue = turns.popleft()
-            item = queue.items.popleft()
-            items.append(item)
+        while turns and len(items) < limits.BATCH_LEAVES:
+            queue = turns[0]
+            item = queue.items[0]
             taken = len(item[2])
+            if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
+                break
+            turns.popleft()
+            queue.items.popleft()
+            items.append(item)
             size += taken
             queue.size -= taken
             if queue.items:
