@@ -12,6 +12,7 @@ a buffer longer than the budget is first walked without building anything. A sho
 elements than bytes.
 """
 
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -35,15 +36,24 @@ def encode(value: object, *, default: Callable[[object], object] | None = None) 
         BodyError: the value, or one inside it, is of another type, is nested deeper than `limits.DEPTH`, or
             is an integer beyond 64 bits.
     """
-    try:
-        encoded = _pack(value) if default is None else _pack_with(value, default)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BodyError(f"cannot be encoded: only {type_names} can ({type(error).__name__})") from None
-    if default is None:
+    encoded = pack(value) if default is None else _pack_with(value, default)
+    if default is not None:  # what `default` gave cannot be seen from here, its encoding can
+        value = msgpack.unpackb(encoded, strict_map_key=False, timestamp=3)
+    if type(value) not in _SCALARS:
         _check_shape(value, BodyError)
-    else:  # what `default` gave cannot be seen from here, its encoding can
-        _check_shape(msgpack.unpackb(encoded, strict_map_key=False, timestamp=3), BodyError)
     return encoded
+
+
+def pack(value: object) -> bytes:
+    """As `encode`, of a value whose shape the caller has made or looked at itself.
+
+    Raises:
+        BodyError: no encoding exists.
+    """
+    try:
+        return _pack(value)
+    except _NO_ENCODING as error:
+        raise _cannot_be_encoded(error) from None
 
 
 def decode_untrusted(data: bytes | memoryview, *, what: str, nodes: int = limits.NODES) -> Any:  # noqa: ANN401
@@ -57,6 +67,22 @@ def decode_untrusted(data: bytes | memoryview, *, what: str, nodes: int = limits
     Raises:
         RemoteProtocolError: and nothing else.
     """
+    if nodes and type(data) is bytes and data[:1] in _BYTES_HEADS:
+        bare = rest_of_bytes(data, 0)
+        if bare is not None:
+            return bare
+    value = unpack_untrusted(data, what=what, nodes=nodes)
+    if type(value) not in _SCALARS:
+        _check_shape(value, RemoteProtocolError, what)
+    return value
+
+
+def unpack_untrusted(data: bytes | memoryview, *, what: str, nodes: int = limits.NODES) -> Any:  # noqa: ANN401
+    """As `decode_untrusted`, but depth and map keys are not looked at: for a caller that looks at every part itself.
+
+    Raises:
+        RemoteProtocolError: and nothing else.
+    """
     if len(data) > nodes:
         _count_nodes(memoryview(data), what, nodes)
     try:
@@ -66,10 +92,59 @@ def decode_untrusted(data: bytes | memoryview, *, what: str, nodes: int = limits
         raise RemoteProtocolError(f"{what}: not well-formed msgpack ({type(error).__name__})") from None
     if again != data:
         raise RemoteProtocolError(f"{what}: not the shortest encoding, or a key stands twice")
-    if type(value) not in _SCALARS:
-        _check_shape(value, RemoteProtocolError, what)
     return value
 
+
+# --- pieces of a known layout ------------------------------------------------------------------------------
+#
+# A message and a chunk are arrays of known fields, and most of the time of a link goes into reading and writing them.
+# These four write and read single fields of such an array; they accept exactly what `encode` gives for that field.
+
+
+def bytes_head(size: int) -> bytes:
+    """What stands before the bytes of a byte string of `size` bytes."""
+    if size < 0x100:
+        return _SHORT_HEADS[size]
+    return _HEAD_16.pack(0xC5, size) if size < 0x10000 else _HEAD_32.pack(0xC6, size)
+
+
+def rest_of_bytes(data: bytes, at: int) -> bytes | None:
+    """The byte string that fills `data` from `at` to its end; None if something else stands there."""
+    start = at + 2
+    size = len(data) - start
+    if size < 0x100:
+        return data[start:] if size >= 0 and data[at] == 0xC4 and data[at + 1] == size else None
+    start += 1 if data[at] == 0xC5 else 3
+    head = bytes_head(max(len(data) - start, 0))
+    return data[start:] if data[at:start] == head else None
+
+
+def uint_at(data: bytes, at: int) -> tuple[int, int]:
+    """The unsigned integer at `at`, and where it ends; -1 if something else stands there.
+
+    Raises:
+        IndexError: `at` is beyond the end.
+    """
+    first = data[at]
+    if first < 0x80:
+        return first, at + 1
+    width = _UINT_WIDTHS.get(first, 0)
+    end = at + 1 + width
+    value = int.from_bytes(data[at + 1 : end])
+    if not width or value < _UINT_LEAST[width] or end > len(data):
+        return -1, at
+    return value, end
+
+
+_SHORT_HEADS: Final = tuple(bytes((0xC4, size)) for size in range(0x100))
+_HEAD_16: Final = struct.Struct(">BH")
+_HEAD_32: Final = struct.Struct(">BI")
+_BYTES_HEADS: Final = frozenset({b"\xc4", b"\xc5", b"\xc6"})
+_UINT_WIDTHS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+_UINT_LEAST: Final = {1: 0x80, 2: 0x100, 4: 0x1_0000, 8: 0x1_0000_0000}
+
+
+# --- within ------------------------------------------------------------------------------------------------
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, datetime})
 _packer: Final = msgpack.Packer(use_bin_type=True, datetime=True, strict_types=False, autoreset=True)
@@ -81,8 +156,18 @@ def _pack(value: object) -> bytes:
 
 
 def _pack_with(value: object, default: Callable[[object], object]) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=True, datetime=True, default=default)
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True, datetime=True, default=default)
+    except _NO_ENCODING as error:
+        raise _cannot_be_encoded(error) from None
     return packed
+
+
+_NO_ENCODING: Final = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def _cannot_be_encoded(error: Exception) -> BodyError:
+    return BodyError(f"cannot be encoded: only {type_names} can ({type(error).__name__})")
 
 
 def _no_extension(code: int, data: bytes) -> object:

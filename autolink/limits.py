@@ -24,6 +24,10 @@ BATCH_LEAVES: Final = 256
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
+BATCH_BULK: Final = 144 * KIB
+"""... unless the next message fits into this: two chunks of a byte stream share a signature, and its cost is below that of
+hashing them. With four, a call beside them waits twice as long for a tenth more."""
+
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
 signature (SIGNATURE) and the head of each item."""
@@ -136,6 +140,9 @@ outstanding. A hostile peer's worst on one link is CHANNELS x (CREDIT / 2 + LEAF
 
 OUTBOX: Final = 256 * KIB
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
+
+OUTBOX_CHANNEL: Final = 2 * BATCH_BYTES
+"""... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
 
 REPLIES: Final = 256
 """PONGs and cancels queued at once in answer to a peer; beyond that it is flooding and the link ends."""

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _PLAIN: Final = frozenset({Any, object, Parameter.empty})
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple, datetime})
+_EXACT: Final[frozenset[object]] = frozenset({type(None), bool, int, float, str, bytes})
 _NESTING: Final[frozenset[object]] = frozenset({list, dict, tuple})
 _NAMED_BY_VALUE: Final = frozenset({"value_error", "assertion_error"})
 
@@ -29,10 +30,11 @@ _NAMED_BY_VALUE: Final = frozenset({"value_error", "assertion_error"})
 class Body(Generic[T]):
     """Encodes and decodes the bodies of one type. Made by `body_of`."""
 
-    __slots__ = ("_adapter",)
+    __slots__ = ("_adapter", "_exact")
 
-    def __init__(self, adapter: TypeAdapter[T] | None) -> None:
+    def __init__(self, adapter: TypeAdapter[T] | None, exact: object = None) -> None:
         self._adapter = adapter
+        self._exact = exact  # values of just this type pydantic would let through as they are
 
     def encode(self, value: T) -> bytes:
         """The body's bytes.
@@ -40,8 +42,8 @@ class Body(Generic[T]):
         Raises:
             BodyError: the value is not of the type, cannot be encoded, or is larger than `limits.MESSAGE`.
         """
-        if self._adapter is None:
-            kind: object = type(value)
+        kind: object = type(value)
+        if self._adapter is None or kind is self._exact:
             encoded = encode(value, default=to_jsonable_python) if kind in _NESTING else encode(value)
         else:
             try:
@@ -69,7 +71,7 @@ class Body(Generic[T]):
             value = decode_untrusted(data, what="body")
         except RemoteProtocolError as error:
             raise BodyError(str(error)) from None
-        if self._adapter is None:
+        if self._adapter is None or type(value) is self._exact:
             return cast("T", value)
         try:
             return self._adapter.validate_python(value)
@@ -104,7 +106,7 @@ def _build(annotation: Any) -> Body[Any]:  # noqa: ANN401
     elif annotation in _PLAIN:
         return Body(None)
     try:
-        return Body(TypeAdapter(annotation))
+        return Body(TypeAdapter(annotation), annotation if annotation in _EXACT else None)
     except PydanticUserError as error:
         raise UsageError(f"{display(str(annotation))} cannot be a body: {error.message}") from error
 

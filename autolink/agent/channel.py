@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mappin
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from os import urandom
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+_ITEM: Final = Kind.ITEM  # looked up on its enumeration, a member costs as much as packing an item
+_END: Final = Kind.END
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             anyio.ClosedResourceError: this side was closed.
         """
         self._check_open()
-        await self._lane.send(Kind.ITEM, self._sends.encode(item))
+        await self._lane.send(_ITEM, self._sends.encode(item))
 
     async def receive(self) -> R:
         """The next item. Cancelled while waiting: none was taken.
@@ -89,9 +92,9 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             LinkLost: the link is gone.
             anyio.ClosedResourceError: this side was closed.
         """
-        item = (await self.receive_signed()).message.body
+        received = await self.receive_signed()
         try:
-            return self._receives.decode_untrusted(item)
+            return self._receives.decode_untrusted(received.body)
         except BodyError as error:
             error.channel = self._lane
             raise
@@ -100,9 +103,11 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""
         self._check_open()
         if self._reader is None:
-            received = await self._take()
-            if received.message.kind is Kind.ITEM:
+            received = await self._lane.receive()
+            if received.kind is _ITEM:
                 return received
+            if received.kind is _END:
+                raise anyio.EndOfStream
             self.close(Code.FAILED_PRECONDITION)  # its first chunk is gone
         raise LocalProtocolError("the peer is sending a byte stream: read it with receive_stream()")
 
@@ -173,22 +178,15 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             yield data
 
     async def _chunk(self, reader: ChunkReader) -> bytes | None:
-        try:
-            received = await self._take()
-        except anyio.EndOfStream:
-            if reader.total:
-                raise RemoteProtocolError("a byte stream that stops in the middle") from None
-            raise
-        if received.message.kind is not Kind.CHUNK:
-            raise RemoteProtocolError("an item inside a byte stream")
-        return reader.receive(received.message.body)
-
-    async def _take(self) -> Received:
         self._check_open()
         received = await self._lane.receive()
-        if received.message.kind is Kind.END:
+        if received.kind is _END:
+            if reader.total:
+                raise RemoteProtocolError("a byte stream that stops in the middle")
             raise anyio.EndOfStream
-        return received
+        if received.kind is not Kind.CHUNK:
+            raise RemoteProtocolError("an item inside a byte stream")
+        return reader.receive(received.body)
 
     async def aclose(self) -> None:
         """Close both directions at once; the far handler is cancelled if it still runs. Never waits for the peer."""

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from autolink import limits
 from autolink.agent.groups import Latch, background_tasks
 from autolink.agent.keeper import Keeper
-from autolink.agent.kinds import FLAGS, FROM_OPENER, TO_OPENER
+from autolink.agent.kinds import FROM_OPENER, TO_OPENER
 from autolink.agent.lane import Lane, Received, check_sequence
 from autolink.agent.opening import Opened, name_of
 from autolink.agent.serving import Server
@@ -37,9 +37,8 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.identity import Certificate
-from autolink.messages import Kind, Message
+from autolink.messages import Kind
 from autolink.protocol import (
-    ENDS,
     OPENS,
     BatchReceived,
     ChannelCancelled,
@@ -277,10 +276,6 @@ class LinkCore:
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise
-        if len(self._lanes) > 1:
-            self.traffic.urge()
-        else:
-            self.traffic.send_off()
         return lane
 
     def _flooded(self) -> None:
@@ -306,10 +301,10 @@ class LinkCore:
     def _handle(self, event: Event) -> None:
         match event:
             case BatchReceived():
-                batch, messages = self.traffic.open_batch(event)
-                for index, (channel, flags, leaf, message) in enumerate(messages):
-                    if channel not in event.dropped:
-                        self._take(channel, flags, Received(message, leaf, batch, index))
+                dropped = event.dropped
+                for received in self.traffic.open_batch(event):
+                    if received.channel not in dropped:
+                        self._take(received)
             case CreditReceived():
                 self.traffic.room_changed()
             case ChannelCancelled(channel, code):
@@ -336,29 +331,23 @@ class LinkCore:
             case RefuseReceived(reason, offset):
                 raise Refused(reason, by="peer", peer=self.named, offset=offset)
 
-    def _take(self, channel: int, flags: int, received: Received) -> None:
-        message = received.message
-        kind = message.kind
-        if flags != FLAGS[kind] or message.channel != channel:
-            raise RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
-        if kind is not Kind.PUBLISH:
-            self.traffic.check_recipient(message)
-        if flags & OPENS:
+    def _take(self, received: Received) -> None:
+        if received.flags & OPENS:
             self._open_for_peer(received)
             return
-        lane = self._lanes.get(channel)
+        lane = self._lanes.get(received.channel)
         if lane is None:
             return  # left after the batch was taken apart, perhaps by an earlier message of it
-        if kind not in lane.allowed:
-            raise RemoteProtocolError(f"channel {channel}: {kind.name} cannot come here")
-        check_sequence(lane, message)
-        lane.deliver(received, ends=bool(flags & ENDS))
+        if received.kind not in lane.allowed:
+            raise RemoteProtocolError(f"channel {lane.id}: {received.kind.name} cannot come here")
+        check_sequence(lane, received)
+        lane.deliver(received)
 
     def _open_for_peer(self, received: Received) -> None:
-        message: Message = received.message
+        message = received.message
         lane = Lane(self.traffic, message.method, FROM_OPENER[message.kind], opened_here=False)
         lane.id = message.channel
-        check_sequence(lane, message)
+        check_sequence(lane, received)
         lane.headers = message.headers
         lane.eof = message.kind is not Kind.OPEN
         self._lanes[lane.id] = lane

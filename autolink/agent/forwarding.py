@@ -32,7 +32,7 @@ async def receive(link: "Link", received: Received) -> bytes:
     """
     agent = link.agent
     try:
-        carried = _bytes(received.message.body)
+        carried = _bytes(received.body)
     except RemoteProtocolError as error:
         raise CallError(Code.INVALID_ARGUMENT, str(error)) from None
     envelope = Envelope.from_untrusted(carried)

@@ -6,19 +6,18 @@ every later operation, so an end cannot be missed between two awaits.
 
 Checkpoints: `send` and `receive` check for cancellation each time and let other tasks run every `_TURN` messages or
 whenever they wait. A full scheduling point per message costs more than signing and sending it.
+
+Credit for what was read is given back when the inbox is empty or `_GATHERED` bytes have come together, not message by
+message. Not later: a sender that waits for credit must never wait for a reader that has read everything.
 """
 
 from collections import deque
-from dataclasses import dataclass
-from os import urandom
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from autolink import limits
+from autolink import codec, limits
 from autolink.agent.kinds import FLAGS
-from autolink.codec import decode_untrusted, encode
 from autolink.errors import (
     CallError,
     Code,
@@ -27,30 +26,66 @@ from autolink.errors import (
     Reason,
     RemoteProtocolError,
 )  # fmt: skip
-from autolink.messages import Envelope, Kind, Message
+from autolink.messages import Envelope, Kind, Message, decode_untrusted
 from autolink.protocol import ENDS
 
 if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _TURN: Final = 64
+_GATHERED: Final = limits.CREDIT // 16
+_CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Received:
-    """A verified message and where it stood in its batch, so that it can be taken out as an Envelope."""
+    """A verified message and where it stood in its batch, so that it can be taken out as an Envelope.
 
-    message: Message
-    leaf: bytes
-    batch: "ReceivedBatch"
-    index: int
+    Attributes:
+        kind, seq, body: as in `message`, which is parsed when somebody asks for it.
+        channel, flags: as its frame said, and its leaf too.
+        leaf: the signed bytes.
+        batch, index: what was signed together, and its place there.
+    """
+
+    __slots__ = ("_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "seq")
+
+    def __init__(
+        self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
+        index: int, message: Message | None = None,
+    ) -> None:  # fmt: skip
+        self.kind = kind
+        self.seq = seq
+        self.body = body
+        self.channel = channel
+        self.flags = flags
+        self.leaf = leaf
+        self.batch = batch
+        self.index = index
+        self._message = message
+
+    @property
+    def message(self) -> Message:
+        """The signed message."""
+        if self._message is None:
+            self._message = decode_untrusted(self.leaf)
+        return self._message
 
     def envelope(self) -> Envelope:
         """The message with its proof."""
         return self.batch.envelope(self.leaf, self.index)
+
+    def __repr__(self) -> str:
+        return f"<Received {self.kind.name} {self.seq} on channel {self.channel}>"
+
+
+class Cancellable(Protocol):
+    """A cancel scope or the handle of a task."""
+
+    def cancel(self) -> object: ...
 
 
 class Lane:
@@ -58,8 +93,10 @@ class Lane:
 
     __slots__ = (
         "_error",
+        "_gathered",
         "_inbox",
         "_lock",
+        "_loop",
         "_traffic",
         "_turn",
         "_waiting",
@@ -82,6 +119,7 @@ class Lane:
         self, traffic: "Traffic", method: str, allowed: frozenset[Kind], *, opened_here: bool
     ) -> None:
         self._traffic = traffic
+        self._loop = traffic.loop
         self.id = 0
         self.method = method
         self.headers: dict[str, str] = _NO_HEADERS
@@ -94,27 +132,27 @@ class Lane:
         self.receive_seq = 0
         self.eof = False
         self.sent_end = False
-        self.scope: anyio.CancelScope | None = None
+        self.scope: Cancellable | None = None
         self._inbox: deque[Received] = deque()
         self._waiting: anyio.Event | None = None
         self._error: Exception | None = None
         self._lock: anyio.Lock | None = None
         self._turn = 0
+        self._gathered = 0
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes, *, urge: bool = True) -> None:
+    async def send(self, kind: Kind, body: bytes) -> None:
         """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
 
-        Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost; without `urge` when
-        the caller calls `Traffic.send_off`.
+        Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
         await self.take_turn()
         lock = self._lock
         if lock is None or not lock.locked():
             leaf = self._leaf(kind, body)
             if self._traffic.may_post(self.id, len(leaf)):
-                self._post(kind, leaf, urge=urge)
+                self._post(kind, leaf)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock()
@@ -133,7 +171,7 @@ class Lane:
         """As `send`, for a publication: its recipient is the topic, and it is numbered by the topic."""
         await self.take_turn()
         self._check_sending()
-        leaf = self._traffic.leaf(urandom(16), seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
+        leaf = self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
         while not self._traffic.may_post(self.id, len(leaf)):
             await self._traffic.wait_for_room()
             self._check_sending()
@@ -143,12 +181,12 @@ class Lane:
         """Take the number of a channel and post the message that opens it, in one step: numbers go out in order."""
         self.id = channel
         self.headers = headers
-        leaf = self._traffic.leaf(urandom(16), 0, kind, channel, self.method, timeout, headers, body)
-        self._post(kind, leaf, urge=False)
+        leaf = self._traffic.leaf(0, kind, channel, self.method, timeout, headers, body)
+        self._post(kind, leaf)
 
     def _leaf(self, kind: Kind, body: bytes) -> bytes:
         self._check_sending()
-        return self._traffic.leaf(urandom(16), self.send_seq, kind, self.id, "", 0, _NO_HEADERS, body)
+        return self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
 
     def _check_sending(self) -> None:
         if self._error is not None:
@@ -156,12 +194,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes, *, urge: bool = True) -> None:
+    def _post(self, kind: Kind, leaf: bytes) -> None:
         flags = FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf, urge=urge)
+        self._traffic.post(self.id, flags, leaf)
 
     # --- receiving -------------------------------------------------------------------------------------
 
@@ -174,6 +212,16 @@ class Lane:
             LinkLost: the link is gone.
         """
         await self.take_turn()
+        if not self._inbox:
+            await self._wait_for_one()
+        received = self._inbox.popleft()
+        self._gathered += len(received.leaf)
+        if not self._inbox or self._gathered >= _GATHERED:
+            self._traffic.consumed(self.id, self._gathered)
+            self._gathered = 0
+        return received
+
+    async def _wait_for_one(self) -> None:
         while not self._inbox:
             if self.eof:
                 raise anyio.EndOfStream
@@ -186,34 +234,32 @@ class Lane:
                 await self._waiting.wait()
             finally:
                 self._waiting = None
-        received = self._inbox.popleft()
-        self._traffic.consumed(self.id, len(received.leaf))
-        return received
 
-    def deliver(self, received: Received, *, ends: bool) -> None:
+    def deliver(self, received: Received) -> None:
         """Called by the reader. What arrives for a lane that nobody reads any more is only counted.
 
         An ERROR ends both directions at once: whoever still sends learns it too. Messages before it can be received.
         """
-        if received.message.kind is Kind.ERROR:
-            self.end(error_of(received.message.body))
+        if received.kind is Kind.ERROR:
+            self.end(error_of(received.body))
             return
-        if ends:
+        if received.flags & ENDS:
             self.eof = True
         if self._error is None:
             self._inbox.append(received)
         else:
             self._traffic.consumed(self.id, len(received.leaf))
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.set()
 
     async def take_turn(self) -> None:
         """A cancellation check each time, a scheduling point every `_TURN` times."""
         self._turn += 1
         if self._turn < _TURN:
-            await checkpoint_if_cancelled()
+            await self._loop.checkpoint_if_cancelled()
         else:
             self._turn = 0
-            await checkpoint()
+            await self._loop.checkpoint()
 
     # --- ends ------------------------------------------------------------------------------------------
 
@@ -240,7 +286,7 @@ class Lane:
         """This side uses it no more: what waits unread is dropped. A handler that closes its channel may go on."""
         self.scope = None
         self._inbox.clear()
-        self.end(anyio.ClosedResourceError())
+        self.end(_CLOSED)
 
     def _wake(self) -> None:
         if self._waiting is not None:
@@ -260,7 +306,7 @@ def _fresh(error: Exception) -> Exception:
 def error_body(code: Code, message: str = "", reason: str | None = None) -> bytes:
     """The body of an ERROR message. Never fails: what cannot be UTF-8 is replaced."""
     text = message[: limits.DISPLAY].encode("utf-8", "replace").decode()
-    return encode([code.value, text, reason])
+    return codec.encode([code.value, text, reason])
 
 
 def error_of(body: bytes) -> CallError | EnvelopeRefused:
@@ -271,7 +317,7 @@ def error_of(body: bytes) -> CallError | EnvelopeRefused:
     Raises:
         RemoteProtocolError: the body is no error.
     """
-    value: Any = decode_untrusted(body, what="error")
+    value: Any = codec.decode_untrusted(body, what="error")
     match value:
         case [str(), str(), str(reason), *_]:
             return EnvelopeRefused(_REASONS.get(reason, Reason.UNTRUSTED), by="peer")
@@ -280,7 +326,7 @@ def error_of(body: bytes) -> CallError | EnvelopeRefused:
     raise RemoteProtocolError("error: not [code, message, reason]")
 
 
-def check_sequence(lane: Lane, message: Message) -> None:
+def check_sequence(lane: Lane, received: Received) -> None:
     """Messages of one direction of one channel are numbered 0, 1, 2, …: a gap means one was withheld.
 
     A publication is numbered by its topic, and a gap is what the publisher dropped for this subscriber: counted.
@@ -288,25 +334,27 @@ def check_sequence(lane: Lane, message: Message) -> None:
     Raises:
         RemoteProtocolError: a number that cannot come next.
     """
-    if message.kind is Kind.PUBLISH:
-        if (
-            message.recipient != lane.topic
-            or lane.next_publication is None
-            or message.seq < lane.next_publication
-        ):
-            raise RemoteProtocolError(
-                f"channel {lane.id}: a publication that was not subscribed to, or out of order"
-            )
-        lane.lost += message.seq - lane.next_publication
-        lane.next_publication = message.seq + 1
-        return
-    if lane.topic and message.kind is Kind.ITEM:  # the confirmation: where the topic's count stands
-        start = decode_untrusted(message.body, what="subscription")
-        if type(start) is not int or start < 0 or lane.next_publication is not None:
-            raise RemoteProtocolError("subscription: does not start with the next publication's number")
-        lane.next_publication = start
-    if message.seq != lane.receive_seq:
+    if lane.topic:
+        if received.kind is Kind.PUBLISH:
+            _check_publication(lane, received)
+            return
+        if received.kind is Kind.ITEM:  # the confirmation: where the topic's count stands
+            start = codec.decode_untrusted(received.body, what="subscription")
+            if type(start) is not int or start < 0 or lane.next_publication is not None:
+                raise RemoteProtocolError("subscription: does not start with the next publication's number")
+            lane.next_publication = start
+    if received.seq != lane.receive_seq:
         raise RemoteProtocolError(
-            f"channel {lane.id}: message {message.seq} where {lane.receive_seq} is next"
+            f"channel {lane.id}: message {received.seq} where {lane.receive_seq} is next"
         )
     lane.receive_seq += 1
+
+
+def _check_publication(lane: Lane, received: Received) -> None:
+    count, seq = lane.next_publication, received.seq
+    if received.message.recipient != lane.topic or count is None or seq < count:
+        raise RemoteProtocolError(
+            f"channel {lane.id}: a publication that was not subscribed to, or out of order"
+        )
+    lane.lost += seq - count
+    lane.next_publication = seq + 1

@@ -34,12 +34,16 @@ class LinkStatistics:
     Attributes:
         messages_sent: signed messages that left.
         messages_verified: signed messages that came in and were verified.
+        batches_sent: signatures under which they left.
+        batches_verified: signatures under which they came in.
         handlers: of ours that run for the peer.
         records: TLS records, both directions.
     """
 
     messages_sent: int
     messages_verified: int
+    batches_sent: int
+    batches_verified: int
     handlers: int
     records: int
 
@@ -92,7 +96,7 @@ class Link(LinkCore):
         expected = body_of(returns)
         reply = await self.call_signed(method, body, headers=headers)
         try:
-            return expected.decode_untrusted(reply.message.body)
+            return expected.decode_untrusted(reply.body)
         except BodyError as error:
             raise BodyError(f"the reply of {display(method)!r}: {error}") from None
 
@@ -208,6 +212,8 @@ class Link(LinkCore):
         return LinkStatistics(
             self.traffic.messages_sent,
             self.traffic.messages_verified,
+            self.traffic.batches_sent,
+            self.traffic.batches_verified,
             self.server.running,
             self.traffic.records,
         )
@@ -234,7 +240,8 @@ class Link(LinkCore):
                 await anyio.sleep_until(deadline)
             raise TimeoutError(f"the deadline of {display(method)!r} passed at the far end") from error
         finally:
-            self.leave(lane, Code.DEADLINE_EXCEEDED if anyio.current_time() >= deadline else Code.CANCELLED)
+            late = deadline != math.inf and anyio.current_time() >= deadline
+            self.leave(lane, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
 
 
 def _microseconds_until(deadline: float) -> int:

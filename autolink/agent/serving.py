@@ -1,12 +1,11 @@
 """The serving side of a link: a task for each call, channel, subscription or forwarded envelope of the peer.
 
 A handler's end ends its channel, and a channel's end (the peer cancelled, the deadline passed, the link is gone)
-cancels its handler. The channel's place is given free only when the handler has really finished, so a peer that
-opens and cancels in a loop is held back by its own cleanup.
+cancels its handler, through the scope that AnyIO gives each task. The channel's place is given free only when the
+handler has really finished, so a peer that opens and cancels in a loop is held back by its own cleanup.
 """
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,7 +24,6 @@ from autolink.errors import (
     Code,
     EnvelopeRefused,
     LinkLost,
-    display,
     wire_envelope_reason,
 )
 from autolink.messages import Kind
@@ -61,12 +59,12 @@ class Server:
             self._link.leave(lane)
             return
         self.running += 1
-        name = f"autolink handler {display(message.method)}"
-        self._link.tasks.start_soon(self._run, lane, message.timeout, work, name=name)
+        name = f"autolink handler {message.method if message.kind is not Kind.FORWARD else '(forwarded)'}"
+        lane.scope = self._link.tasks.start_soon(self._run, lane, message.timeout, work, name=name)
 
     def _work(self, lane: Lane, received: Received) -> Work | None:
         handlers, name = self._agent.handlers, received.message.method
-        match received.message.kind:
+        match received.kind:
             case Kind.CALL if method := handlers.methods.get(name):
                 return partial(self._call, lane, received, method)
             case Kind.OPEN if handler := handlers.channels.get(name):
@@ -80,32 +78,34 @@ class Server:
     async def _run(self, lane: Lane, timeout: int, work: Work) -> None:
         """Run a handler under its caller's deadline; whatever it ends with becomes the channel's end."""
         try:
-            with anyio.CancelScope() as scope:
-                lane.scope = scope
-                if lane.over:  # cancelled before its task began
-                    return
-                error = await self._outcome(lane, timeout, work)
-                if error is not None and not lane.sent_end:
-                    await lane.send(Kind.ERROR, error)
-        except Exception as error:  # left a handler that was being stopped: there is nobody to tell
-            if not isinstance(_lone(error), _ENDS_OF_A_LANE):
-                logger.exception(
-                    "handler %r failed while %s stopped it", lane.method, name_of(self._link.peer)
-                )
+            if lane.over:  # cancelled before its task began
+                return
+            error = await self._outcome(lane, timeout, work)
+            if error is not None and not lane.sent_end:
+                await lane.send(Kind.ERROR, error)
+        except BaseExceptionGroup as group:  # its task groups mix errors with the cancellation that stops it
+            _, errors = group.split(anyio.get_cancelled_exc_class())
+            if not isinstance(errors, Exception):
+                raise
+            self._log_stopped(lane, errors)
+        except Exception as error:  # noqa: BLE001  left a handler that was being stopped: there is nobody to tell
+            self._log_stopped(lane, error)
         finally:
             self.running -= 1
             lane.scope = None
             self._link.leave(lane)
-            if not self.running:
-                self._link.traffic.send_off()
+
+    def _log_stopped(self, lane: Lane, error: Exception) -> None:
+        if not isinstance(_lone(error), _ENDS_OF_A_LANE):
+            peer = name_of(self._link.peer)
+            logger.error("handler %r failed while %s stopped it", lane.method, peer, exc_info=error)
 
     async def _outcome(self, lane: Lane, timeout: int, work: Work) -> bytes | None:
         """None, or the body of the ERROR that the peer gets."""
         try:
-            with anyio.move_on_after(timeout / 1e6 if timeout else math.inf) as deadline:
-                await work()
-            if deadline.cancelled_caught:
-                return error_body(Code.DEADLINE_EXCEEDED)
+            if timeout:
+                return await _in_time(timeout, work)
+            await work()
         except EnvelopeRefused as refused:
             self._agent.count_refused(refused)
             if refused.by == "us":
@@ -131,8 +131,8 @@ class Server:
     async def _call(self, lane: Lane, received: Received, method: Method) -> None:
         peer = self._link.peer
         call = Call(lane.method, peer, peer, self._link, lane.headers, received)
-        reply = await answer(method, call, received.message.body)
-        await lane.send(Kind.REPLY, reply, urge=self.running > 1)
+        reply = await answer(method, call, received.body)
+        await lane.send(Kind.REPLY, reply)
 
     async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
         channel = Channel(self._link, lane, handler.sends, handler.receives)
@@ -143,6 +143,14 @@ class Server:
     async def _forward(self, lane: Lane, received: Received) -> None:
         answered = await forwarding.receive(self._link, received)
         await lane.send(Kind.REPLY, answered)
+
+
+async def _in_time(timeout: int, work: Work) -> bytes | None:
+    """Work for at most `timeout` microseconds; the body of an ERROR if that was not enough."""
+    with anyio.move_on_after(timeout / 1e6):
+        await work()
+        return None
+    return error_body(Code.DEADLINE_EXCEEDED)
 
 
 def _lone(error: BaseException) -> BaseException:

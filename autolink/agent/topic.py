@@ -158,7 +158,7 @@ class Subscription(ObjectReceiveStream[T], Generic[T]):
         """
         if self._closed:
             raise anyio.ClosedResourceError
-        return self._body.decode_untrusted((await self._lane.receive()).message.body)
+        return self._body.decode_untrusted((await self._lane.receive()).body)
 
     async def confirmed(self) -> None:
         """Wait for the publisher's first message: we are subscribed, and the lane knows where its count stands.

@@ -1,28 +1,35 @@
 """Between the messages of a link and its bytes: one task signs and writes, one reads and verifies.
 
 Whatever waits when the writer becomes free is signed as one batch and leaves in one TLS write: at low load a batch is
-one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are
-bounded twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
+one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are bounded
+twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
+
+A message that ends its direction while no other channel is open would wait for the writer's turn and gain nothing,
+because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the writer's
+step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's task is
+started when there is something for it: a link that carries single calls never has one.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
 from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
 passed since, so a clock that is stepped later makes no message late.
 
-Only the writer waits in `stream.send` and only the reader in `stream.receive`; neither is ever cancelled in the middle of
-a frame except when the link ends. To wake the writer takes longer than to sign and send a small message, so it is left
-asleep, or not even started, where nobody can add to the batch anyway: who has the only call open on the link, or runs
-the only handler, calls `send_off`, which does in place as much of the writer's work as needs no waiting.
+Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
+`stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from os import urandom
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from autolink import limits
+from autolink.agent.kinds import FLAGS
+from autolink.agent.lane import Received
+from autolink.agent.loop import running_loop
 from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.messages import (
@@ -32,13 +39,15 @@ from autolink.messages import (
     Envelope,
     Kind,
     Message,
+    PlainLeaves,
     decode_untrusted,
     encode,
     merkle,
     sign_batch,
     verify_batch,
 )  # fmt: skip
-from autolink.protocol import BatchReceived, Event, Item, LinkProtocol
+from autolink.messages.message import ID
+from autolink.protocol import ENDS, BatchReceived, Event, Item, LinkProtocol
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -99,10 +108,16 @@ class Traffic:
         self._own_id = credential.auto_id
         self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
         self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
-        self._epoch = int(clock().timestamp() * 1_000_000) - int(anyio.current_time() * 1_000_000)
-        self._outbox: deque[tuple[int, int, bytes]] = deque()
+        self._outgoing = PlainLeaves(credential.auto_id, peer_id)
+        self._incoming = PlainLeaves(peer_id, credential.auto_id)
+        self._ids = b""
+        self._next_id = 0
+        self.loop = running_loop()
+        self._current_time = self.loop.current_time
+        self._epoch = int(clock().timestamp() * 1_000_000) - int(self._current_time() * 1_000_000)
+        self._queues: dict[int, _Queue] = {}
+        self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._queued = 0
-        self._queued_by_channel: dict[int, int] = {}
         self._control: list[bytes] = [unsaid] if unsaid else []
         self._on_flood = on_flood
         self._start_writer: Callable[[], None] | None = None
@@ -112,20 +127,19 @@ class Traffic:
         self._room: anyio.Event | None = None
         self._closing = False
         self._over = False
-        self._batches_sent = 0
-        self.messages_sent = 0
-        self.messages_verified = 0
-        self.heard_at = anyio.current_time()
+        self.batches_sent = self.batches_verified = 0
+        self.messages_sent = self.messages_verified = 0
+        self.heard_at = self._current_time()
 
     # --- time and leaves ---------------------------------------------------------------------------------
 
     def now(self) -> int:
         """Microseconds since 1970 by this link's clock."""
-        return self._epoch + int(anyio.current_time() * 1_000_000)
+        return self._epoch + int(self._current_time() * 1_000_000)
 
     def leaf(
-        self, message_id: bytes, seq: int, kind: Kind, channel: int, method: str, timeout: int,
-        headers: dict[str, str], body: bytes, topic: str = "",
+        self, seq: int, kind: Kind, channel: int, method: str, timeout: int, headers: dict[str, str], body: bytes,
+        topic: str = "",
     ) -> bytes:  # fmt: skip
         """The bytes of one message from us, to the peer or to a topic of ours, sent now.
 
@@ -133,15 +147,35 @@ class Traffic:
             BodyError: the peer's HELLO said that it takes no body of this size; of an ERROR it takes what there is.
             UsageError: a field that no peer would take.
         """
-        if len(body) > self._largest_body and kind not in _ANY_SIZE:
-            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+        self._check_size(kind, body)
         now = self.now()
         return encode(
             Message(
-                message_id, seq, self._own_id, topic or self.peer_id, now, now + _MESSAGE_LIFETIME,
+                self._message_id(), seq, self._own_id, topic or self.peer_id, now, now + _MESSAGE_LIFETIME,
                 kind, channel, method, timeout, headers, body,
             )
         )  # fmt: skip
+
+    def plain_leaf(self, seq: int, kind: Kind, channel: int, body: bytes) -> bytes:
+        """As `leaf`, for a message to the peer without method, timeout and headers."""
+        if len(body) > self._largest_body:
+            self._check_size(kind, body)
+        now = self.now()
+        return self._outgoing.write(
+            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body
+        )
+
+    def _check_size(self, kind: Kind, body: bytes) -> None:
+        if len(body) > self._largest_body and kind not in _ANY_SIZE:
+            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+
+    def _message_id(self) -> bytes:
+        """Sixteen random bytes, asked of the operating system for many messages at once."""
+        at = self._next_id
+        if at == len(self._ids):
+            self._ids, at = urandom(_IDS), 0
+        self._next_id = end = at + ID
+        return self._ids[at:end]
 
     # --- out ---------------------------------------------------------------------------------------------
 
@@ -149,44 +183,25 @@ class Traffic:
         """Whether the channel's credit and the link's outbox have room for a message of `size` bytes."""
         if self._queued >= limits.OUTBOX:
             return False
-        waiting = self._queued_by_channel.get(channel, 0)
-        return self.protocol.can_send(channel, size, waiting)
+        queue = self._queues.get(channel)
+        if queue is None:
+            return self.protocol.can_send(channel, size)
+        return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
-    def post(self, channel: int, flags: int, leaf: bytes, *, urge: bool = True) -> None:
-        """Queue a message that `may_post`; without `urge` the caller calls `send_off` before it waits for anything."""
-        self._outbox.append((channel, flags, leaf))
+    def post(self, channel: int, flags: int, leaf: bytes) -> None:
+        """Queue a message that `may_post`."""
+        queue = self._queues.get(channel)
+        if queue is None:
+            queue = self._queues[channel] = _Queue(channel)
+            self._turns.append(queue)
+        queue.items.append((channel, flags, leaf))
         size = len(leaf)
+        queue.size += size
         self._queued += size
-        self._queued_by_channel[channel] = self._queued_by_channel.get(channel, 0) + size
-        if urge:
-            self.urge()
-
-    def send_off(self) -> None:
-        """Sign and send what waits, now and here, unless that would mean waiting: then the writer does it."""
-        if not (self._outbox or self._control) or self._over:
-            return
-        if self.stream.sending or not self.stream.direct or self._queued > limits.TLS_STEP:
-            self.urge()
-            return
-        try:
-            if not self.stream.send_nowait(self._take()):
-                self.urge()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._failure = error
-            self.urge()
-
-    def begin(self, start_writer: Callable[[], None]) -> None:
-        """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
-        self._start_writer = start_writer
-        self.send_off()
-
-    def urge(self) -> None:
-        """There is something for the writer."""
-        if self._start_writer is not None:
-            start, self._start_writer = self._start_writer, None
-            start()
-        elif self._wake is not None:
-            self._wake.set()
+        if flags & ENDS and self.protocol.open_channels == 1:
+            self._send_off()
+        else:
+            self._urge()
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -194,7 +209,7 @@ class Traffic:
             self._on_flood()
             return
         self._control.append(frame)
-        self.urge()
+        self._urge()
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
@@ -207,7 +222,7 @@ class Traffic:
         What still waits for the writer goes out before, or the peer would see an end without a start; until then the
         channel keeps its place, so a peer that does not read cannot open more of them than it may.
         """
-        if channel in self._queued_by_channel:
+        if channel in self._queues:
             self._leaving[channel] = code
             return
         if frame := self.protocol.release(channel, code):
@@ -231,6 +246,11 @@ class Traffic:
             self._room.set()
             self._room = None
 
+    def begin(self, start_writer: Callable[[], None]) -> None:
+        """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
+        self._start_writer = start_writer
+        self._send_off()
+
     async def write(self) -> None:
         """The writer task; returns when `finish` was called and everything is sent.
 
@@ -238,7 +258,7 @@ class Traffic:
             anyio.BrokenResourceError, anyio.ClosedResourceError: the connection is gone.
         """
         while not self._over:  # it may have been woken just before
-            if self._failure:
+            if self._failure is not None:
                 raise self._failure
             if self.stream.unfinished:
                 await self.stream.finish_send()
@@ -250,6 +270,29 @@ class Traffic:
                 self._wake = anyio.Event()
                 await self._wake.wait()
                 self._wake = None
+
+    def _urge(self) -> None:
+        """There is something for the writer."""
+        if self._start_writer is not None:
+            start, self._start_writer = self._start_writer, None
+            start()
+        elif self._wake is not None:
+            self._wake.set()
+
+    def _send_off(self) -> None:
+        """The writer's step, here and now, as far as it needs no waiting."""
+        if self._over or not (self._turns or self._control):
+            return
+        if self.stream.sending or not self.stream.direct or self._queued > limits.TLS_STEP:
+            self._urge()
+            return
+        try:
+            sent = self.stream.send_nowait(self._take())
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._failure = error  # the writer's to tell
+            sent = False
+        if not sent or self._turns:
+            self._urge()
 
     @property
     def records(self) -> int:
@@ -266,42 +309,52 @@ class Traffic:
     @property
     def idle(self) -> bool:
         """Nothing waits to be sent or is being sent."""
-        return not (self._control or self._outbox or self.stream.sending)
+        return not (self._control or self._turns or self.stream.sending)
 
     def finish(self) -> None:
         """Send what waits, and let the writer return once nothing does."""
         self._closing = True
-        self.send_off()
+        self._send_off()
         if self._wake is not None:
             self._wake.set()
 
     def _take(self) -> bytes:
         frames, self._control = self._control, []
-        if self._outbox:
+        if self._turns:
             frames.append(self._seal())
             if self._queued < limits.OUTBOX:
                 self.room_changed()
         return b"".join(frames)
 
     def _seal(self) -> bytes:
-        """Sign what waits, up to one batch of it, and make its frame."""
-        outbox, size = self._outbox, 0
+        """Sign what waits, up to one batch of it, and make its frame.
+
+        Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
+        queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
+        """
+        turns, size = self._turns, 0
         items: list[Item] = []
         left_now: list[int] = []
-        while outbox and len(items) < limits.BATCH_LEAVES and size < limits.BATCH_BYTES:
-            item = outbox.popleft()
+        while turns and len(items) < limits.BATCH_LEAVES:
+            queue = turns[0]
+            item = queue.items[0]
+            taken = len(item[2])
+            if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
+                break
+            turns.popleft()
+            queue.items.popleft()
             items.append(item)
-            size += len(item[2])
-            left = self._queued_by_channel[item[0]] - len(item[2])
-            if left:
-                self._queued_by_channel[item[0]] = left
-            else:
-                del self._queued_by_channel[item[0]]
-                if item[0] in self._leaving:
-                    left_now.append(item[0])
+            size += taken
+            queue.size -= taken
+            if queue.items:
+                turns.append(queue)
+                continue
+            del self._queues[queue.channel]
+            if queue.channel in self._leaving:
+                left_now.append(queue.channel)
         self._queued -= size
-        number = self._batches_sent
-        self._batches_sent += 1
+        number = self.batches_sent
+        self.batches_sent += 1
         self.messages_sent += len(items)
         leaves = [leaf for _, _, leaf in items]
         signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
@@ -331,54 +384,88 @@ class Traffic:
             except anyio.EndOfStream:
                 protocol.receive_end()
                 return
-            self.heard_at = anyio.current_time()
+            self.heard_at = self._current_time()
             protocol.receive_data(data)
 
-    def open_batch(self, event: BatchReceived) -> tuple[ReceivedBatch, list[tuple[int, int, bytes, Message]]]:
-        """Verify a batch and decode its messages: (channel, flags, leaf, message) for each.
+    def open_batch(self, event: BatchReceived) -> list[Received]:
+        """Verify a batch, then each of its messages.
 
         Raises:
-            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, or late.
+            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late, or
+                something else than its frame said.
         """
+        items = event.items
         header = BatchHeader(
-            self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(event.items)
+            self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in event.items]
+        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in items]
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:
             raise MessageRefused(
                 Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
             ) from None
-        received = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
-        earliest = self.now() - _SKEW
-        messages = [(*item, self._judged(decode_untrusted(item[2]), earliest)) for item in event.items]
+        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
+        now = self.now()
+        messages = [
+            self._judged(batch, index, channel, flags, leaf, now)
+            for index, (channel, flags, leaf) in enumerate(items)
+        ]
+        self.batches_verified += 1
         self.messages_verified += len(messages)
-        return received, messages
+        return messages
 
-    def _judged(self, message: Message, earliest: int) -> Message:
-        if message.author != self.peer_id:
-            raise MessageRefused(Reason.WRONG_PEER, "a message on this link is not from its peer")
-        if message.expires_at < earliest:
+    def _judged(
+        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, now: int
+    ) -> Received:
+        plain = self._incoming.read(leaf, channel)
+        if plain is not None:
+            seq, sent_at, expires_at, kind, body = plain
+            message = None
+        else:
+            message = decode_untrusted(leaf)
+            self._check_parties(message)
+            seq, sent_at, expires_at, kind, body = (
+                message.seq, message.sent_at, message.expires_at, message.kind, message.body,
+            )  # fmt: skip
+            if message.channel != channel:
+                raise _says_otherwise(channel, kind)
+        if flags != FLAGS[kind]:
+            raise _says_otherwise(channel, kind)
+        if expires_at < now - _SKEW:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
-        if message.sent_at > earliest + 2 * _SKEW:
+        if sent_at > now + _SKEW:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
-        if message.expires_at - message.sent_at > _MESSAGE_LIFETIME:
+        if expires_at - sent_at > _MESSAGE_LIFETIME:
             raise MessageRefused(
                 Reason.MALFORMED, "a message claims to live for longer than one on a link may"
             )
-        return message
+        return Received(kind, seq, body, channel, flags, leaf, batch, index, message)
 
-    def check_recipient(self, message: Message) -> None:
-        """Everything but a publication names us.
-
-        Raises:
-            RemoteProtocolError: it names somebody else.
-        """
-        if message.recipient != self._own_id:
+    def _check_parties(self, message: Message) -> None:
+        """It is from the peer, and everything but a publication names us."""
+        if message.author != self.peer_id:
+            raise MessageRefused(Reason.WRONG_PEER, "a message on this link is not from its peer")
+        if message.recipient != self._own_id and message.kind is not Kind.PUBLISH:
             raise MessageRefused(Reason.WRONG_RECIPIENT, "a message on this link is not for us")
 
 
+class _Queue:
+    """What waits for the writer on one channel; never empty."""
+
+    __slots__ = ("channel", "items", "size")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.items: deque[Item] = deque()
+        self.size = 0
+
+
+def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
+    return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
+
+
 _MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
+_IDS: Final = 256 * ID
 _SKEW: Final = int(limits.SKEW * 1_000_000)
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

@@ -1,7 +1,8 @@
 """What I say: messages, the signatures over batches of them, and Envelopes that anybody can check anywhere.
 
-Submodules: `message` (fields and leaf bytes), `merkle` (RFC 9162), `batch` (one signature for many),
-`envelope` (one message with its proof), `replay` (what was already taken), `stream` (payloads in chunks).
+Submodules: `message` (fields and leaf bytes), `plain` (the quick way to most of them), `merkle` (RFC 9162), `batch`
+(one signature for many), `envelope` (one message with its proof), `replay` (what was already taken), `stream`
+(payloads in chunks).
 """
 
 from autolink.messages.batch import ALONE, DIALER, LISTENER, NO_LINK, BatchHeader, sign_batch, verify_batch
@@ -27,11 +28,12 @@ from autolink.messages.message import (
     microseconds,
     topic,
 )  # fmt: skip
+from autolink.messages.plain import PlainLeaves
 from autolink.messages.replay import ReplayWindow
 from autolink.messages.stream import ChunkReader, ChunkWriter, check_content
 
 __all__ = [
-    "Message", "Kind", "OPENING", "ENDING", "encode", "decode_untrusted", "topic",
+    "Message", "Kind", "OPENING", "ENDING", "encode", "decode_untrusted", "topic", "PlainLeaves",
     "check_times", "instant", "microseconds",
     "BatchHeader", "sign_batch", "verify_batch", "DIALER", "LISTENER", "ALONE", "NO_LINK",
     "Envelope", "export", "sign_envelope", "check_signature", "verify", "VerifiedMessage",

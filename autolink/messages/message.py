@@ -59,7 +59,8 @@ OPENING: Final = frozenset({Kind.CALL, Kind.OPEN, Kind.SUBSCRIBE, Kind.FORWARD})
 ENDING: Final = frozenset({Kind.REPLY, Kind.ERROR, Kind.END})
 """Kinds that end a channel's direction."""
 
-_KINDS: Final = {int(kind): kind for kind in Kind}
+KINDS: Final = {int(kind): kind for kind in Kind}
+"""The kinds by their numbers in a leaf."""
 
 
 class Message(NamedTuple):
@@ -108,7 +109,7 @@ def encode(message: Message) -> bytes:
     fault = _fault(*fields)
     if fault:
         raise UsageError(f"message: {fault}")
-    leaf = codec.encode(fields)
+    leaf = codec.pack(fields)  # `_fault` has looked at every part
     if len(leaf) > limits.LEAF:
         raise UsageError(f"message: more than {limits.LEAF} bytes")
     return leaf
@@ -122,7 +123,7 @@ def decode_untrusted(leaf: bytes) -> Message:
     """
     if len(leaf) > limits.LEAF:
         raise RemoteProtocolError(f"message: more than {limits.LEAF} bytes")
-    fields = codec.decode_untrusted(leaf, what="message")
+    fields = codec.unpack_untrusted(leaf, what="message")
     if type(fields) is not list or len(fields) != 12:
         raise RemoteProtocolError("message: not an array of twelve fields")
     fault = _fault(*fields)
@@ -131,7 +132,7 @@ def decode_untrusted(leaf: bytes) -> Message:
     fields[2] = _auto_id(fields[2])
     if type(fields[3]) is bytes:
         fields[3] = _auto_id(fields[3])
-    fields[6] = _KINDS[fields[6]]
+    fields[6] = KINDS[fields[6]]
     return Message._make(fields)
 
 
@@ -153,7 +154,7 @@ def _fault(  # one line per field, in their order
         return "recipient: neither 32 bytes nor topic:<64 lower-case hex>/<name>"
     if type(sent_at) is not int or type(expires_at) is not int or not 0 <= sent_at < expires_at <= TIME_MAX:
         return "times: not 0 <= sent_at < expires_at < the year 10000, in microseconds"
-    if (type(kind) is not int and type(kind) is not Kind) or kind not in _KINDS:
+    if (type(kind) is not int and type(kind) is not Kind) or kind not in KINDS:
         return "kind: unknown"
     if type(channel) is not int or not 0 <= channel <= CHANNEL_MAX:
         return "channel: not an integer from 0 to 2^31 - 1"

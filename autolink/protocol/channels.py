@@ -72,6 +72,10 @@ class Channels:
         """Whether the channel is open or allotted."""
         return number in self._channels
 
+    def __len__(self) -> int:
+        """How many channels are."""
+        return len(self._channels)
+
     # --- ours alone ----------------------------------------------------------------------------------------
 
     @property
@@ -194,9 +198,12 @@ class Channels:
 
     def _known(self, number: int) -> tuple[Way, Way] | None:
         """A channel that was opened, or None when it is over."""
+        channel = self._channels.get(number)
+        if channel is not None and channel[OURS].state is not Direction.UNOPENED:
+            return channel
         if not 0 < number <= self._highest[self._opener(number)]:
             raise Violation(f"channel {number} was never opened")
-        return self._channels.get(number)
+        return channel
 
     def _before(self, sender: int, number: int, flags: int, opened: list[int]) -> tuple[Direction, int]:
         """State and outstanding bytes before the first item that a batch has for a channel."""

@@ -56,6 +56,9 @@ _ITEM: Final = struct.Struct(">IBI")
 _CREDIT: Final = struct.Struct(">II")
 _CANCEL: Final = struct.Struct(">IB")
 
+HEADER: Final = _HEADER.size
+"""Bytes of a frame before its payload."""
+
 SIZES: Final[dict[Frame, tuple[int, int]]] = {
     Frame.HELLO: (1, limits.HELLO),
     Frame.ACCEPT: (1, limits.HELLO),
@@ -146,11 +149,23 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
 
 def encode_batch(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
     """The payload of a BATCH."""
-    parts = [_BATCH.pack(number, len(items), len(signature)), signature]
+    return b"".join(_batch_parts(number, signature, items))
+
+
+def encode_batch_frame(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
+    """A whole BATCH frame: its leaves, most of what a link sends, are copied once."""
+    parts = _batch_parts(number, signature, items)
+    parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
+    return b"".join(parts)
+
+
+def _batch_parts(number: int, signature: bytes, items: Sequence[Item]) -> list[bytes]:
+    """The payload in pieces, behind an empty place for the header."""
+    parts = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
     pack = _ITEM.pack
     for channel, flags, leaf in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
-    return b"".join(parts)
+    return parts
 
 
 def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:

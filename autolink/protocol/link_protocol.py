@@ -17,6 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 VERSIONS: Final = (1,)
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 @final
@@ -220,17 +221,21 @@ class LinkProtocol:
         """
         if number != self._batches[OURS]:
             raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
-        payload = _by_us(frames.encode_batch, number, signature, items)
-        if not 0 < len(items) <= limits.BATCH_LEAVES or max(len(leaf) for _, _, leaf in items) > limits.LEAF:
+        sizes = [len(leaf) for _, _, leaf in items]
+        if not 0 < len(items) <= limits.BATCH_LEAVES or max(sizes) > limits.LEAF:
             raise LocalProtocolError(
                 f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes"
             )
-        if not 0 < len(signature) <= limits.SIGNATURE or not all(leaf for _, _, leaf in items):
+        if not 0 < len(signature) <= limits.SIGNATURE or not min(sizes):
             raise LocalProtocolError("a batch has a signature, and no leaf is empty")
-        self._check(Frame.BATCH, payload)
-        _by_us(self._channels.items, OURS, items)
+        try:
+            data = frames.encode_batch_frame(number, signature, items)
+            after = self._may_say(Frame.BATCH, len(data) - frames.HEADER)
+            self._channels.items(OURS, items)
+        except (Violation, struct.error) as error:
+            raise LocalProtocolError(str(error)) from None
         self._count_batch(OURS, len(items))
-        return self._write(Frame.BATCH, payload)
+        return self._said(after, data)
 
     def consumed(self, channel: int, size: int) -> bytes:
         """The application read `size` bytes of leaves: CREDIT when half of the window has gathered, or b""."""
@@ -243,9 +248,10 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: more than the peer has sent on the channel.
         """
-        payload = self._check(Frame.CREDIT, _by_us(frames.encode_credit, channel, count))
+        payload = _by_us(frames.encode_credit, channel, count)
+        after = self._may_say(Frame.CREDIT, len(payload))
         _by_us(self._channels.credit, OURS, channel, count)
-        return self._write(Frame.CREDIT, payload)
+        return self._said(after, frames.encode_frame(Frame.CREDIT, payload))
 
     def cancel(self, channel: int, code: Code) -> bytes:
         """CANCEL: end a channel from our side, and drop what still comes. b"" where it is over or never got opened.
@@ -255,10 +261,11 @@ class LinkProtocol:
         """
         if self._channels.withdraw(channel):
             return b""
-        payload = self._check(Frame.CANCEL, _by_us(frames.encode_cancel, channel, payloads.code_number(code)))
+        payload = _by_us(frames.encode_cancel, channel, payloads.code_number(code))
+        after = self._may_say(Frame.CANCEL, len(payload))
         was_open = channel in self._channels
         _by_us(self._channels.cancel, OURS, channel)
-        return self._write(Frame.CANCEL, payload) if was_open else b""
+        return self._said(after, frames.encode_frame(Frame.CANCEL, payload)) if was_open else b""
 
     def release(self, channel: int, code: Code = Code.CANCELLED) -> bytes:
         """Nothing of ours works for the channel any more: CANCEL if a direction of it is still open, else b"".
@@ -299,6 +306,11 @@ class LinkProtocol:
         """The peer serves no new channel of ours."""
         return self._theirs is LinkState.DRAINING
 
+    @property
+    def open_channels(self) -> int:
+        """Channels that are open or allotted, of both parties."""
+        return len(self._channels)
+
     def statistics(self) -> LinkStatistics:
         """Counts up to now."""
         opened, accepted = self._channels.open
@@ -319,29 +331,31 @@ class LinkProtocol:
 
     # --- within: ours --------------------------------------------------------------------------------------
 
-    def _check(self, frame: Frame, payload: bytes) -> bytes:
-        """Whether we may say it now; changes nothing.
+    def _may_say(self, frame: Frame, size: int) -> LinkState:
+        """Our state after a frame with a payload of `size` bytes; changes nothing.
 
         Raises:
-            LocalProtocolError: we may not.
+            LocalProtocolError: we may not say it now.
         """
         if self._error and frame is not Frame.REFUSE:
             raise LocalProtocolError(f"{frame.name} on a link that the peer has broken: {self._error}")
-        _by_us(step_link, self._ours, self._theirs, frame)
         least, most = frames.SIZES[frame]
-        if not least <= len(payload) <= most:
-            raise LocalProtocolError(f"{frame.name} of {len(payload)} bytes, {least} to {most} are possible")
-        return payload
+        if not least <= size <= most:
+            raise LocalProtocolError(f"{frame.name} of {size} bytes, {least} to {most} are possible")
+        try:
+            return step_link(self._ours, self._theirs, frame)
+        except Violation as error:
+            raise LocalProtocolError(str(error)) from None
 
-    def _say(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
-        return self._write(frame, self._check(frame, payload), number)
-
-    def _write(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
-        self._ours = step_link(self._ours, self._theirs, frame)
-        data = frames.encode_frame(frame if number is None else number, payload)
+    def _said(self, after: LinkState, data: bytes) -> bytes:
+        self._ours = after
         self._frames[OURS] += 1
         self._bytes[OURS] += len(data)
         return data
+
+    def _say(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
+        after = self._may_say(frame, len(payload))
+        return self._said(after, frames.encode_frame(frame if number is None else number, payload))
 
     # --- within: theirs ------------------------------------------------------------------------------------
 
@@ -422,7 +436,9 @@ class LinkProtocol:
         refused = [
             events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
         ]
-        unserved = frozenset(dropped).union(event.channel for event in refused)
+        unserved = (
+            frozenset([*dropped, *(event.channel for event in refused)]) if dropped or refused else _NONE
+        )
         self._events.append(events.BatchReceived(number, signature, items, unserved))
         self._events.extend(refused)
 
