@@ -15,12 +15,13 @@ MAY_IMPORT = {
     "version": set(),
     "errors": {"limits"},
     "codec": {"errors", "limits"},
+    "loop": set(),
     "identity": GROUND,
     "trust": GROUND | {"identity"},
     "messages": GROUND | {"identity", "trust"},
     "protocol": GROUND,
-    "transport": GROUND | {"identity"},
-    "agent": GROUND | {"identity", "trust", "messages", "protocol", "transport"},
+    "transport": GROUND | {"identity", "loop"},
+    "agent": GROUND | {"identity", "trust", "messages", "protocol", "transport", "loop"},
     "testing": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent"},
 }
 ABOVE = {"demo", "cli", "__init__", "__main__"}

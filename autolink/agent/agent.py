@@ -24,6 +24,7 @@ from autolink.agent.sessions import Key, Session, Sessions
 from autolink.agent.topic import Overflow, Topic
 from autolink.errors import LinkLost, Reason, Refused, UsageError
 from autolink.identity import AutoId, Credential, PeerId
+from autolink.loop import running_loop
 from autolink.transport import (
     Address,
     Contact,
@@ -277,8 +278,9 @@ class Agent(Author):
         """
         key = (expect, str(address)) if expect and self.resume else None
         session = self._sessions.take(key, self.clock()) if key else None
+        loop = running_loop()
         try:
-            with anyio.fail_after(limits.OPENING):
+            with loop.scope(deadline=loop.current_time() + limits.OPENING):
                 try:
                     return await self._dial(address, expect, key, session)
                 except Refused as refused:
@@ -291,6 +293,7 @@ class Agent(Author):
             raise
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             raise LinkLost(f"no link to {address}: {str(error) or 'the connection was closed'}") from error
+        raise TimeoutError
 
     async def _dial(
         self, address: Address, expect: PeerId | None, key: Key | None, session: Session | None

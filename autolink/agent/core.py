@@ -37,6 +37,7 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.identity import Certificate
+from autolink.loop import Scope
 from autolink.messages import Kind
 from autolink.protocol import (
     OPENS,
@@ -81,7 +82,7 @@ class LinkCore:
         self.tasks: TaskGroup
         self.server = Server(cast("Link", self))  # only Link is ever made
         self.evidence: EvidenceReceived | None = None
-        self.opened_at = anyio.current_time()
+        self.opened_at = self.traffic.heard_at
         self._stream = opened.stream
         self._lanes: dict[int, Lane] = {}
         self._pings: dict[bytes, anyio.Event] = {}
@@ -92,7 +93,7 @@ class LinkCore:
         self._flushed = Latch()
         self._over = Latch()
         self._keeper = Keeper(self)
-        self._reading: anyio.CancelScope | None = None  # until the keeper has something to do
+        self._reading: Scope | None = None  # until the keeper has something to do
         self._writer: anyio.TaskHandle[None] | None = None
         self._last_opened_by_peer = 0
 
@@ -142,7 +143,7 @@ class LinkCore:
         try:
             self.traffic.begin(self._start_writer)
             while self._cause is None:
-                with anyio.CancelScope(deadline=self._keeper.next_look()) as self._reading:
+                with self.traffic.loop.scope(deadline=self._keeper.next_look()) as self._reading:
                     await self._read()
                 if self._cause is None:
                     self._keeper.look()

@@ -33,7 +33,7 @@ class Keeper:
 
     def next_look(self) -> float:
         """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
-        link, now = self._link, anyio.current_time()
+        link, now = self._link, self._link.traffic.loop.current_time()
         if self._judgement is not None:
             return now + limits.KEEPALIVE
         if link.needs_care:

@@ -26,6 +26,7 @@ from autolink.errors import (
     Reason,
     RemoteProtocolError,
 )  # fmt: skip
+from autolink.loop import Event
 from autolink.messages import Envelope, Kind, Message, decode_untrusted
 from autolink.protocol import ENDS
 
@@ -134,7 +135,7 @@ class Lane:
         self.sent_end = False
         self.scope: Cancellable | None = None
         self._inbox: deque[Received] = deque()
-        self._waiting: anyio.Event | None = None
+        self._waiting: Event | None = None
         self._error: Exception | None = None
         self._lock: anyio.Lock | None = None
         self._turn = 0
@@ -229,7 +230,7 @@ class Lane:
                 raise _fresh(self._error)
             if self._waiting is not None:
                 raise anyio.BusyResourceError("receiving from this channel")
-            self._waiting = anyio.Event()
+            self._waiting = self._loop.event()
             try:
                 await self._waiting.wait()
             finally:

@@ -12,6 +12,7 @@ from anyio.abc import ByteStream
 from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.errors import LinkLost, Refused, RemoteProtocolError
+from autolink.loop import running_loop
 from autolink.transport import Address, Contact, ListeningSocket, accept_loop, listen, remote_address
 
 if TYPE_CHECKING:
@@ -145,9 +146,11 @@ class Listener:
             self._links.discard(link)
 
     async def _open(self, connection: socket.socket | ByteStream, peer: str) -> "Link | None":
+        loop = running_loop()
         try:
-            with anyio.fail_after(limits.OPENING):
+            with loop.scope(deadline=loop.current_time() + limits.OPENING):
                 return await self._agent.open_on(connection, dialer=False, address=peer)
+            logger.info("no link from %s: it took longer than %.0f s", peer, limits.OPENING)
         except Refused as refused:
             logger.warning("no link from %s: %s", peer, refused)
         except (RemoteProtocolError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:

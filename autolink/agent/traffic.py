@@ -29,9 +29,10 @@ import anyio
 from autolink import limits
 from autolink.agent.kinds import FLAGS
 from autolink.agent.lane import Received
-from autolink.agent.loop import running_loop
 from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
+from autolink.loop import Event as Waker
+from autolink.loop import running_loop
 from autolink.messages import (
     DIALER,
     LISTENER,
@@ -123,8 +124,8 @@ class Traffic:
         self._start_writer: Callable[[], None] | None = None
         self._failure: Exception | None = None
         self._leaving: dict[int, Code] = {}
-        self._wake: anyio.Event | None = None
-        self._room: anyio.Event | None = None
+        self._wake: Waker | None = None
+        self._room: Waker | None = None
         self._closing = False
         self._over = False
         self.batches_sent = self.batches_verified = 0
@@ -237,7 +238,7 @@ class Traffic:
     async def wait_for_room(self) -> None:
         """Wait until credit or outbox changed; the caller asks `may_post` again."""
         if self._room is None:
-            self._room = anyio.Event()
+            self._room = self.loop.event()
         await self._room.wait()
 
     def room_changed(self) -> None:
@@ -267,7 +268,7 @@ class Traffic:
             elif self._closing:
                 return
             else:
-                self._wake = anyio.Event()
+                self._wake = self.loop.event()
                 await self._wake.wait()
                 self._wake = None
 

@@ -32,12 +32,12 @@ from functools import cached_property
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import ByteStream
 from OpenSSL import SSL
 
 from autolink import limits
 from autolink.errors import Refused, RemoteProtocolError
+from autolink.loop import Loop, running_loop
 from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
 from autolink.transport.wire import SocketWire, StreamWire, Wire
@@ -105,7 +105,10 @@ async def handshake(
         RemoteProtocolError: it does not speak TLS 1.3 as it should.
         anyio.BrokenResourceError: the connection was cut.
     """
-    wire = SocketWire(transport) if isinstance(transport, socket.socket) else StreamWire(transport)
+    loop = running_loop()
+    wire = (
+        SocketWire(transport, loop) if isinstance(transport, socket.socket) else StreamWire(transport, loop)
+    )
     verification = tls.Verification(dialer, expect)
     connection = _openssl.new_connection(context)
     connection.set_app_data(verification)
@@ -123,7 +126,7 @@ async def handshake(
                     await _drain(wire)  # so that our alert arrives
             raise failure from error
         chain = verification.chain or tls.presented_chain(connection, dialer=dialer)
-        return SecureStream(connection, wire, chain, peer=peer)
+        return SecureStream(connection, wire, chain, loop, peer=peer)
     except BaseException:
         await wire.close()
         raise
@@ -189,7 +192,7 @@ class SecureStream:
     """
 
     def __init__(
-        self, connection: SSL.Connection, wire: Wire, chain: tuple[bytes, ...], *, peer: str
+        self, connection: SSL.Connection, wire: Wire, chain: tuple[bytes, ...], loop: Loop, *, peer: str
     ) -> None:
         self.peer_chain = chain
         self.resumed = _openssl.resumed(connection)
@@ -197,6 +200,7 @@ class SecureStream:
         self.records_sent = self.records_received = self.bytes_sent = self.bytes_received = 0
         self._tls = connection
         self._wire = wire
+        self._loop = loop
         self._peer = peer
         self._opening = True
         self._reading = self._writing = False
@@ -298,13 +302,13 @@ class SecureStream:
             raise anyio.BusyResourceError("receiving from")
         self._reading = True
         try:
-            await anyio.lowlevel.checkpoint_if_cancelled()
+            await self._loop.checkpoint_if_cancelled()
             self._check_reading()
             # Behind a full record there is usually another; behind a short one a read would be in vain, and a
             # read in vain costs as much as one that is not.
             data = self._read(max_bytes) if self._full or self._tls.pending() else b""
             if data:
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+                await self._loop.cancel_shielded_checkpoint()
             while not data:
                 await self._wait_for_more()
                 data = self._read(max_bytes)
@@ -324,7 +328,7 @@ class SecureStream:
             raise anyio.BusyResourceError("sending to")
         self._writing = True
         try:
-            await anyio.lowlevel.checkpoint_if_cancelled()
+            await self._loop.checkpoint_if_cancelled()
             self._check_writing()
             await self._write(memoryview(data))
         finally:
@@ -376,7 +380,7 @@ class SecureStream:
             raise anyio.BusyResourceError("shutting down")
         self._reading = self._writing = True
         try:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limits.REFUSAL_DRAIN):
+            with self._loop.scope(shield=True, deadline=self._loop.current_time() + limits.REFUSAL_DRAIN):
                 if await self._close_notify():
                     await _drain(self._wire)
         finally:
@@ -394,7 +398,7 @@ class SecureStream:
                     await self._close_notify()
         finally:
             await self._wire.close()
-        await anyio.lowlevel.checkpoint()
+        await self._loop.checkpoint()
 
     async def abort(self) -> None:
         """Close without a word: the peer sees a cut. Idempotent, and done even when cancelled."""
@@ -451,7 +455,7 @@ class SecureStream:
                 if self._unfair >= limits.TLS_STEP:
                     self._unfair = 0
                     await self.flush()
-                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                    await self._loop.cancel_shielded_checkpoint()
             else:
                 await self._blocked()
             if self._wire.closed:

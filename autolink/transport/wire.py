@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import ByteStream
 from OpenSSL import SSL
 
 from autolink import limits
 from autolink.errors import RemoteProtocolError
+from autolink.loop import Loop
 from autolink.transport import _openssl
 
 _HEADER: Final = 5
@@ -37,7 +37,8 @@ class Wire(ABC):
         attached: OpenSSL reads and writes the connection itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self.closed = False
         self.attached = False
         self._partial = bytearray()
@@ -68,7 +69,7 @@ class Wire(ABC):
             # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
         if most == 1 and _missing(self._partial) <= 0:
-            await anyio.lowlevel.checkpoint()  # a chunk of many records must not be worked off in one turn
+            await self._loop.checkpoint()  # a chunk of many records must not be worked off in one turn
         if not _openssl.incoming(
             tls
         ):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
@@ -125,15 +126,15 @@ def _missing(buffer: bytearray, start: int = 0) -> int:
 class SocketWire(Wire):
     """A connected socket, which this object owns."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__()
+    def __init__(self, sock: socket.socket, loop: Loop) -> None:
+        super().__init__(loop)
         sock.setblocking(False)
         self._socket = sock
         self._waiting_for_room: anyio.Lock | None = None
 
     async def read(self, size: int) -> bytes:
         while True:
-            await anyio.wait_readable(self._socket)  # first: the peer has hardly ever answered already
+            await self._loop.wait_readable(self._socket)  # first: the peer has hardly ever answered already
             try:
                 return self._socket.recv(size)
             except BlockingIOError:
@@ -145,7 +146,7 @@ class SocketWire(Wire):
             try:
                 view = view[self._socket.send(view) :]
             except BlockingIOError:
-                await anyio.wait_writable(self._socket)
+                await self._loop.wait_writable(self._socket)
 
     def attach(self, tls: SSL.Connection) -> None:
         if not (self._partial or _openssl.incoming(tls) or _openssl.outgoing(tls)):
@@ -154,7 +155,7 @@ class SocketWire(Wire):
 
     async def more(self, tls: SSL.Connection, most: int = 1) -> None:
         if self.attached:
-            await anyio.wait_readable(self._socket)
+            await self._loop.wait_readable(self._socket)
         else:
             await super().more(tls, most)
 
@@ -163,7 +164,7 @@ class SocketWire(Wire):
         if self._waiting_for_room is None:
             self._waiting_for_room = anyio.Lock(fast_acquire=True)
         async with self._waiting_for_room:
-            await anyio.wait_writable(self._socket)
+            await self._loop.wait_writable(self._socket)
 
     def failure(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -181,8 +182,8 @@ class SocketWire(Wire):
 class StreamWire(Wire):
     """Any AnyIO byte stream, which this object owns: a relay's tunnel, or two memory streams in a test."""
 
-    def __init__(self, stream: ByteStream) -> None:
-        super().__init__()
+    def __init__(self, stream: ByteStream, loop: Loop) -> None:
+        super().__init__(loop)
         self._stream = stream
         self._waits: set[anyio.CancelScope] = set()
 
@@ -205,7 +206,7 @@ class StreamWire(Wire):
 
     async def room(self) -> None:
         """At once: a memory BIO takes everything."""
-        await anyio.lowlevel.checkpoint()
+        await self._loop.checkpoint()
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
