@@ -18,7 +18,7 @@ caller's, covers all of it. Frames that ride behind the peer's ACCEPT wait insid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -26,7 +26,7 @@ from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
 from autolink.identity import BOUND, AutoId, Certificate, PeerId, is_bound_to, key_authority
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
-from autolink.trust import Context, Model, VerifiedPeer, judge
+from autolink.trust import Context, Model, VerifiedPeer, judge, recall
 from autolink.version import __version__
 
 if TYPE_CHECKING:
@@ -158,25 +158,27 @@ async def _judge(
         chain += hello.chain
         if not _ends_in_a_root(chain):
             raise Refused(Reason.FULL_HANDSHAKE_NEEDED, by="us", detail="its chain is not complete")
-    await stream.flush()  # our HELLO: the peer can judge meanwhile
-    with anyio.move_on_after(limits.VERDICT):
-        try:
-            peer, epoch = await _verdict(
-                agent, chain, row, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
-            )
-        except Refused as refused:
-            if stream.resumed and refused.reason is Reason.MALFORMED:
-                raise Refused(
-                    Reason.FULL_HANDSHAKE_NEEDED, by="us", peer=refused.peer, detail=refused.detail
-                ) from refused
-            raise
-        author = author_of(peer)
-        if author is None:
+    try:
+        peer, epoch = await _verdict(
+            agent,
+            stream,
+            chain,
+            row,
+            expect=expect,
+            context=context,
+            hello=hello,
+            key_proved_at=key_proved_at,
+        )
+    except Refused as refused:
+        if stream.resumed and refused.reason is Reason.MALFORMED:
             raise Refused(
-                Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID"
-            )
-        return Opened(stream, protocol, chain, peer, author, epoch)
-    raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
+                Reason.FULL_HANDSHAKE_NEEDED, by="us", peer=refused.peer, detail=refused.detail
+            ) from refused
+        raise
+    author = author_of(peer)
+    if author is None:
+        raise Refused(Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID")
+    return Opened(stream, protocol, chain, peer, author, epoch)
 
 
 def author_of(peer: VerifiedPeer) -> AutoId | None:
@@ -200,6 +202,7 @@ def _same_key(der: bytes, own: Certificate) -> bool:
 
 async def _verdict(
     agent: "Agent",
+    stream: "SecureStream",
     chain: tuple[bytes, ...],
     row: Row,
     *,
@@ -209,20 +212,23 @@ async def _verdict(
     key_proved_at: datetime,
 ) -> tuple[VerifiedPeer, int]:
     """A verdict during which trust did not change, and the epoch of the trust model that it was made under."""
-    while True:
-        row.stale = False
-        epoch = read_epoch(agent.trust)
-        peer = await judge(
-            agent.trust,
-            chain,
-            context=context,
-            evidence=hello.evidence,
-            cache=agent.verdicts,
-            expect=expect,
-            key_proved_at=key_proved_at,
-        )
-        if not row.stale and epoch == read_epoch(agent.trust):
-            return peer, epoch
+    circumstances: dict[str, Any] = {
+        "context": context, "evidence": hello.evidence, "cache": agent.verdicts, "expect": expect,
+        "key_proved_at": key_proved_at,
+    }  # fmt: skip
+    epoch = read_epoch(agent.trust)
+    known = recall(agent.trust, chain, **circumstances)
+    if known is not None:
+        return known, epoch
+    await stream.flush()  # our HELLO: the peer can judge meanwhile
+    with anyio.move_on_after(limits.VERDICT):
+        while True:
+            row.stale = False
+            epoch = read_epoch(agent.trust)
+            peer = await judge(agent.trust, chain, **circumstances)
+            if not row.stale and epoch == read_epoch(agent.trust):
+                return peer, epoch
+    raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
 
 
 def read_epoch(trust: Model) -> int:

@@ -11,11 +11,11 @@ from autolink.trust.compose import AllOf, AnyOf, UnsafeAllOf, UnsafeAnyOf
 from autolink.trust.known import KnownAgents
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
 from autolink.trust.presented import Presented, present
-from autolink.trust.verdict import VerifiedPeer, judge
+from autolink.trust.verdict import VerifiedPeer, judge, recall
 
 __all__ = [
     "Model", "Context", "Presented", "Grounds", "NotVouched", "Contradicted",
-    "judge", "VerifiedPeer", "present", "VerdictCache",
+    "judge", "recall", "VerifiedPeer", "present", "VerdictCache",
     "IssuedBy", "SelfCertified", "Pinned", "KnownAgents", "UnsafeAnyone",
     "AllOf", "AnyOf", "UnsafeAllOf", "UnsafeAnyOf",
 ]  # fmt: skip

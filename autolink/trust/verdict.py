@@ -103,28 +103,59 @@ async def judge(
     Raises:
         Refused: by us, always; INTERNAL when the model itself failed. `__cause__` leads to what was wrong.
     """
+    if cache is not None:
+        known = recall(
+            model, chain_der, context=context, evidence=evidence, cache=cache, expect=expect, key_proved_at=key_proved_at
+        )  # fmt: skip
+        if known is not None:
+            return known
     now = context.now
     key, epoch = VerdictCache.key(model, context, chain_der, evidence), 0
-    peer = presented = None
+    presented = None
     if cache is not None:
         epoch = _read_epoch(model, context)
-        peer = cache.get(key, epoch, now)
-        presented = peer.presented if peer else cache.sound(key, now)
+        presented = cache.sound(key, now)
     if presented is None:
         presented = present(chain_der, evidence=evidence, now=now)
     if expect:
         _check_named(presented, expect)
+    peer = await _ask(model, presented, context, expect)
+    if presented.issuers:
+        MEMORY.keep(presented.issuers)
+    if cache is not None:
+        cache.put(key, model, epoch, now, peer)
+    return _proved(peer, key_proved_at)
+
+
+def recall(
+    model: Model,
+    chain_der: Sequence[bytes],
+    *,
+    context: Context,
+    evidence: Sequence[bytes],
+    cache: VerdictCache,
+    expect: PeerId | None,
+    key_proved_at: datetime | None,
+) -> VerifiedPeer | None:
+    """The part of `judge` that asks nobody: a verdict on just this that still stands, or None.
+
+    Raises:
+        Refused: as `judge`.
+    """
+    key = VerdictCache.key(model, context, chain_der, evidence)
+    peer = cache.get(key, _read_epoch(model, context), context.now)
     if peer is None:
-        peer = await _ask(model, presented, context, expect)
-        if presented.issuers:
-            MEMORY.keep(presented.issuers)
-        if cache is not None:
-            cache.put(key, model, epoch, now, peer)
-    elif expect:
-        _check_authority(presented, peer.peer_id, expect)
-    if key_proved_at is None:
+        return None
+    if expect:
+        _check_named(peer.presented, expect)
+        _check_authority(peer.presented, peer.peer_id, expect)
+    return _proved(peer, key_proved_at)
+
+
+def _proved(peer: VerifiedPeer, at: datetime | None) -> VerifiedPeer:
+    if at is None:
         return peer
-    return VerifiedPeer(peer.peer_id, peer.grounds, presented, peer.valid_until, key_proved_at, _JUDGED)
+    return VerifiedPeer(peer.peer_id, peer.grounds, peer.presented, peer.valid_until, at, _JUDGED)
 
 
 def _read_epoch(model: Model, context: Context) -> int:
