@@ -17,7 +17,6 @@ from autolink.errors import IdentityError, display
 URI_PREFIX: Final = "autoid:auto:"
 BOUND: Final = "bound"
 KEY_PREFIX: Final = "sha256:"
-_HEX: Final = frozenset("0123456789abcdef")
 
 
 @final
@@ -148,6 +147,10 @@ def _parse_fingerprint(text: str) -> None:
 
 
 def _parse_digest(text: str, what: str) -> bytes:
-    if len(text) != 64 or not _HEX.issuperset(text):
+    try:
+        digest = bytes.fromhex(text) if len(text) == 64 else b""
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or digest.hex() != text:  # upper case, or spaces between the digits
         raise IdentityError(f"{what} is 64 lower-case hexadecimal digits, not {display(text, 80)!r}")
-    return bytes.fromhex(text)
+    return digest

@@ -12,7 +12,7 @@ Private extensions, both non-critical, so that ordinary X.509 tools pass over th
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -20,17 +20,20 @@ from functools import cached_property, lru_cache
 from typing import Final, Self, cast, final
 
 from cryptography import x509
-from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from autolink import limits
-from autolink.errors import IdentityError, display
+from autolink.errors import BadSignature, IdentityError, display
+from autolink.identity import keys
 from autolink.identity.autoid import URI_PREFIX, AutoId
-from autolink.identity.keys import KeyType, PublicKey, key_type, spki
+from autolink.identity.der import Parts, cut
+from autolink.identity.keys import KeyType, PublicKey, key_type
 from autolink.identity.names import check_common_name
 
 X509Certificate = x509.Certificate  # inside Certificate, `x509` is the attribute
+Extensions = Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
 
 _ARC: Final = "2.25.263195111602076754185029010801469676140"
 OID_KIND: Final = x509.ObjectIdentifier(f"{_ARC}.1")
@@ -40,6 +43,7 @@ _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
 _OCTET_STRING: Final = 0x04
 _COMMON_NAME_OID: Final = bytes.fromhex("0603550403")
+_NAME_HEAD: Final = 13
 
 # What `cryptography` was seen to raise on hostile bytes; its errors have no common base. Warning: a program, such
 # as our tests, may have turned warnings into errors.
@@ -79,8 +83,10 @@ class Certificate:
     Attributes:
         der: the exact bytes.
         x509: the same in `cryptography`.
-        spki: DER of the SubjectPublicKeyInfo.
+        parts: where what must not be encoded again lies in `der`.
+        extensions: its extensions by their identifier.
         common_name: the subject.
+        issuer_name: the common name that the issuer's name consists of; None if it is anything else.
         auto_id: the SAN's *claim*: true only where a complete name path gives the same (rule: always
             recompute).
         kind: the issuer's word, or the holder's own in a self-issued certificate; None if absent.
@@ -90,10 +96,12 @@ class Certificate:
 
     der: bytes = field(repr=False)
     x509: X509Certificate = field(repr=False, compare=False)
+    parts: Parts = field(repr=False, compare=False)
+    extensions: Extensions = field(repr=False, compare=False)
     public_key: PublicKey = field(repr=False, compare=False)
     key_type: KeyType = field(compare=False)
-    spki: bytes = field(repr=False, compare=False)
     common_name: str = field(compare=False)
+    issuer_name: str | None = field(repr=False, compare=False)
     auto_id: AutoId | None = field(compare=False)
     kind: EntityKind | None = field(compare=False)
     next_key_hash: bytes | None = field(repr=False, compare=False)
@@ -123,28 +131,41 @@ class Certificate:
             raise IdentityError("a certificate is not X.509 version 3")
         if not 0 < certificate.serial_number < 2**159:
             raise IdentityError("a certificate's serial number must be positive and of at most 20 octets")
-        name = common_name(certificate.subject)
-        check_common_name(name, issued=certificate.subject != certificate.issuer)
+        parts = cut(der)
+        name, issuer_name = _read_name(der[parts.subject]), _read_name(der[parts.issuer])
+        if name is None:
+            name = common_name(certificate.subject)
+        if issuer_name is None:  # not one of ours; whether it is a Name at all only its parser knows
+            _ = certificate.issuer
+        check_common_name(name, issued=name != issuer_name)
         public_key = certificate.public_key()
         kind_of_key = key_type(public_key)
-        own_spki = spki(checked := cast("PublicKey", public_key))
-        if len(der) - len(own_spki) - len(certificate.signature) > limits.CERTIFICATE_REST:
+        size_of_key = parts.spki.stop - parts.spki.start
+        if len(der) - size_of_key - len(certificate.signature) > limits.CERTIFICATE_REST:
             raise IdentityError(
                 f"a certificate says more than {limits.CERTIFICATE_REST} bytes besides its key"
             )
+        extensions = index_extensions(certificate)
         return cls(
             der=der,
             x509=certificate,
+            parts=parts,
+            extensions=extensions,
             key_type=kind_of_key,
-            public_key=checked,
-            spki=own_spki,
+            public_key=cast("PublicKey", public_key),
             common_name=name,
-            auto_id=_san_auto_id(certificate.extensions),
-            kind=_kind(certificate.extensions),
-            next_key_hash=_private_value(certificate.extensions, OID_NEXT_KEY, _OCTET_STRING, 32),
+            issuer_name=issuer_name,
+            auto_id=_san_auto_id(extensions),
+            kind=_kind(extensions),
+            next_key_hash=_private_value(extensions, OID_NEXT_KEY, _OCTET_STRING, 32),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
         )
+
+    @cached_property
+    def spki(self) -> bytes:
+        """DER of the SubjectPublicKeyInfo, in the key's one encoding."""
+        return keys.spki(self.public_key)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -155,6 +176,11 @@ class Certificate:
     def spki_sha256(self) -> bytes:
         """SHA-256 of the SPKI: the key's fingerprint."""
         return hashlib.sha256(self.spki).digest()
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether subject and issuer are one."""
+        return self.issuer_name == self.common_name
 
     @cached_property
     def self_issued(self) -> bool:
@@ -167,11 +193,27 @@ class Certificate:
 
     def is_issued_by(self, issuer: "Certificate") -> bool:
         """Whether the names join and the issuer's key made the signature. Not: whether it was allowed to."""
+        if self.issuer_name != issuer.common_name:
+            return False
         try:
-            self.x509.verify_directly_issued_by(issuer.x509)
-        except (InvalidSignature, *PARSER_ERRORS):
-            return False  # another name, another kind of key, or a wrong signature: all mean no
+            self.check_signed_by(issuer)
+        except BadSignature:
+            return False
         return True
+
+    def check_signed_by(self, issuer: "Certificate") -> None:
+        """Verify the signature, over the exact bytes, with the issuer's key. Names are not looked at.
+
+        Raises:
+            BadSignature: another key made it, or in another way than goes with this kind of key.
+        """
+        keys.verify_certificate(
+            issuer.public_key,
+            issuer.key_type,
+            self.x509.signature_algorithm_oid,
+            self.x509.signature,
+            self.der[self.parts.signed],
+        )
 
     def __hash__(self) -> int:
         return hash(self.der)
@@ -180,6 +222,15 @@ class Certificate:
 @lru_cache(maxsize=512)
 def _parse_once(der: bytes) -> Certificate:
     return Certificate._parse(der)  # noqa: SLF001  the same class
+
+
+def index_extensions(certificate: x509.Certificate) -> Extensions:
+    """A certificate's extensions by their identifier.
+
+    Raises:
+        ValueError, x509.DuplicateExtension: one is malformed, or stands twice.
+    """
+    return {extension.oid: extension for extension in certificate.extensions}
 
 
 def common_name(subject: x509.Name) -> str:
@@ -192,15 +243,25 @@ def common_name(subject: x509.Name) -> str:
     attributes = list(subject)
     if len(attributes) != 1 or attributes[0].oid != NameOID.COMMON_NAME:
         raise IdentityError("the subject must be one common name and nothing else")
-    value = attributes[0].value
-    raw = value.encode() if isinstance(value, str) else value
-    # The AutoId hashes raw bytes. In UTF8String and PrintableString they are this UTF-8; BMPString,
+    # The AutoId hashes raw bytes. In UTF8String and PrintableString they are the text's UTF-8; BMPString,
     # TeletexString and the like decode to the same text from other bytes. The parsed object does not show its
     # tag, its DER does.
-    forms = {_subject_der(tag, raw) for tag in (_UTF8_STRING, _PRINTABLE_STRING)}
-    if isinstance(value, bytes) or len(raw) > limits.COMMON_NAME or subject.public_bytes() not in forms:
+    name = _read_name(subject.public_bytes())
+    if name is None:
         raise IdentityError("the common name must be a UTF8String or PrintableString of at most 64 bytes")
-    return value
+    return name
+
+
+def _read_name(name: bytes) -> str | None:
+    """The one common name, in a form that `common_name` takes, which a DER Name consists of; None for any other."""
+    value = name[_NAME_HEAD:]
+    size = len(value)
+    if size > limits.COMMON_NAME or name[:_NAME_HEAD] not in (
+        _name_head(_UTF8_STRING, size),
+        _name_head(_PRINTABLE_STRING, size),
+    ):
+        return None
+    return value.decode()
 
 
 def encode_kind(kind: EntityKind) -> bytes:
@@ -235,31 +296,31 @@ def dump_chain(chain: Iterable[Certificate]) -> bytes:
     return b"".join(certificate.pem for certificate in chain)
 
 
-def _san_auto_id(extensions: x509.Extensions) -> AutoId | None:
+def _san_auto_id(extensions: Extensions) -> AutoId | None:
     """The id that the one URI of the subjectAltName claims; None if there is no URI, or one of another kind."""
-    try:
-        san = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    extension = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    if extension is None:
         return None
-    uris = san.get_values_for_type(x509.UniformResourceIdentifier)
+    names = cast("x509.SubjectAlternativeName", extension.value)
+    uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     if len(uris) > 1:
         raise IdentityError("a certificate names more than one URI")
     return AutoId.parse(uris[0]) if uris and uris[0].startswith(URI_PREFIX) else None
 
 
-def _kind(extensions: x509.Extensions) -> EntityKind | None:
+def _kind(extensions: Extensions) -> EntityKind | None:
     value = _private_value(extensions, OID_KIND, _UTF8_STRING, None)
     return None if value is None else EntityKind(value.decode())
 
 
 def _private_value(
-    extensions: x509.Extensions, oid: x509.ObjectIdentifier, tag: int, size: int | None
+    extensions: Extensions, oid: x509.ObjectIdentifier, tag: int, size: int | None
 ) -> bytes | None:
     """Content of one of our own extensions: a single short DER string."""
-    try:
-        der = cast("x509.UnrecognizedExtension", extensions.get_extension_for_oid(oid).value).value
-    except x509.ExtensionNotFound:
+    extension = extensions.get(oid)
+    if extension is None:
         return None
+    der = cast("x509.UnrecognizedExtension", extension.value).value
     content = der[2:]
     if len(content) > 127 or der != _tlv(tag, content) or (size is not None and len(content) != size):
         raise IdentityError(f"extension {oid.dotted_string} is not what it must be")
@@ -271,10 +332,9 @@ def _tlv(tag: int, content: bytes) -> bytes:
     return bytes((tag, len(content))) + content
 
 
-def _subject_der(tag: int, raw: bytes) -> bytes:
-    if len(raw) > limits.COMMON_NAME:
-        return b""
-    return _tlv(0x30, _tlv(0x31, _tlv(0x30, _COMMON_NAME_OID + _tlv(tag, raw))))
+def _name_head(tag: int, size: int) -> bytes:
+    """What stands before the text, of at most `limits.COMMON_NAME` bytes, in a Name of one common name."""
+    return bytes((0x30, size + 11, 0x31, size + 9, 0x30, size + 7)) + _COMMON_NAME_OID + bytes((tag, size))
 
 
 def _malformed(error: Exception) -> IdentityError:

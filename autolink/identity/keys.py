@@ -10,15 +10,19 @@ takes):
 * A key of small order (one of 8 points) makes signatures that fit *any* message, so such a signature proves
   nothing about what its author said; R of small order is refused as libsodium does.
 * y must be below the field's prime, or one point has two encodings, hence one key two fingerprints.
+
+A signature under a certificate is another matter than one under a message only with RSA, where X.509 has PKCS #1
+v1.5 in place of PSS.
 """
 
 import hashlib
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.x509.oid import ObjectIdentifier, SignatureAlgorithmOID
 
 from autolink.errors import BadSignature, IdentityError
 
@@ -45,6 +49,20 @@ _ECDSA: Final = ec.ECDSA(SHA256)
 _PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32)
 _RSA_BITS: Final = range(2048, 4097)
 _RSA_EXPONENTS: Final = range(65537, 2**32)  # a huge exponent makes verifying as slow as signing
+
+_PKCS1: Final = padding.PKCS1v15()
+
+CERTIFICATE_SIGNATURES: Final[dict[KeyType, dict[ObjectIdentifier, hashes.HashAlgorithm | None]]] = {
+    KeyType.P256: {SignatureAlgorithmOID.ECDSA_WITH_SHA256: SHA256},
+    KeyType.ED25519: {SignatureAlgorithmOID.ED25519: None},
+    KeyType.ML_DSA_65: {SignatureAlgorithmOID.ML_DSA_65: None},
+    KeyType.RSA: {
+        SignatureAlgorithmOID.RSA_WITH_SHA256: SHA256,
+        SignatureAlgorithmOID.RSA_WITH_SHA384: hashes.SHA384(),
+        SignatureAlgorithmOID.RSA_WITH_SHA512: hashes.SHA512(),
+    },
+}
+"""How a key of each kind may sign certificates: by algorithm, its hash where X.509 leaves a choice."""
 
 _P: Final = 2**255 - 19
 _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
@@ -135,6 +153,31 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
                 public_key.verify(signature, data)
             case _:
                 raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
+    except InvalidSignature:
+        raise BadSignature("the signature does not verify") from None
+
+
+def verify_certificate(
+    public_key: PublicKey, kind: KeyType, algorithm: ObjectIdentifier, signature: bytes, signed: bytes
+) -> None:
+    """Check the signature under a certificate: as under a message, but RSASSA-PKCS1-v1_5 with RSA.
+
+    Args:
+        public_key, kind: the issuer's.
+        algorithm: what the certificate says that it is signed with.
+        signed: DER of the TBSCertificate, the exact bytes.
+
+    Raises:
+        BadSignature: it does not verify, or the algorithm is not one of this kind of key's.
+    """
+    algorithms = CERTIFICATE_SIGNATURES[kind]
+    if algorithm not in algorithms:
+        raise BadSignature("the signature's algorithm does not go with its issuer's key")
+    if kind is not KeyType.RSA:
+        return verify(public_key, signature, signed)
+    key, hashed = cast("rsa.RSAPublicKey", public_key), cast("hashes.HashAlgorithm", algorithms[algorithm])
+    try:
+        key.verify(signature, signed, _PKCS1, hashed)
     except InvalidSignature:
         raise BadSignature("the signature does not verify") from None
 

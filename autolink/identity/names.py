@@ -36,29 +36,37 @@ def check_common_name(cn: str, *, issued: bool) -> None:
             unassigned or private character or a space other than U+0020; or, self-issued, holds a `~` without
             being bound.
     """
-    shown = display(cn, 80)
     if not cn:
         raise IdentityError("a common name must not be empty")
     # Length first: everything after it costs in proportion.
     if len(cn) > limits.COMMON_NAME:
-        raise IdentityError(f"common name {shown!r} is longer than {limits.COMMON_NAME} bytes")
-    for character in cn:
-        if character != " " and unicodedata.category(character)[0] in "CZ":
-            raise IdentityError(
-                f"common name {shown!r} holds U+{ord(character):04X}, which is not allowed in names"
-            )
-    if not unicodedata.is_normalized("NFC", cn):
-        raise IdentityError(f"common name {shown!r} is not in Unicode's form NFC")
+        raise IdentityError(f"common name {_quoted(cn)} is longer than {limits.COMMON_NAME} bytes")
+    if not (cn.isascii() and cn.isprintable()):  # of ASCII that is every character that may stand in a name
+        _check_characters(cn)
     size = len(cn.encode())
     if size > limits.COMMON_NAME:
-        raise IdentityError(f"common name {shown!r} is longer than {limits.COMMON_NAME} bytes")
+        raise IdentityError(f"common name {_quoted(cn)} is longer than {limits.COMMON_NAME} bytes")
     if issued:
         return
     if SEPARATOR in cn:
         if split_bound(cn) is None:
-            raise IdentityError(f"self-issued name {shown!r} holds a '~' but is not label~suffix")
+            raise IdentityError(f"self-issued name {_quoted(cn)} holds a '~' but is not label~suffix")
     elif size > PLAIN_BYTES:
-        raise IdentityError(f"plain self-issued name {shown!r} is longer than {PLAIN_BYTES} bytes")
+        raise IdentityError(f"plain self-issued name {_quoted(cn)} is longer than {PLAIN_BYTES} bytes")
+
+
+def _check_characters(cn: str) -> None:
+    for character in cn:
+        if character != " " and unicodedata.category(character)[0] in "CZ":
+            raise IdentityError(
+                f"common name {_quoted(cn)} holds U+{ord(character):04X}, which is not allowed in names"
+            )
+    if not unicodedata.is_normalized("NFC", cn):
+        raise IdentityError(f"common name {_quoted(cn)} is not in Unicode's form NFC")
+
+
+def _quoted(cn: str) -> str:
+    return repr(display(cn, 80))
 
 
 def bound_suffix(spki: bytes, next_key_hash: bytes) -> str:
