@@ -219,6 +219,12 @@ VERDICTS_BYTES: Final = 16 * MIB
 """... and the certificates and evidence in them together: VERDICTS of the largest would be 300 MiB, and whoever is
 believed can make a new one by sending other evidence. Of two P-256 certificates each, all of VERDICTS are 5 MiB."""
 
+ISSUERS: Final = 1_024
+"""Paths above a leaf, each by its exact bytes, about which a process remembers what it found. Only accepted peers' are."""
+
+ISSUERS_BYTES: Final = 1 * MIB
+"""... and their DER together: parsed it takes up to 45 times the memory. ISSUERS with one P-256 root each are 0.6 MiB."""
+
 # --- what people see ---------------------------------------------------------------------------------------
 
 DISPLAY: Final = 200

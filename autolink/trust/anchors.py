@@ -31,8 +31,11 @@ class IssuedBy(Model):
         if not all(isinstance(anchor, TrustAnchor) for anchor in anchors):
             raise UsageError("IssuedBy takes trust anchors: TrustAnchor.load(path), or credential.anchor")
         self._anchors: dict[AutoId, TrustAnchor] = {}
+        self._grounds: dict[AutoId, Grounds] = {}
         for anchor in anchors:
-            other = self._anchors.setdefault(anchor.auto_id, anchor)
+            auto_id, text = anchor.auto_id, f"issued below {show_name(anchor.name)}"
+            other = self._anchors.setdefault(auto_id, anchor)
+            self._grounds.setdefault(auto_id, Grounds("IssuedBy", text, authority=anchor.authority))
             if anchor.authority != BOUND and _keys(anchor) != _keys(other):
                 name = show_name(anchor.name)
                 raise UsageError(
@@ -42,15 +45,16 @@ class IssuedBy(Model):
     async def verify(self, presented: Presented, context: Context) -> Grounds:
         if not presented.complete:
             raise NotVouched("the chain stops before its self-issued root", Reason.UNKNOWN_ISSUER)
-        root = show_name(presented.root.common_name)
+        root = presented.root
         anchor = self._anchors.get(presented.ids[0])
         if anchor is None:
-            raise NotVouched(f"{root} is none of the anchors", Reason.UNKNOWN_ISSUER)
-        if not anchor.matches(presented.root):
-            raise Contradicted(f"{root} holds another key than the anchor of that name")
+            raise NotVouched(f"{show_name(root.common_name)} is none of the anchors", Reason.UNKNOWN_ISSUER)
+        if root not in anchor.certificates and not anchor.matches(root):
+            name = show_name(root.common_name)
+            raise Contradicted(f"{name} holds another key than the anchor of that name")
         if len(presented.chain) == 1:
-            raise NotVouched(f"{root} is an anchor itself, not issued by one")
-        return Grounds("IssuedBy", f"issued below {root}", authority=anchor.authority)
+            raise NotVouched(f"{show_name(root.common_name)} is an anchor itself, not issued by one")
+        return self._grounds[presented.ids[0]]
 
     def __repr__(self) -> str:
         return f"IssuedBy({', '.join(show_name(anchor.name) for anchor in self._anchors.values())})"
@@ -117,7 +121,7 @@ class Pinned(Model):
                 raise Contradicted(f"{pin.principal} is pinned to another key")
         if pin:
             return Grounds("Pinned", f"pinned as {pin}", authority=pin.authority)
-        if any(presented.shows(key) for key in self._keys):
+        if self._keys and PeerId(None, key_authority(presented.leaf.spki_sha256)) in self._keys:
             return Grounds("Pinned", "its key is pinned", key_only=True)
         raise NotVouched(f"{show_name(presented.name)} is not pinned")
 

@@ -1,23 +1,35 @@
 """Accepted verdicts, kept for the peers that come again.
 
-The key covers everything that a verdict rests on but time: the model and its epoch, the circumstances, and
-the whole presented chain with its evidence. The leaf alone would not do: junk around a victim's public leaf
-would be another presentation under the same key. Refusals are never kept, so strangers cannot evict who is
-believed.
+A verdict rests on the model and its epoch, the circumstances, the whole presented chain with its evidence, and
+the time. All but time and epoch are the key. The leaf alone would not do: junk around a victim's public leaf
+would be another presentation under the same key. A verdict of another epoch is none, and the model is asked
+again; but what it vouched for, a chain that is sound in itself, is what the same bytes are under any epoch.
+
+Refusals are never kept, so strangers cannot evict who is believed.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from autolink import limits
 from autolink.errors import UsageError
 from autolink.trust.model import Context, Model
 
 if TYPE_CHECKING:
+    from autolink.trust.presented import Presented
     from autolink.trust.verdict import VerifiedPeer
 
-Key = tuple[int, int, str, bool, bytes]
+Key = tuple[int, str, bool, tuple[bytes, ...], tuple[bytes, ...]]
+
+
+class _Kept(NamedTuple):
+    model: Model  # holding it keeps its id from being given to another
+    epoch: int
+    judged_at: datetime
+    peer: "VerifiedPeer"
+    size: int
 
 
 @final
@@ -35,31 +47,38 @@ class VerdictCache:
         if size < 1:
             raise UsageError("a verdict cache holds at least one verdict; to have none, pass no cache")
         self._size = size
-        self._verdicts: OrderedDict[Key, tuple[Model, datetime, VerifiedPeer]] = OrderedDict()
+        self._verdicts: OrderedDict[Key, _Kept] = OrderedDict()
         self._bytes = 0
 
     @staticmethod
-    def key(model: Model, epoch: int, context: Context, fingerprint: bytes) -> Key:
-        return id(model), epoch, context.direction, context.given_by_person, fingerprint
+    def key(model: Model, context: Context, chain_der: Sequence[bytes], evidence: Sequence[bytes]) -> Key:
+        return id(model), context.direction, context.given_by_person, tuple(chain_der), tuple(evidence)
 
-    def get(self, key: Key, now: datetime) -> "VerifiedPeer | None":
-        """The verdict, if it still stands at `now` and was formed no later."""
-        found = self._verdicts.get(key)
-        if found is None:
-            return None
-        _, judged_at, peer = found
-        if not judged_at <= now <= peer.valid_until:
+    def get(self, key: Key, epoch: int, now: datetime) -> "VerifiedPeer | None":
+        """The verdict, if it is of this epoch, still stands at `now` and was formed no later."""
+        kept = self._verdicts.get(key)
+        if kept is None or kept.epoch != epoch or not kept.judged_at <= now <= kept.peer.valid_until:
             return None
         self._verdicts.move_to_end(key)
-        return peer
+        return kept.peer
 
-    def put(self, key: Key, model: Model, now: datetime, peer: "VerifiedPeer") -> None:
-        """Keep an accepted verdict that `model` formed at `now`."""
+    def sound(self, key: Key, now: datetime) -> "Presented | None":
+        """The chain that a verdict of whatever epoch was about, if every certificate of it is valid at `now`."""
+        kept = self._verdicts.get(key)
+        if kept is None:
+            return None
+        presented = kept.peer.presented
+        return presented if presented.valid_from <= now <= presented.valid_until else None
+
+    def put(self, key: Key, model: Model, epoch: int, now: datetime, peer: "VerifiedPeer") -> None:
+        """Keep an accepted verdict that `model` formed at `now` in this epoch."""
+        shown = tuple([certificate.der for certificate in peer.chain]), peer.presented.evidence
+        key = *key[:3], *shown  # equal, but of the bytes that the peer holds anyway
         replaced = self._verdicts.pop(key, None)
-        self._verdicts[key] = model, now, peer  # holding the model keeps its id from being given to another
-        self._bytes += _size(peer) - (_size(replaced[2]) if replaced else 0)
+        self._verdicts[key] = kept = _Kept(model, epoch, now, peer, sum(map(len, shown[0] + shown[1])))
+        self._bytes += kept.size - (replaced.size if replaced else 0)
         while len(self._verdicts) > self._size or self._bytes > limits.VERDICTS_BYTES:
-            self._bytes -= _size(self._verdicts.popitem(last=False)[1][2])
+            self._bytes -= self._verdicts.popitem(last=False)[1].size
 
     def clear(self) -> None:
         """Forget everything, for instance because the agent's trust model was replaced."""
@@ -68,7 +87,3 @@ class VerdictCache:
 
     def __len__(self) -> int:
         return len(self._verdicts)
-
-
-def _size(peer: "VerifiedPeer") -> int:
-    return sum(len(certificate.der) for certificate in peer.chain) + sum(map(len, peer.presented.evidence))

@@ -53,16 +53,17 @@ def verify_path(
         store = crypto.X509Store()
         store.set_flags(_STRICT | (_Flags.CRL_CHECK | _Flags.CRL_CHECK_ALL if crls else 0))
         store.set_time(aware_utc(now))  # pyOpenSSL ignores the zone: it must be UTC
+        loaded = {der: _load(der) for der in (leaf, *others, *anchors)}  # an anchor may be the leaf itself
         for anchor in anchors:
-            store.add_cert(_load(anchor))
+            store.add_cert(loaded[anchor])
         for crl in crls:
             store.add_crl(crl)
-        context = crypto.X509StoreContext(store, _load(leaf), [_load(der) for der in others])
+        context = crypto.X509StoreContext(store, loaded[leaf], [loaded[der] for der in others])
         path = context.get_verified_chain()
     except crypto.X509StoreContextError as error:
         code, depth, text = error.errors
         reason = _REASONS.get(code, Reason.MALFORMED)
-        raise IdentityError(f"certificate {depth} from the leaf: {text}", reason) from None
+        raise IdentityError(f"certificate {depth} from its start: {text}", reason) from None
     except crypto.Error:
         raise IdentityError("OpenSSL cannot read a certificate") from None
     return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in path)

@@ -7,10 +7,11 @@ the lines:
    `EVIDENCE_BYTES`. Nothing is parsed before.
 2. Each certificate is parsed, once: its shape, its key, its name (certificate.py).
 3. Each is valid at the time given. Before the signatures, so that an expired one is called expired.
-4. OpenSSL finds exactly the chain that was shown, in its order and to its end, to be a valid path
-   (chain.py). A certificate that is not on the path is junk around somebody's leaf and refused. The last
-   one is its anchor for the time being.
-5. Every certificate fits the profile (profile.py).
+4. The certificates above the leaf are exactly a path, in their order and to its end, that OpenSSL finds valid
+   and that fits the profile (issuers.py). A certificate that is not on the path is junk around somebody's leaf
+   and refused. The last one is its anchor for the time being. Where these very bytes have been examined before,
+   what was found is remembered.
+5. The leaf fits the profile below that path (profile.py), and its issuer's key signed it, over these very bytes.
 6. The path is complete when its last certificate issued itself (as only a natural entity does) and its own key
    signed it, which OpenSSL does not ask of an anchor. Only then has anybody on it an AutoId: they are recomputed
    from the names, root first, and each certificate's URI must say exactly that.
@@ -24,17 +25,17 @@ that the peer holds the leaf's key: TLS, or the signature on a message, has done
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import final
 
 from autolink import codec, limits
-from autolink.errors import IdentityError, Reason, Refused, display
+from autolink.errors import BadSignature, IdentityError, Reason, Refused, display
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate, EntityKind
-from autolink.identity.names import is_bound_to, show_name, split_bound
-from autolink.trust.chain import verify_path
-from autolink.trust.profile import check_profile
+from autolink.identity.names import show_name
+from autolink.trust.issuers import MEMORY, Issuers, establish, is_bound, name_path, next_ids
+from autolink.trust.profile import check_placed, place_below
 
 
 @final
@@ -47,7 +48,7 @@ class Presented:
         ids: the AutoId of every element of the complete path, root first; empty when it is incomplete.
         bound: the complete path starts at a name that commits to its root's key.
         evidence: what the peer sent along for its standing, unread.
-        fingerprint: SHA-256 over the whole chain and the evidence.
+        issuers: what was found about the certificates above the leaf; None when there are none.
         valid_from, valid_until: when every certificate of the chain is valid (aware, both inclusive).
     """
 
@@ -55,7 +56,7 @@ class Presented:
     ids: tuple[AutoId, ...]
     bound: bool
     evidence: tuple[bytes, ...]
-    fingerprint: bytes
+    issuers: Issuers | None = field(repr=False, compare=False)
     valid_from: datetime
     valid_until: datetime
 
@@ -91,6 +92,11 @@ class Presented:
     def kind(self) -> EntityKind | None:
         """The issuer's word; of a self-issued certificate its own."""
         return self.leaf.kind
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 over the whole chain and the evidence."""
+        return fingerprint([certificate.der for certificate in self.chain], self.evidence)
 
     def shows(self, peer_id: PeerId) -> bool:
         """Whether this chain, once its holder proved the leaf's key, is that peer's.
@@ -138,28 +144,51 @@ def present(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: 
         UsageError: `now` is naive.
     """
     now = codec.aware_utc(now)
-    chain: tuple[Certificate, ...] = ()
+    leaf: Certificate | None = None
     try:
         _check_bounds(chain_der, evidence)  # 1
-        chain = tuple(map(Certificate.parse_untrusted, chain_der))  # 2
+        leaf = Certificate.parse_untrusted(chain_der[0])  # 2
+        above = tuple(chain_der[1:])
+        issuers = MEMORY.find(above) if above else None
+        upper = issuers.chain if issuers else tuple(map(Certificate.parse_untrusted, above))
+        chain = (leaf, *upper)
         _check_time(chain, now)  # 3
-        if verify_path(chain_der[0], chain_der[1:-1], chain_der[-1:], now=now) != tuple(chain_der):  # 4
-            raise IdentityError("the chain holds a certificate that is not on its path")
-        check_profile([certificate.x509 for certificate in chain])  # 5
-        ids = _name_path(chain)  # 6
-        bound = bool(ids) and _check_bound(chain[-1])  # 7
+        if above and issuers is None:
+            issuers = establish(upper, now)  # 4
+        _check_leaf(leaf, issuers)  # 5
+        ids, bound = _name_of(leaf, issuers)
     except IdentityError as error:
-        claimed = f"someone who says to be {show_name(chain[0].common_name)}" if chain else ""
+        claimed = f"someone who says to be {show_name(leaf.common_name)}" if leaf else ""
         raise Refused(error.reason, by="us", peer=claimed, detail=str(error)) from error
     return Presented(
         chain,
         ids,
         bound,
         tuple(evidence),
-        fingerprint(chain_der, evidence),
-        valid_from=max(certificate.not_before for certificate in chain),
-        valid_until=min(certificate.not_after for certificate in chain),
+        issuers,
+        valid_from=max([certificate.not_before for certificate in chain]),
+        valid_until=min([certificate.not_after for certificate in chain]),
     )
+
+
+def _check_leaf(leaf: Certificate, issuers: Issuers | None) -> None:
+    check_placed([place_below(issuers.placed[0] if issuers else None, leaf, 0)])
+    if issuers:
+        try:
+            leaf.check_signed_by(issuers.chain[0])
+        except BadSignature as error:
+            issuer = show_name(issuers.chain[0].common_name)
+            raise IdentityError(f"{display(leaf.common_name)} was not issued by {issuer}: {error}") from None
+
+
+def _name_of(leaf: Certificate, issuers: Issuers | None) -> tuple[tuple[AutoId, ...], bool]:
+    """The ids of the whole path, root first, and whether it starts at a bound name."""
+    if issuers is None:
+        ids = name_path([leaf])  # 6
+        return ids, bool(ids) and is_bound(leaf)  # 7
+    if not issuers.ids:
+        return (), False
+    return next_ids(issuers.ids, leaf), issuers.bound  # 6
 
 
 def _check_bounds(chain_der: Sequence[bytes], evidence: Sequence[bytes]) -> None:
@@ -173,38 +202,11 @@ def _check_bounds(chain_der: Sequence[bytes], evidence: Sequence[bytes]) -> None
 
 def _check_time(chain: Sequence[Certificate], now: datetime) -> None:
     for certificate in chain:
-        name = display(certificate.common_name)
         if now > certificate.not_after:
+            name = display(certificate.common_name)
             text = f"the certificate of {name} expired at {certificate.not_after:%F %T} UTC"
             raise IdentityError(text, Reason.EXPIRED)
         if now < certificate.not_before:
+            name = display(certificate.common_name)
             text = f"the certificate of {name} begins at {certificate.not_before:%F %T} UTC"
             raise IdentityError(text, Reason.NOT_YET_VALID)
-
-
-def _name_path(chain: Sequence[Certificate]) -> tuple[AutoId, ...]:
-    """The ids of a complete path, root first; empty for an incomplete one."""
-    root = chain[-1]
-    if root.x509.subject != root.x509.issuer:
-        return ()
-    if not root.self_issued:
-        raise IdentityError(f"the certificate of {display(root.common_name)} is not signed by its own key")
-    if root.kind and not root.kind.natural:
-        raise IdentityError(f"{display(root.common_name)} issued itself, which no {root.kind} may")
-    path = chain[::-1]
-    ids = AutoId.derive_path(certificate.common_name for certificate in path)
-    for certificate, auto_id in zip(path, ids, strict=True):
-        if certificate.auto_id != auto_id:
-            raise IdentityError(
-                f"the certificate of {display(certificate.common_name)} has not its name's AutoId"
-            )
-    return ids
-
-
-def _check_bound(root: Certificate) -> bool:
-    """Whether the root's name is bound; if it is, it holds the key it is bound to."""
-    if split_bound(root.common_name) is None:
-        return False
-    if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
-        raise IdentityError(f"{display(root.common_name)} is bound to another key", Reason.IMPOSTOR)
-    return True

@@ -19,7 +19,8 @@ section):
     authority key identifier, by key and not by name and serial; a self-issued one names its own or none
     (4.2.1.1, 4.2.1.2).
  4. extensions: critical only where rules 6 to 8 and 12 check them; no name or policy constraints at all,
-    because they would bind names and policies that nobody here has; none stands twice (4.2).
+    because they would bind names and policies that nobody here has, nor any other that means something to
+    OpenSSL's path validation and nothing here; none stands twice (4.2).
  5. key: on the allow-list of keys, RSA in whole octets, and signed by the one kind of signature of its
     issuer's key.
  6. basic-constraints: ALONE, ISSUER and ROOT are CA, critical; LEAF is not. The path below keeps to the
@@ -41,20 +42,20 @@ how a newer version speaks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from autolink import limits
 from autolink.errors import IdentityError
 from autolink.identity.autoid import URI_PREFIX
-from autolink.identity.certificate import common_name
-from autolink.identity.keys import KeyType, key_type
+from autolink.identity.certificate import Certificate, Extensions, common_name, index_extensions
+from autolink.identity.keys import CERTIFICATE_SIGNATURES, KeyType, key_type
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -73,12 +74,20 @@ class Placed:
     """A certificate on its path: what a rule looks at.
 
     Attributes:
+        subject, issuer_name: its names, for comparison: of a `Certificate` their text.
+        key: the kind of its key, where parsing has found it to be one that is accepted.
+        begin, end: its validity (aware, both inclusive).
         issuer: the next on the path; None for the last.
         below: how many certificates stand between this one and the leaf.
     """
 
     certificate: x509.Certificate
-    extensions: x509.Extensions
+    extensions: Extensions
+    subject: str | x509.Name
+    issuer_name: str | x509.Name | None
+    key: KeyType | None
+    begin: datetime
+    end: datetime
     place: Place
     issuer: "Placed | None"
     below: int
@@ -89,7 +98,7 @@ class Placed:
 
     @property
     def self_issued(self) -> bool:
-        return self.certificate.subject == self.certificate.issuer
+        return self.subject == self.issuer_name
 
     @property
     def signer(self) -> "Placed | None":
@@ -97,10 +106,8 @@ class Placed:
         return self if self.place in (Place.ALONE, Place.ROOT) else self.issuer
 
     def find(self, kind: type[E]) -> x509.Extension[E] | None:
-        try:
-            return self.extensions.get_extension_for_class(kind)
-        except x509.ExtensionNotFound:
-            return None
+        found: x509.Extension[Any] | None = self.extensions.get(kind.oid)
+        return found  # nothing of another type stands under this identifier
 
 
 def check_profile(path: Sequence[x509.Certificate], *, rules: "Sequence[Rule] | None" = None) -> None:
@@ -113,7 +120,15 @@ def check_profile(path: Sequence[x509.Certificate], *, rules: "Sequence[Rule] | 
     Raises:
         IdentityError: one does not fit; the text names the rule and the certificate.
     """
-    placed = _place(path)
+    check_placed(place(path), RULES if rules is None else rules)
+
+
+def check_placed(placed: "Sequence[Placed]", rules: "Sequence[Rule] | None" = None) -> None:
+    """Hold certificates, whose place on their path is known, against the profile.
+
+    Raises:
+        IdentityError: see `check_profile`.
+    """
     for rule in RULES if rules is None else rules:
         for certificate in placed:
             complaint = rule.check(certificate)
@@ -129,23 +144,44 @@ _PLACES: Final = {
 }
 
 
-def _place(path: Sequence[x509.Certificate]) -> list[Placed]:
+def place(path: Sequence[Certificate | x509.Certificate], *, below: int = 0) -> tuple[Placed, ...]:
+    """Give each certificate of a path its place.
+
+    Args:
+        path: the upper end of one; its last is the path's last.
+        below: how many certificates of the path stand below these.
+
+    Raises:
+        IdentityError: one has malformed or repeated extensions.
+    """
     placed: list[Placed] = []
-    issuer: Placed | None = None
     for index in reversed(range(len(path))):
-        certificate = path[index]
-        top = index == len(path) - 1
-        root = top and certificate.subject == certificate.issuer
-        place = _PLACES[index == 0, root]
+        placed.append(place_below(placed[-1] if placed else None, path[index], below + index))
+    return tuple(reversed(placed))
+
+
+def place_below(issuer: Placed | None, certificate: Certificate | x509.Certificate, index: int) -> Placed:
+    """Give a certificate its place: `index` is how many stand below it, the leaf included.
+
+    Raises:
+        IdentityError: it has malformed or repeated extensions.
+    """
+    if isinstance(certificate, Certificate):
+        parsed, extensions, key = certificate.x509, certificate.extensions, certificate.key_type
+        begin, end = certificate.not_before, certificate.not_after
+        subject: str | x509.Name = certificate.common_name
+        issuer_name: str | x509.Name | None = certificate.issuer_name
+    else:
+        parsed, subject, issuer_name, key = certificate, certificate.subject, certificate.issuer, None
+        begin, end = parsed.not_valid_before_utc, parsed.not_valid_after_utc
         try:
-            extensions = certificate.extensions
+            extensions = index_extensions(parsed)
         except (x509.DuplicateExtension, ValueError) as error:  # rule 4: none stands twice
-            raise IdentityError(
-                f"profile rule extensions: {place.value} has malformed or repeated ones"
-            ) from error
-        issuer = Placed(certificate, extensions, place, issuer, max(index - 1, 0))
-        placed.append(issuer)
-    return placed[::-1]
+            raise IdentityError("profile rule extensions: there are malformed or repeated ones") from error
+    its_place = _PLACES[index == 0, issuer is None and subject == issuer_name]
+    return Placed(
+        parsed, extensions, subject, issuer_name, key, begin, end, its_place, issuer, max(index - 1, 0)
+    )
 
 
 def _version(it: Placed) -> str | None:  # 1
@@ -189,12 +225,16 @@ _NEVER: Final = frozenset(
         ExtensionOID.POLICY_CONSTRAINTS,
         ExtensionOID.POLICY_MAPPINGS,
         ExtensionOID.INHIBIT_ANY_POLICY,
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.7"),  # addresses and ...
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.8"),  # ... autonomous systems (RFC 3779)
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"),  # proxy certificates (RFC 3820)
+        x509.ObjectIdentifier("2.16.840.1.113730.1.1"),  # Netscape's certificate type
     }
 )
 
 
 def _extensions(it: Placed) -> str | None:  # 4
-    for extension in it.extensions:
+    for extension in it.extensions.values():
         if extension.oid in _NEVER:
             return f"has the extension {extension.oid.dotted_string}, which this profile does not have"
         if extension.critical and extension.oid not in _MAY_BE_CRITICAL:
@@ -202,31 +242,20 @@ def _extensions(it: Placed) -> str | None:  # 4
     return None
 
 
-_SIGNATURES: Final = {
-    KeyType.P256: frozenset({SignatureAlgorithmOID.ECDSA_WITH_SHA256}),
-    KeyType.ED25519: frozenset({SignatureAlgorithmOID.ED25519}),
-    KeyType.ML_DSA_65: frozenset({x509.ObjectIdentifier("2.16.840.1.101.3.4.3.18")}),
-    KeyType.RSA: frozenset(
-        {
-            SignatureAlgorithmOID.RSA_WITH_SHA256,
-            SignatureAlgorithmOID.RSA_WITH_SHA384,
-            SignatureAlgorithmOID.RSA_WITH_SHA512,
-        }
-    ),
-}
-
-
 def _key(it: Placed) -> str | None:  # 5
     try:
-        public_key = it.certificate.public_key()
-        if key_type(public_key) is KeyType.RSA and cast("RSAPublicKey", public_key).key_size % 8:
+        if _kind(it) is KeyType.RSA and cast("RSAPublicKey", it.certificate.public_key()).key_size % 8:
             return "has an RSA key that is not a whole number of octets"
-        signer = key_type(it.signer.certificate.public_key()) if it.signer else None
+        signer = it.signer and _kind(it.signer)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # what is off the list may not even load
         return f"or its issuer has a key that is not accepted ({type(error).__name__})"
-    if signer and it.certificate.signature_algorithm_oid not in _SIGNATURES[signer]:
+    if signer and it.certificate.signature_algorithm_oid not in CERTIFICATE_SIGNATURES[signer]:
         return "is signed by an algorithm that does not go with its issuer's key"
     return None
+
+
+def _kind(it: Placed) -> KeyType:
+    return it.key or key_type(it.certificate.public_key())
 
 
 def _basic_constraints(it: Placed) -> str | None:  # 6
@@ -236,7 +265,9 @@ def _basic_constraints(it: Placed) -> str | None:  # 6
     if not (found and found.critical and found.value.ca):
         return "issues but is no CA (critical basicConstraints)"
     length = found.value.path_length
-    return None if length is None or it.below <= length else "allows fewer issuers below it than there are"
+    return (
+        None if length is None or it.below <= length else "has a path length below that of the path under it"
+    )
 
 
 def _key_usage(it: Placed) -> str | None:  # 7
@@ -265,27 +296,26 @@ def _extended_key_usage(it: Placed) -> str | None:  # 8
 
 
 def _issuer(it: Placed) -> str | None:  # 9
-    if it.issuer and it.certificate.issuer != it.issuer.certificate.subject:
+    if it.issuer and it.issuer_name != it.issuer.subject:
         return "does not name its issuer exactly"
     expected = it.place in (Place.ALONE, Place.ROOT)
     return None if it.self_issued == expected else "has its issuer's name but is not the root"
 
 
 def _lifetime(it: Placed) -> str | None:  # 10
-    begin, end = it.certificate.not_valid_before_utc, it.certificate.not_valid_after_utc
     days = limits.LIFETIME_SELF_ISSUED_DAYS if it.self_issued else limits.LIFETIME_ISSUED_DAYS
-    if not timedelta(0) <= end - begin <= timedelta(days=days):
+    if not timedelta(0) <= it.end - it.begin <= timedelta(days=days):
         return f"is valid for longer than {days} days"
-    if it.issuer is None:
+    if it.issuer is None or (it.issuer.begin <= it.begin and it.end <= it.issuer.end):
         return None
-    issuer = it.issuer.certificate
-    inside = issuer.not_valid_before_utc <= begin and end <= issuer.not_valid_after_utc
-    return None if inside else "is valid outside its issuer's validity"
+    return "is valid outside its issuer's validity"
 
 
 def _subject(it: Placed) -> str | None:  # 11
+    if isinstance(it.subject, str):  # what parsing has found
+        return None
     try:
-        common_name(it.certificate.subject)
+        common_name(it.subject)
     except ValueError:
         return "has a subject that is not one common name"
     return None

@@ -8,10 +8,11 @@ from typing import Final, final
 from autolink.errors import Reason, Refused, UsageError
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate, EntityKind
-from autolink.trust.cache import Key, VerdictCache
+from autolink.trust.cache import VerdictCache
 from autolink.trust.compose import consult
+from autolink.trust.issuers import MEMORY
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
-from autolink.trust.presented import Presented, fingerprint, present
+from autolink.trust.presented import Presented, present
 
 _JUDGED: Final = object()
 
@@ -102,32 +103,34 @@ async def judge(
     Raises:
         Refused: by us, always; INTERNAL when the model itself failed. `__cause__` leads to what was wrong.
     """
-    key = _cache_key(cache, model, context, chain_der, evidence)
-    peer = cache.get(key, context.now) if cache is not None and key is not None else None
-    presented = peer.presented if peer else present(chain_der, evidence=evidence, now=context.now)
+    now = context.now
+    key, epoch = VerdictCache.key(model, context, chain_der, evidence), 0
+    peer = presented = None
+    if cache is not None:
+        epoch = _read_epoch(model, context)
+        peer = cache.get(key, epoch, now)
+        presented = peer.presented if peer else cache.sound(key, now)
+    if presented is None:
+        presented = present(chain_der, evidence=evidence, now=now)
     if expect:
         _check_named(presented, expect)
     if peer is None:
         peer = await _ask(model, presented, context, expect)
-        if cache is not None and key is not None:
-            cache.put(key, model, context.now, peer)
+        if presented.issuers:
+            MEMORY.keep(presented.issuers)
+        if cache is not None:
+            cache.put(key, model, epoch, now, peer)
     elif expect:
         _check_authority(presented, peer.peer_id, expect)
-    return replace(peer, key_proved_at=key_proved_at, made_by=_JUDGED) if key_proved_at else peer
+    if key_proved_at is None:
+        return peer
+    return VerifiedPeer(peer.peer_id, peer.grounds, presented, peer.valid_until, key_proved_at, _JUDGED)
 
 
-def _cache_key(
-    cache: VerdictCache | None,
-    model: Model,
-    context: Context,
-    chain_der: Sequence[bytes],
-    evidence: Sequence[bytes],
-) -> Key | None:
+def _read_epoch(model: Model, context: Context) -> int:
     """Read before the model is asked: what changes meanwhile must not be cached under the new epoch."""
-    if cache is None:
-        return None
     try:
-        return cache.key(model, model.epoch, context, fingerprint(chain_der, evidence))
+        return model.epoch
     except (
         Exception
     ) as error:  # a model reads files or worse to know its epoch: foreign code, its cause is kept
@@ -141,7 +144,6 @@ def _broken(model: Model, who: str, error: Exception) -> Refused:
 
 async def _ask(model: Model, presented: Presented, context: Context, expect: PeerId | None) -> VerifiedPeer:
     """From a sound chain to a verdict."""
-    who = f"{presented} at {context.address}" if context.address else str(presented)
     try:
         grounds = _with_kind(await consult(model, presented, context), presented)
         peer_id = _peer_id(presented, grounds)
@@ -153,12 +155,17 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
         if grounds.once_accepted:
             await grounds.once_accepted()
     except (NotVouched, Contradicted) as opinion:
+        who = _at(presented, context)
         raise Refused(opinion.reason, by="us", peer=who, detail=str(opinion)) from opinion
     except Refused:
         raise
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
-        raise _broken(model, who, error) from error
+        raise _broken(model, _at(presented, context), error) from error
     return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+
+
+def _at(presented: Presented, context: Context) -> str:
+    return f"{presented} at {context.address}" if context.address else str(presented)
 
 
 def _with_kind(grounds: Grounds, presented: Presented) -> Grounds:
