@@ -2,12 +2,16 @@
 
 import importlib.util
 import json
+import ssl
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from cryptography import x509
+
+from autolink.identity.der import cut
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT.parent / "shared" / "reference" / "limbo" / "limbo-half.json"
@@ -59,3 +63,22 @@ def test_pathological_chains_end_in_time(limbo: ModuleType, cases: list[dict[str
     hard = [case for case in cases if "denial-of-service" in case["features"]]
     assert hard
     assert {limbo.run_in_subprocess(case)["actual_result"] for case in hard} == {"FAILURE"}
+
+
+def test_parts_of_certificates_lie_where_their_parser_has_them(cases: list[dict[str, Any]]) -> None:
+    """What an agent cuts out of a certificate's DER, on the strangest ones that there are."""
+    seen = 0
+    for case in cases:
+        for pem in (case["peer_certificate"], *case["untrusted_intermediates"], *case["trusted_certs"]):
+            der = ssl.PEM_cert_to_DER_cert(pem.strip())
+            try:
+                certificate = x509.load_der_x509_certificate(der)
+                if certificate.version is not x509.Version.v3:
+                    continue
+                expected = certificate.tbs_certificate_bytes, certificate.subject.public_bytes()
+                parts = cut(der)
+            except ValueError:
+                continue
+            seen += 1
+            assert (der[parts.signed], der[parts.subject]) == expected
+    assert seen > 100
