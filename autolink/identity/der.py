@@ -47,9 +47,8 @@ def cut(der: bytes) -> Parts:
     signature = end + algorithm - serial
     if der[serial:algorithm] != der[end:signature]:
         raise IdentityError("a certificate does not sign the algorithm that it is signed with")
-    if der[
-        _content(der, signature)[0]
-    ]:  # a BIT STRING begins with how many bits of its last octet do not count
+    unused_bits = der[_content(der, signature)[0]]  # of the last octet: how a BIT STRING begins
+    if unused_bits:
         raise IdentityError("a certificate's signature is not whole octets")
     return Parts(slice(begin, end), slice(algorithm, issuer), slice(validity, subject), slice(subject, spki))
 

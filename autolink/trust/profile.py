@@ -106,10 +106,8 @@ class Placed:
         return self if self.place in (Place.ALONE, Place.ROOT) else self.issuer
 
     def find(self, kind: type[E]) -> x509.Extension[E] | None:
-        found: x509.Extension[Any] | None = self.extensions.get(
-            kind.oid
-        )  # nothing else stands under this one
-        return found
+        found: x509.Extension[Any] | None = self.extensions.get(kind.oid)
+        return found  # nothing of another type stands under this identifier
 
 
 def check_profile(path: Sequence[x509.Certificate], *, rules: "Sequence[Rule] | None" = None) -> None:
