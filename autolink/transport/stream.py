@@ -308,7 +308,7 @@ class SecureStream:
             or self._unfinished
             or self._write_end
             or self._wire.closed
-            or not self._wire.is_socket
+            or not self._wire.attached
         ):
             return 0
         if failure := self._wire.failure():

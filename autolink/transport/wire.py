@@ -37,9 +37,6 @@ class Wire(ABC):
         attached: OpenSSL reads and writes the connection itself.
     """
 
-    is_socket = False
-    """Whether OpenSSL itself writes to what carries the records, once it is attached."""
-
     def __init__(self) -> None:
         self.closed = False
         self.attached = False
@@ -127,8 +124,6 @@ def _missing(buffer: bytearray, start: int = 0) -> int:
 
 class SocketWire(Wire):
     """A connected socket, which this object owns."""
-
-    is_socket = True
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import time
 from typing import NoReturn
 
@@ -91,6 +92,63 @@ async def test_a_clean_end_stays_the_end(connected, transports):
         for _ in range(2):
             with pytest.raises(anyio.EndOfStream):
                 await listener.receive()
+
+
+async def test_what_is_sent_at_once_leaves_whole_on_a_socket_and_waits_in_front_of_a_byte_stream(
+    connected, transports
+):
+    """Only where OpenSSL writes the connection itself can anything be sent without waiting."""
+    data = b"x" * 20_000
+    async with connected(*transports()) as (dialler, listener):
+        await dialler.send(b"first")
+        taken = dialler.send_nowait(data)
+        assert taken == (len(data) if dialler._wire.attached else 0)
+        assert dialler.bytes_sent == len(b"first") + taken
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_and_end, dialler, data[taken:])
+            assert await read_all(listener) == b"first" + data
+            await listener.aclose()
+
+
+async def test_what_cannot_be_sent_at_once_is_left_to_the_next_send(connected, make):
+    """Between a full socket's last record and its rest nothing else goes out, not even close_notify."""
+    data = b"0123456789abcdef" * 2**18
+    async with connected(*make.sockets(buffer=2**17)) as (dialler, listener):
+        taken = dialler.send_nowait(data)
+        assert 0 < taken < len(data)
+        assert dialler.send_nowait(data[taken:]) == 0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_and_end, dialler, data[taken:])
+            assert await read_all(listener) == data
+            await listener.aclose()
+        assert dialler.send_nowait(b"x") == 0  # its end was said
+
+
+async def test_an_unfinished_record_is_not_followed_by_a_goodbye(connected, make):
+    """The peer sees a cut, as after a send that was cancelled."""
+    async with connected(*make.sockets(buffer=2**17)) as (dialler, listener):
+        taken = dialler.send_nowait(b"x" * 2**22)
+        assert 0 < taken < 2**22
+        await dialler.aclose()
+        received = bytearray()
+        with pytest.raises(anyio.BrokenResourceError):
+            await read_on(listener, received)
+        assert len(received) == taken
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_sending_at_once_to_nobody_is_told_by_the_next_send(reset, connected, make):
+    """Whether the system tells it before the write or OpenSSL by it."""
+    async with connected(*make.sockets()) as (dialler, listener):
+        if reset:
+            listener._wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await listener.abort()
+        with pytest.raises(anyio.BrokenResourceError):
+            for _ in range(1000):
+                if not dialler.send_nowait(b"x"):
+                    await dialler.send(b"x")
+                await anyio.lowlevel.checkpoint()
+        assert dialler.send_nowait(b"x") == 0
 
 
 async def test_max_bytes_leaves_the_rest_for_the_next_receive(connected, transports):
