@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import time
 from typing import NoReturn
 
@@ -91,6 +92,76 @@ async def test_a_clean_end_stays_the_end(connected, transports):
         for _ in range(2):
             with pytest.raises(anyio.EndOfStream):
                 await listener.receive()
+
+
+async def test_what_is_sent_at_once_leaves_whole(connected, make):
+    """Only where OpenSSL writes the connection itself can anything be sent without waiting."""
+    data = b"x" * 20_000
+    async with connected(*make.sockets()) as (dialler, listener):
+        assert dialler.direct
+        assert dialler.send_nowait(data)
+        assert not dialler.sending
+        assert dialler.bytes_sent == len(data)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_and_end, dialler, b"last")
+            assert await read_all(listener) == data + b"last"
+            await listener.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            dialler.send_nowait(b"x")
+
+
+async def test_a_byte_stream_is_nothing_to_send_on_at_once(connected, make):
+    async with connected(*make.pipes()) as (dialler, _):
+        assert not dialler.direct
+
+
+async def test_what_cannot_be_sent_at_once_is_finished_by_the_task_that_sends(connected, make):
+    """Between a full socket's last record and its rest nothing else goes out."""
+    data = b"0123456789abcdef" * 2**18
+    async with connected(*make.sockets(buffer=2**17)) as (dialler, listener):
+        assert not dialler.send_nowait(data)
+        assert dialler.sending
+        assert 0 < dialler.bytes_sent < len(data)
+        with pytest.raises(anyio.BusyResourceError):
+            dialler.send_nowait(b"x")
+        with pytest.raises(anyio.BusyResourceError):
+            await dialler.send(b"x")
+        async with anyio.create_task_group() as tasks:
+
+            async def finish():
+                await dialler.finish_send()
+                await send_and_end(dialler, b"last")
+
+            tasks.start_soon(finish)
+            assert await read_all(listener) == data + b"last"
+            await listener.aclose()
+
+
+async def test_an_unfinished_record_is_not_followed_by_a_goodbye(connected, make):
+    """The peer sees a cut, as after a send that was cancelled."""
+    async with connected(*make.sockets(buffer=2**17)) as (dialler, listener):
+        assert not dialler.send_nowait(b"x" * 2**22)
+        taken = dialler.bytes_sent
+        await dialler.aclose()
+        received = bytearray()
+        with pytest.raises(anyio.BrokenResourceError):
+            await read_on(listener, received)
+        assert len(received) <= taken
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_sending_at_once_to_nobody_is_told(reset, connected, make):
+    """Whether the system tells it before the write or OpenSSL by it."""
+    async with connected(*make.sockets()) as (dialler, listener):
+        if reset:
+            listener._wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await listener.abort()
+        with pytest.raises(anyio.BrokenResourceError):
+            for _ in range(1000):
+                dialler.send_nowait(b"x")
+                await anyio.lowlevel.checkpoint()
+        with pytest.raises(anyio.BrokenResourceError):
+            dialler.send_nowait(b"x")
 
 
 async def test_max_bytes_leaves_the_rest_for_the_next_receive(connected, transports):
