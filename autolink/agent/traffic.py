@@ -310,7 +310,7 @@ class Traffic:
     @property
     def idle(self) -> bool:
         """Nothing waits to be sent or is being sent."""
-        return not (self._control or self._turns or self._unsent or self.stream.sending)
+        return not (self._control or self._turns or self.stream.sending)
 
     def finish(self) -> None:
         """Send what waits, and let the writer return once nothing does."""
