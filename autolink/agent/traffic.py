@@ -4,9 +4,9 @@ Whatever waits when the writer becomes free is signed as one batch and leaves in
 one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are bounded
 twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
 
-A message that ends its direction while no other channel is open would wait for the writer's turn and gain nothing,
-because nobody else has anything to say. So when the writer sleeps, whoever posts such a message takes the writer's step
-for it, on the spot; what cannot be written at once is left to the writer, first in the line.
+A message that ends its direction while nothing of ours uses another channel would wait for the writer's turn and gain
+nothing, because nobody else has anything to say. So when the writer sleeps, whoever posts such a message takes the
+writer's step for it, on the spot; what cannot be written at once is left to the writer, first in the line.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
 from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
@@ -27,7 +27,7 @@ import anyio
 
 from autolink import limits
 from autolink.agent.kinds import FLAGS
-from autolink.agent.lane import Received
+from autolink.agent.lane import Lane, Received
 from autolink.agent.loop import running_loop
 from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
@@ -113,6 +113,7 @@ class Traffic:
         self.loop = running_loop()
         self._current_time = self.loop.current_time
         self._epoch = int(clock().timestamp() * 1_000_000) - int(self._current_time() * 1_000_000)
+        self.lanes: dict[int, Lane] = {}
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._queued = 0
@@ -120,7 +121,8 @@ class Traffic:
         self._control: list[bytes] = []
         self._on_flood = on_flood
         self._leaving: dict[int, Code] = {}
-        self._wake: anyio.Event | None = None
+        self._wake: anyio.Event
+        self._asleep = False
         self._room: anyio.Event | None = None
         self._closing = False
         self._over = False
@@ -195,11 +197,11 @@ class Traffic:
         size = len(leaf)
         queue.size += size
         self._queued += size
-        if self._wake is not None:
-            if flags & ENDS and self.protocol.open_channels == 1 and not self._over:
+        if self._asleep:
+            if flags & ENDS and len(self.lanes) == 1 and not self._over:
                 self._write_now()
             else:
-                self._wake.set()
+                self._wake_writer()
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -207,8 +209,7 @@ class Traffic:
             self._on_flood()
             return
         self._control.append(frame)
-        if self._wake is not None:
-            self._wake.set()
+        self._wake_writer()
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
@@ -255,15 +256,20 @@ class Traffic:
                 return
             else:
                 self._wake = anyio.Event()
+                self._asleep = True
                 await self._wake.wait()
-                self._wake = None
+
+    def _wake_writer(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
 
     def _write_now(self) -> None:
         """The writer's step while it sleeps, without waiting."""
         data = self._unsent or self._take()
         self._unsent = data[self.stream.send_nowait(data) :]
-        if (self._unsent or self._turns) and self._wake is not None:
-            self._wake.set()
+        if self._unsent or self._turns:
+            self._wake_writer()
 
     @property
     def records(self) -> int:
@@ -274,8 +280,7 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self.room_changed()
-        if self._wake is not None:
-            self._wake.set()
+        self._wake_writer()
 
     @property
     def idle(self) -> bool:
@@ -285,8 +290,7 @@ class Traffic:
     def finish(self) -> None:
         """Let the writer return once nothing waits."""
         self._closing = True
-        if self._wake is not None:
-            self._wake.set()
+        self._wake_writer()
 
     def _take(self) -> bytes:
         frames, self._control = self._control, []
@@ -368,7 +372,7 @@ class Traffic:
         header = BatchHeader(
             self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in items]
+        hashes = merkle.leaf_hashes([leaf for _, _, leaf in items])
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:

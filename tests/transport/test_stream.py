@@ -133,7 +133,7 @@ async def test_an_unfinished_record_is_not_followed_by_a_goodbye(connected, make
         received = bytearray()
         with pytest.raises(anyio.BrokenResourceError):
             await read_on(listener, received)
-        assert len(received) == taken
+        assert len(received) <= taken
 
 
 @pytest.mark.parametrize("reset", [True, False])
