@@ -147,12 +147,9 @@ _UINT_LEAST: Final = {1: 0x80, 2: 0x100, 4: 0x1_0000, 8: 0x1_0000_0000}
 # --- within ------------------------------------------------------------------------------------------------
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, datetime})
-_packer: Final = msgpack.Packer(use_bin_type=True, datetime=True, strict_types=False, autoreset=True)
-
-
-def _pack(value: object) -> bytes:
-    packed: bytes = _packer.pack(value)
-    return packed
+_pack: Final[Callable[[object], bytes]] = msgpack.Packer(
+    use_bin_type=True, datetime=True, strict_types=False, autoreset=True
+).pack
 
 
 def _pack_with(value: object, default: Callable[[object], object]) -> bytes:

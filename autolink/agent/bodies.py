@@ -9,7 +9,7 @@ forms back. A wrong body is told by path and kind, never by value: an error text
 from datetime import datetime
 from functools import lru_cache
 from inspect import Parameter
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -68,11 +68,11 @@ class Body(Generic[T]):
             BodyError: the bytes hold no value, or one that the type does not allow.
         """
         try:
-            value = decode_untrusted(data, what="body")
+            value: T = decode_untrusted(data, what="body")
         except RemoteProtocolError as error:
             raise BodyError(str(error)) from None
         if self._adapter is None or type(value) is self._exact:
-            return cast("T", value)
+            return value
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:

@@ -78,7 +78,8 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             LinkLost: the link is gone.
             anyio.ClosedResourceError: this side was closed.
         """
-        self._check_open()
+        if self._closed:
+            raise anyio.ClosedResourceError
         await self._lane.send(_ITEM, self._sends.encode(item))
 
     async def receive(self) -> R:
@@ -101,7 +102,8 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
 
     async def receive_signed(self) -> Received:
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""
-        self._check_open()
+        if self._closed:
+            raise anyio.ClosedResourceError
         if self._reader is None:
             received = await self._lane.receive()
             if received.kind is _ITEM:

@@ -84,7 +84,7 @@ class LinkCore:
         self.evidence: EvidenceReceived | None = None
         self.opened_at = self.traffic.heard_at
         self._stream = opened.stream
-        self._lanes: dict[int, Lane] = {}
+        self._lanes = self.traffic.lanes
         self._pings: dict[bytes, anyio.Event] = {}
         self._last_words = b""
         self._cause: Exception | None = None

@@ -148,10 +148,12 @@ class Lane:
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
-        await self.take_turn()
+        self._turn += 1
+        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         lock = self._lock
         if lock is None or not lock.locked():
-            leaf = self._leaf(kind, body)
+            self._check_sending()
+            leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
             if self._traffic.may_post(self.id, len(leaf)):
                 self._post(kind, leaf)
                 return
@@ -170,7 +172,8 @@ class Lane:
 
     async def publish(self, topic: str, seq: int, body: bytes) -> None:
         """As `send`, for a publication: its recipient is the topic, and it is numbered by the topic."""
-        await self.take_turn()
+        self._turn += 1
+        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         self._check_sending()
         leaf = self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
         while not self._traffic.may_post(self.id, len(leaf)):
@@ -212,7 +215,8 @@ class Lane:
             CallError: the peer's handler failed or the peer cancelled.
             LinkLost: the link is gone.
         """
-        await self.take_turn()
+        self._turn += 1
+        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         if not self._inbox:
             await self._wait_for_one()
         received = self._inbox.popleft()
@@ -250,17 +254,12 @@ class Lane:
             self._inbox.append(received)
         else:
             self._traffic.consumed(self.id, len(received.leaf))
-        if self._waiting is not None:
+        if self._waiting is not None and len(self._inbox) == 1:  # behind that one, its receiver is awake
             self._waiting.set()
 
-    async def take_turn(self) -> None:
-        """A cancellation check each time, a scheduling point every `_TURN` times."""
-        self._turn += 1
-        if self._turn < _TURN:
-            await self._loop.checkpoint_if_cancelled()
-        else:
-            self._turn = 0
-            await self._loop.checkpoint()
+    async def _let_others_run(self) -> None:
+        self._turn = 0
+        await self._loop.checkpoint()
 
     # --- ends ------------------------------------------------------------------------------------------
 

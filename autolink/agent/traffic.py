@@ -4,8 +4,8 @@ Whatever waits when the writer becomes free is signed as one batch and leaves in
 one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are bounded
 twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
 
-A message that ends its direction while no other channel is open would wait for the writer's turn and gain nothing,
-because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the writer's
+A message that ends its direction while nothing of ours uses another channel would wait for the writer's turn and gain
+nothing, because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the writer's
 step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's task is
 started when there is something for it: a link that carries single calls never has one.
 
@@ -28,7 +28,7 @@ import anyio
 
 from autolink import limits
 from autolink.agent.kinds import FLAGS
-from autolink.agent.lane import Received
+from autolink.agent.lane import Lane, Received
 from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
@@ -116,6 +116,7 @@ class Traffic:
         self.loop = running_loop()
         self._current_time = self.loop.current_time
         self._epoch = int(clock().timestamp() * 1_000_000) - int(self._current_time() * 1_000_000)
+        self.lanes: dict[int, Lane] = {}
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._queued = 0
@@ -199,7 +200,7 @@ class Traffic:
         size = len(leaf)
         queue.size += size
         self._queued += size
-        if flags & ENDS and self.protocol.open_channels == 1:
+        if flags & ENDS and len(self.lanes) == 1:
             self._send_off()
         else:
             self._urge()
@@ -268,9 +269,8 @@ class Traffic:
             elif self._closing:
                 return
             else:
-                self._wake = self.loop.event()
-                await self._wake.wait()
-                self._wake = None
+                self._wake = asleep = self.loop.event()
+                await asleep.wait()
 
     def _urge(self) -> None:
         """There is something for the writer."""
@@ -279,6 +279,7 @@ class Traffic:
             start()
         elif self._wake is not None:
             self._wake.set()
+            self._wake = None
 
     def _send_off(self) -> None:
         """The writer's step, here and now, as far as it needs no waiting."""
@@ -304,8 +305,7 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self.room_changed()
-        if self._wake is not None:
-            self._wake.set()
+        self._urge()
 
     @property
     def idle(self) -> bool:
@@ -399,7 +399,7 @@ class Traffic:
         header = BatchHeader(
             self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = [merkle.leaf_hash(leaf) for _, _, leaf in items]
+        hashes = merkle.leaf_hashes([leaf for _, _, leaf in items])
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:

@@ -13,6 +13,7 @@ batch's number in it, the number of leaves and their Merkle root. Each part stop
 Signature bytes themselves identify nothing: from one valid ECDSA signature anybody makes a second.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,8 @@ ALONE: Final = b"e"
 0."""
 
 NO_LINK: Final = bytes(32)
+
+_PLACE: Final = struct.Struct(">QI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,8 @@ class BatchHeader:
     def preimage(self, root: bytes) -> bytes:
         """The signed bytes: 17 + 32 + 32 + 1 + 8 + 4 + 32."""
         return b"".join(
-            (PURPOSE, self.signer, self.link_id, self.role,
-             self.number.to_bytes(8, "big"), self.count.to_bytes(4, "big"), root)
-        )  # fmt: skip
+            (PURPOSE, self.signer, self.link_id, self.role, _PLACE.pack(self.number, self.count), root)
+        )
 
 
 def sign_batch(
@@ -63,7 +65,7 @@ def sign_batch(
 ) -> bytes:
     """Sign leaves, in their order, as one batch."""
     header = BatchHeader(credential.leaf.fingerprint, link_id, role, number, len(leaves))
-    return credential.sign(header.preimage(merkle.root([merkle.leaf_hash(leaf) for leaf in leaves])))
+    return credential.sign(header.preimage(merkle.root(merkle.leaf_hashes(leaves))))
 
 
 def verify_batch(certificate: Certificate, header: BatchHeader, root: bytes, signature: bytes) -> None:

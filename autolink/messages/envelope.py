@@ -327,7 +327,7 @@ def export(
     Raises:
         IndexError: the batch has no such leaf.
     """
-    path = merkle.path([merkle.leaf_hash(leaf) for leaf in leaves], index)
+    path = merkle.path(merkle.leaf_hashes(leaves), index)
     return Envelope(
         leaves[index], index, header.count, path, header.link_id, header.role, header.number, signature,
         tuple(chain), tuple(evidence),

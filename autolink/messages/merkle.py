@@ -7,7 +7,7 @@ A path says nothing without the signed number of leaves: the path of leaf 8 of 1
 `root_from_path` takes the count, and every signature over a root covers it (`batch.BatchHeader`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -28,6 +28,16 @@ def leaf_hash(data: bytes) -> bytes:
     begun = _begun_leaf()
     begun.update(data)
     return begun.digest()
+
+
+def leaf_hashes(leaves: Iterable[bytes]) -> list[bytes]:
+    """The hash of each leaf."""
+    hashes: list[bytes] = []
+    for leaf in leaves:
+        begun = _begun_leaf()
+        begun.update(leaf)
+        hashes.append(begun.digest())
+    return hashes
 
 
 def _node(children: bytes) -> bytes:
@@ -126,7 +136,11 @@ class StreamingRoot:
 def _parents(level: Sequence[bytes]) -> list[bytes]:
     odd = len(level) & 1
     row = b"".join(level)
-    parents = [_node(row[at : at + 2 * HASH]) for at in range(0, len(row) - odd * HASH, 2 * HASH)]
+    parents: list[bytes] = []
+    for at in range(0, len(row) - odd * HASH, 2 * HASH):  # `_node`, without a call for each
+        begun = _begun_node()
+        begun.update(row[at : at + 2 * HASH])
+        parents.append(begun.digest())
     if odd:
         parents.append(level[-1])
     return parents

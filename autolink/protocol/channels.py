@@ -72,10 +72,6 @@ class Channels:
         """Whether the channel is open or allotted."""
         return number in self._channels
 
-    def __len__(self) -> int:
-        """How many channels are."""
-        return len(self._channels)
-
     # --- ours alone ----------------------------------------------------------------------------------------
 
     @property
@@ -141,7 +137,9 @@ class Channels:
             size = len(leaf)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
-            after[number] = step_channel(state, flags, number), outstanding + size
+            if flags or state is not Direction.OPEN:  # else the table says that nothing changes
+                state = step_channel(state, flags, number)
+            after[number] = state, outstanding + size
         return Effect(opened, self._apply(sender, after))
 
     def credit(self, sender: int, number: int, count: int) -> None:

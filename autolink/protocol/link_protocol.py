@@ -306,11 +306,6 @@ class LinkProtocol:
         """The peer serves no new channel of ours."""
         return self._theirs is LinkState.DRAINING
 
-    @property
-    def open_channels(self) -> int:
-        """Channels that are open or allotted, of both parties."""
-        return len(self._channels)
-
     def statistics(self) -> LinkStatistics:
         """Counts up to now."""
         opened, accepted = self._channels.open

@@ -1,0 +1,203 @@
+"""Who speaks next on a link: channels take turns, a lone message waits for nobody, and a batch is what waited together."""
+
+import anyio
+import pytest
+import trio
+
+from autolink import Channel, limits
+from autolink.protocol.frames import ENDS, OPENS
+from autolink.testing import Network, link_pair
+
+
+@pytest.fixture
+def serving(agents):
+    seller, buyer = agents
+    seller.seen = []
+
+    @seller.method
+    async def echo(call, body) -> object:
+        seller.seen.append("call")
+        return body
+
+    @seller.channel
+    async def swallow(channel: Channel[int, bytes]) -> None:
+        async for item in channel:
+            seller.seen.append(len(item))
+
+    return seller, buyer
+
+
+def taken_apart(frames):
+    """The (channel, flags) of each item, batch by batch, that a link's protocol was given to frame."""
+    return [[(channel, flags) for channel, flags, _ in items] for items in frames]
+
+
+@pytest.fixture
+def batches():
+    """Records the items of every batch that a link seals."""
+
+    def watch(link):
+        sealed = []
+        frame = link.protocol.batch
+
+        def batch(number, signature, items):
+            sealed.append(list(items))
+            return frame(number, signature, items)
+
+        link.traffic.protocol = _Watched(link.protocol, batch)
+        return sealed
+
+    return watch
+
+
+class _Watched:
+    def __init__(self, protocol, batch):
+        self._protocol, self.batch = protocol, batch
+
+    def __getattr__(self, name):
+        return getattr(self._protocol, name)
+
+
+async def test_a_call_beside_a_byte_stream_leaves_with_the_next_batch(serving, batches, virtual_clock):
+    """A channel with all that it may have waiting is overtaken by a call that comes last."""
+    seller, buyer = serving
+    network = Network()
+    async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
+        async with link.open_channel("swallow", sends=bytes, receives=int) as bulk:
+            await anyio.wait_all_tasks_blocked()
+            sealed = batches(link)
+            for _ in range(6):
+                tasks.start_soon(bulk.send, b"x" * 30_000)
+            tasks.start_soon(link.call, "echo", 1)
+            await anyio.wait_all_tasks_blocked()
+    first = taken_apart(sealed)[0]
+    assert (3, OPENS | ENDS) in first
+    assert first.index((3, OPENS | ENDS)) <= 1
+    assert seller.seen.index("call") < 6
+
+
+async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, virtual_clock):
+    """While nothing can be written a byte stream leaves room, so a call is not kept from opening its channel."""
+    seller, buyer = serving
+    network = Network(capacity=limits.KIB)
+    async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
+        async with link.open_channel("swallow", sends=bytes, receives=int) as bulk:
+            await anyio.wait_all_tasks_blocked()
+            resume = network.pause()
+
+            async def send() -> None:
+                for _ in range(25):
+                    await bulk.send(b"x" * 10_000)
+
+            tasks.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            assert link.traffic._queued <= limits.OUTBOX_CHANNEL + 11_000 < limits.OUTBOX
+            assert link.traffic.may_open
+            resume()
+            await anyio.wait_all_tasks_blocked()
+            assert len(seller.seen) == 25
+
+
+async def test_channels_open_in_the_order_of_their_numbers_however_they_take_turns(
+    serving, batches, virtual_clock
+):
+    """Forty channels whose first messages wait beside others' later ones; the protocol would refuse any other order."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, far), anyio.create_task_group() as tasks:
+        sealed = batches(link)
+
+        async def talk(size) -> None:
+            async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
+                for _ in range(5):
+                    await channel.send(b"x" * size)
+                await channel.send_eof()
+                with pytest.raises(anyio.EndOfStream):
+                    await channel.receive()
+
+        for number in range(40):
+            tasks.start_soon(talk, 100 if number % 3 else 40_000)
+            if number % 8 == 0:
+                await trio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        assert far.lost is None
+        order = [channel for batch in taken_apart(sealed) for channel, flags in batch if flags & OPENS]
+        assert order == sorted(order)
+        assert len(order) == 40
+    assert sorted(seller.seen) == sorted([100] * 130 + [40_000] * 70)
+
+
+async def test_messages_of_one_channel_keep_their_order_beside_others(serving, virtual_clock):
+    """Each item tells its number by its size."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, _):
+        async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
+
+            async def send() -> None:
+                for size in range(1, 300):
+                    await channel.send(b"x" * size)
+                await channel.send_eof()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+                for _ in range(20):
+                    tasks.start_soon(link.call, "echo", 1)
+            with pytest.raises(anyio.EndOfStream):
+                await channel.receive()
+    assert [size for size in seller.seen if size != "call"] == list(range(1, 300))
+
+
+async def test_two_chunks_share_a_signature_and_one_more_would_not_fit(serving, batches, virtual_clock):
+    """A batch is closed at its size unless the next message fits into the larger bound for bulk."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, _):
+        async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
+            await anyio.wait_all_tasks_blocked()
+            sealed = batches(link)
+            for _ in range(8):
+                await channel.send(b"x" * limits.CHUNK)
+            await channel.send_eof()
+            with pytest.raises(anyio.EndOfStream):
+                await channel.receive()
+        sizes = [sum(len(leaf) for _, _, leaf in items) for items in sealed]
+    assert max(map(len, sealed)) == 2
+    assert max(sizes) <= limits.BATCH_BULK
+
+
+async def test_calls_that_wait_together_share_signatures_in_both_directions(serving, virtual_clock):
+    """Thirty-two at once: the statistics of both ends say how many messages each signature covered."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, far):
+        async with anyio.create_task_group() as tasks:
+            for number in range(32):
+                tasks.start_soon(link.call, "echo", number)
+        ours, theirs = link.statistics(), far.statistics()
+        assert (ours.messages_sent, ours.messages_verified) == (32, 32)
+        assert (ours.batches_sent, ours.batches_verified) == (theirs.batches_verified, theirs.batches_sent)
+        assert ours.batches_sent <= 2
+        assert ours.batches_verified <= 2
+
+
+async def test_what_a_lone_message_cannot_write_at_once_the_writer_sends_first(agents):
+    """Over a socket whose buffers are full: the rest of a call's frame goes out before anything else, and whole."""
+    seller, buyer = agents
+    big = b"x" * 900_000
+
+    @seller.method
+    async def echo(call, body) -> object:
+        return body
+
+    async with seller.listening("127.0.0.1:0") as listener, buyer.connect(listener.contact) as link:
+        assert await link.call("echo", 1) == 1
+        send_nowait, halves = link.traffic.stream.send_nowait, []
+
+        def half(data):
+            halves.append(len(data))
+            return send_nowait(data[: len(data) // 2])
+
+        link.traffic.stream.send_nowait = half
+        for number in range(5):
+            assert await link.call("echo", big) == big
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(link.call, "echo", number)
+        assert len(halves) >= 5
