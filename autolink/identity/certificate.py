@@ -4,11 +4,16 @@ The subject is one common name and nothing else: only the name is part of the Au
 stand beside it and look as if it were. Whether a chain of these proves anything is decided in
 `autolink.trust`.
 
-Private extensions, both non-critical, so that ordinary X.509 tools pass over them; the arc is a UUID's
-(X.667):
+Private extensions, both non-critical, so that ordinary X.509 tools pass over them:
 
-* ``2.25.263195111602076754185029010801469676140.1``: the entity kind, a UTF8String
-* ``2.25.263195111602076754185029010801469676140.2``: SHA-256 of the next key's SPKI, an OCTET STRING
+* `OID_KIND`: the entity kind, a UTF8String
+* `OID_NEXT_KEY`: SHA-256 of the next key's SPKI, an OCTET STRING
+
+Their arc needs no registration: it is a UUID's, c60188df-cf80-54a2-802b-3a2e5ac3da6c (version 5, of the name
+`autolink/1` among URLs), below 1.2.840.113556.1.8000.2554, split as by Microsoft's oidgen.vbs into 4-4-4-4-4-6-6
+hex digits ("Obtaining an Object Identifier from Microsoft", Windows documentation of Active Directory). The arc
+of X.667, 2.25 and the UUID as one number, is shorter but does not pass: Go's crypto/x509 reads components of 31
+bits (older ones of 28) and refuses the whole certificate for a larger one, critical or not.
 """
 
 import hashlib
@@ -35,7 +40,7 @@ from autolink.identity.names import check_common_name
 X509Certificate = x509.Certificate  # inside Certificate, `x509` is the attribute
 Extensions = Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
 
-_ARC: Final = "2.25.263195111602076754185029010801469676140"
+_ARC: Final = "1.2.840.113556.1.8000.2554.50689.35039.53120.21666.32811.3812954.12835436"
 OID_KIND: Final = x509.ObjectIdentifier(f"{_ARC}.1")
 OID_NEXT_KEY: Final = x509.ObjectIdentifier(f"{_ARC}.2")
 

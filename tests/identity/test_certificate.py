@@ -1,7 +1,9 @@
 """Parsing a certificate from anywhere: its shape and its name, and no error but ours."""
 
 import random
+import uuid
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -47,6 +49,21 @@ def test_a_certificate_shows_what_it_says(acme: Credential, seller: Credential, 
     assert leaf.not_before.utcoffset() == timedelta(0)
     assert root.spki_sha256 != leaf.spki_sha256
     assert len(leaf.fingerprint) == 32
+
+
+@pytest.mark.parametrize("oid", [OID_KIND, OID_NEXT_KEY])
+def test_no_component_of_our_object_identifiers_is_large(oid: x509.ObjectIdentifier) -> None:
+    """28 bits are four octets of DER: Go's first limit, beyond which it refuses the certificate."""
+    assert max(map(int, oid.dotted_string.split("."))) < 2**28
+
+
+def test_our_object_identifiers_lie_in_the_arc_of_a_uuid_of_ours() -> None:
+    """Made again as docs/spec.md, 3.5, says: nobody else's UUID is of this name."""
+    digits = uuid.uuid5(uuid.NAMESPACE_URL, "autolink/1").hex
+    ends = (0, 4, 8, 12, 16, 20, 26, 32)
+    numbers = [int(digits[begin:end], 16) for begin, end in pairwise(ends)]
+    arc = ".".join(map(str, [*(1, 2, 840, 113556, 1, 8000, 2554), *numbers]))
+    assert (OID_KIND.dotted_string, OID_NEXT_KEY.dotted_string) == (f"{arc}.1", f"{arc}.2")
 
 
 def test_certificates_are_equal_when_their_bytes_are(seller: Credential) -> None:

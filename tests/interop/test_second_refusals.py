@@ -46,6 +46,16 @@ def sends(flags=3, channel=1, **fields):
     return lambda link: link.batch([(channel, flags, good(link, **fields).leaf())])
 
 
+def sends_living(begin, end):
+    """A call for these minutes from when it is sent: the tests before it may have taken some."""
+
+    def attack(link):
+        now = formats.now()
+        sends(sent_at=now + begin * MINUTE, expires_at=now + end * MINUTE)(link)
+
+    return attack
+
+
 def twice_the_batch(link):
     """The first one opens a channel on which nobody answers: an answer could come before the refusal."""
     link.begin(OPEN, "hold")
@@ -68,7 +78,6 @@ def long_integer(link):
     link.batch([(1, 3, leaf[:19] + b"\xcd\0\0" + leaf[20:])])
 
 
-NOW = formats.now()
 MINUTE = 60_000_000
 ATTACKS = {
     "bad-signature": (lambda link: link.batch([(1, 3, good(link).leaf())], signature=bytes(70)), "untrusted"),
@@ -94,9 +103,9 @@ ATTACKS = {
     "leaf-of-another-channel": (sends(channel=3), "malformed"),
     "channel-of-the-other-side": (sends(channel=2), "malformed"),
     "seq-1-first": (sends(seq=1), "malformed"),
-    "late": (sends(sent_at=NOW - 9 * MINUTE, expires_at=NOW - 2 * MINUTE), "untrusted"),
-    "from-the-future": (sends(sent_at=NOW + 3 * MINUTE, expires_at=NOW + 4 * MINUTE), "clock_skew"),
-    "lives-too-long": (sends(sent_at=NOW - MINUTE, expires_at=NOW + 10 * MINUTE), "malformed"),
+    "late": (sends_living(-9, -2), "untrusted"),
+    "from-the-future": (sends_living(3, 4), "clock_skew"),
+    "lives-too-long": (sends_living(-1, 10), "malformed"),
     "a-reply-to-nothing": (sends(kind=REPLY, flags=2), "malformed"),
     "unknown-frame": (lambda link: link.send(11), "malformed"),
     "pong-to-nothing": (lambda link: link.send(second.PONG, bytes(8)), "malformed"),
