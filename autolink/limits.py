@@ -186,6 +186,27 @@ TIMEOUT: Final = 366 * 24 * 3600 * 1_000_000
 DRAIN: Final = 30.0
 """Seconds that calls in flight get to end after GOAWAY. (Kubernetes' termination grace period: 30.)"""
 
+OPENING_DRAIN: Final = 2.0
+"""Seconds that links being opened get when a listener drains: several round trips round the world. A stranger that keeps
+a connection open without a word delays the end by as much."""
+
+# --- workers of one address --------------------------------------------------------------------------------
+
+WORKERS: Final = 256
+"""Processes that serve one address: more than one for each core gains nothing."""
+
+OLD_WORKERS: Final = 8
+"""Generations of workers that may be draining; a further one waits until there is room."""
+
+WATCH: Final = 1.0
+"""Seconds between two looks at the files that identity and trust were read from."""
+
+WORKER_START: Final = 30.0
+"""Seconds in which a worker must be ready, from its fork. It has nothing to load."""
+
+WORKER_GRACE: Final = 5.0
+"""Seconds beyond its time for draining after which a worker is killed: a handler that blocks heeds no order."""
+
 # --- streams, topics, replay -------------------------------------------------------------------------------
 
 CHUNK: Final = 64 * KIB

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from autolink.loop import running_loop
 from autolink.transport import (
     Address,
     Contact,
+    ListeningSocket,
     TcpAddress,
     TlsContext,
     client_context,
@@ -116,8 +117,7 @@ class Agent(Author):
             raise UsageError(
                 "an agent needs a Credential: Credential.load(name), or Credential.from_pem(chain, key)"
             )
-        if not isinstance(trust, Model):
-            raise UsageError("trust= takes a trust model, such as IssuedBy(TrustAnchor.load('acme.pem'))")
+        _check_model(trust)
         super().__init__(credential, trust, clock or _now)
         self.handlers = Handlers() if handlers is None else handlers
         self.allow_self = allow_self
@@ -132,7 +132,7 @@ class Agent(Author):
         self._refused: Counter[Reason] = Counter()
         self._refused_by_peer: Counter[Reason] = Counter()
         self._opened = 0
-        weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
+        self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
 
     # --- what it does ----------------------------------------------------------------------------------
 
@@ -232,6 +232,14 @@ class Agent(Author):
         if not addresses:
             raise UsageError("listening needs an address, for example 127.0.0.1:0")
         listener = Listener(self, [parse_address(text) for text in addresses])
+        async with listener.running():
+            yield listener
+
+    @asynccontextmanager
+    async def listening_on(self, sockets: Sequence[ListeningSocket]) -> AsyncIterator[Listener]:
+        """Accept links for the block on sockets that listen already, such as those that a parent process left to this
+        one (`autolink.transport.listen_blocking`); leaving it ends the links and closes the sockets here."""
+        listener = Listener(self, [], sockets)
         async with listener.running():
             yield listener
 
@@ -433,6 +441,19 @@ class Agent(Author):
             else:
                 link.go_away("credential")
 
+    def replace_trust(self, trust: Model) -> None:
+        """Believe by another trust model from now on. Every live link, and every opening one, is judged again by it.
+
+        Raises:
+            UsageError: it is no trust model.
+        """
+        _check_model(trust)
+        self._heed()  # the old model's changes are not ours any longer
+        self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
+        self.trust = trust
+        self.renew_server_context()
+        self.invalidate()
+
     # --- counts ----------------------------------------------------------------------------------------
 
     def count_refused(self, refused: Refused) -> None:
@@ -452,6 +473,11 @@ class Agent(Author):
 
     def __repr__(self) -> str:
         return f"<Agent {self.credential.name} {self.auto_id.short} links={len(self.links)}>"
+
+
+def _check_model(trust: Model) -> None:
+    if not isinstance(trust, Model):
+        raise UsageError("trust= takes a trust model, such as IssuedBy(TrustAnchor.load('acme.pem'))")
 
 
 def _now() -> datetime:

@@ -24,6 +24,8 @@ from autolink.trust import Model, VerdictCache
 
 _SKEW: Final = timedelta(seconds=limits.SKEW)
 
+_REPLAY: Final = "replay.db"
+
 _in_memory: Final[dict[AutoId, ReplayWindow]] = {}
 """The windows of this process's agents whose credential has no folder. One for each Auto ID and kept to the end: an
 agent that is made again, perhaps with a renewed credential, must not forget what the first one took."""
@@ -38,6 +40,7 @@ class Author:
         self.clock = clock
         self.verdicts = VerdictCache()
         self._replay: ReplayWindow | None = None
+        self._replay_file: Path | None = None
         self._made_at = clock()
         self._sent = self._verified = 0
 
@@ -106,16 +109,31 @@ class Author:
             author, message.id, expires_at=message.expires_at, sent_at=message.sent_at,
             now=microseconds(self.clock()),
         )  # fmt: skip
-        if self.credential.folder is None:
+        if self._replay_file is None and self.credential.folder is None:
             work()
         else:  # a commit to disk
             await run_sync(work)
 
+    def share_replay(self, folder: Path) -> None:
+        """Remember forwarded messages in a file in `folder`, for processes that are to be forked: what one of them has
+        taken, none of them takes again.
+
+        Args:
+            folder: the keystore's own for a credential that has one; else one that only its owner can enter.
+
+        Raises:
+            UsageError: nothing can be remembered there.
+        """
+        self._replay_file = folder / _REPLAY
+        self._new_window(self._replay_file).close()  # here it is known how much there is to remember
+
     def _window(self) -> ReplayWindow:
         if self._replay is None:
             folder = self.credential.folder
-            if folder is not None:
-                self._replay = self._new_window(folder / "replay.db")
+            if self._replay_file is not None:  # if it is there no longer, what was taken is forgotten now
+                self._replay = ReplayWindow(self._replay_file, started=self.clock())
+            elif folder is not None:
+                self._replay = self._new_window(folder / _REPLAY)
             elif self.auto_id in _in_memory:
                 self._replay = _in_memory[self.auto_id]
             else:

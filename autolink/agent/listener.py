@@ -24,21 +24,23 @@ logger: Final = logging.getLogger("autolink")
 
 @final
 class Listener:
-    """What an agent listens on. Made by `Agent.listening`.
+    """What an agent listens on. Made by `Agent.listening` and `Agent.listening_on`.
 
     Attributes:
         addresses: the real ones, with the ports that were taken.
         contacts: for each of them one string that holds the address and whom to expect there.
     """
 
-    def __init__(self, agent: "Agent", wanted: Sequence[Address]) -> None:
+    def __init__(
+        self, agent: "Agent", wanted: Sequence[Address], sockets: Sequence[ListeningSocket] = ()
+    ) -> None:
         self.addresses: tuple[str, ...] = ()
         self.contacts: tuple[str, ...] = ()
         self._agent = agent
         self._wanted = wanted
         self._openings = anyio.Semaphore(limits.OPENINGS, fast_acquire=True)
         self._links: set[Link] = set()
-        self._sockets: list[ListeningSocket] = []
+        self._sockets = list(sockets)
         self._accepting = anyio.CancelScope()
 
     @property
@@ -69,20 +71,39 @@ class Listener:
     async def drain(self, timeout: float = limits.DRAIN) -> bool:
         """Stop accepting, let what the peers have open end, and cut off what has not ended after `timeout` seconds.
 
+        A connection that was accepted before is still made a link, which its peer is told to leave, so that another
+        process that listens at the same address can take over without anybody being turned away.
+
         Returns:
             Whether all of it ended in time.
         """
         self._stop_listening()
-        with anyio.move_on_after(timeout) as patience:
+        open_now = set(self._links)
+        with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as tasks:
-                for link in list(self._links):
+                for link in open_now:
                     tasks.start_soon(link.drain)
-        stuck = list(self._links)
+                with anyio.move_on_after(limits.OPENING_DRAIN):
+                    await self._opened()
+                for link in self._links - open_now:
+                    tasks.start_soon(link.drain)
+        stuck = [link for link in self._links if link.lost is None]
         for link in stuck:
             link.end(LinkLost("this side is shutting down"))
         for link in stuck:
             await link.closed()
-        return not patience.cancelled_caught
+        return not stuck
+
+    async def _opened(self) -> None:
+        """Wait until no link is being opened: then all of the semaphore is to be had."""
+        held = 0
+        try:
+            while self._openings.value + held < limits.OPENINGS:
+                await self._openings.acquire()
+                held += 1
+        finally:
+            for _ in range(held):
+                self._openings.release()
 
     @property
     def accepting(self) -> bool:
@@ -94,10 +115,13 @@ class Listener:
 
             async def take(connection: socket.socket) -> None:
                 try:
-                    await self._openings.acquire()
-                except BaseException:
-                    connection.close()
-                    raise
+                    self._openings.acquire_nowait()
+                except anyio.WouldBlock:
+                    try:
+                        await self._openings.acquire()
+                    except BaseException:
+                        connection.close()
+                        raise
                 connections.start_soon(self._take, connection)
 
             with self._accepting:

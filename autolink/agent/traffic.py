@@ -5,9 +5,9 @@ one message and adds no delay, under load one signature covers up to `limits.BAT
 twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
 
 A message that ends its direction while nothing of ours uses another channel would wait for the writer's turn and gain
-nothing, because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the writer's
-step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's task is
-started when there is something for it: a link that carries single calls never has one.
+nothing, because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the
+writer's step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's
+task is started when there is something for it: a link that carries single calls never has one.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
 from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says

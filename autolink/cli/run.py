@@ -2,9 +2,7 @@
 
 import importlib
 import logging
-import signal
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +15,9 @@ from autolink import Agent, Handlers, limits
 from autolink.cli.edge import Status, about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
+from autolink.cli.serving import serve
 from autolink.cli.trust_option import Spec, build, trust_option
+from autolink.cli.workers import supervise
 from autolink.errors import UsageError, display
 from autolink.identity import use_passphrase
 
@@ -43,11 +43,16 @@ _log: Final = logging.getLogger("autolink.cli")
     "--drain", type=Number(0), default=limits.DRAIN, show_default=True,
     help="Seconds that calls in flight get to end when it is told to stop.",
 )  # fmt: skip
+@option(
+    "--workers", type=click.IntRange(1, limits.WORKERS), default=1, show_default=True,
+    help="Processes that serve the addresses together. With 2 and more a supervisor restarts who dies, and new ones take "
+    "over when files of identity or trust change, or at SIGHUP.",
+)  # fmt: skip
 @passphrase_option
 @click.pass_context
 def run(
     ctx: click.Context, target: str, *, as_name: str | None, specs: tuple[Spec, ...], listen: tuple[str, ...],
-    app_dir: Path, backend: str, drain: float, passphrase_file: Path | None,
+    app_dir: Path, backend: str, drain: float, workers: int, passphrase_file: Path | None,
 ) -> None:  # fmt: skip
     """Serve NAME of MODULE: Handlers, which need --as and --trust, or an Agent, which has both.
 
@@ -76,7 +81,10 @@ def run(
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     warn_if_own(agent.credential)
     with about(f"listening on {', '.join(map(display, listen))}"):
-        drained = anyio.run(partial(_serve, agent, listen, drain), backend=backend)
+        if workers == 1:
+            drained = anyio.run(partial(serve, agent, listen, drain), backend=backend)
+        else:
+            drained = supervise(agent, specs, listen, workers=workers, patience=drain, backend=backend)
     ctx.exit(Status.OK if drained else Status.FAILED)
 
 
@@ -128,24 +136,3 @@ def _broken(module: str, error: Exception) -> click.ClickException:
     return click.ClickException(
         f"module {display(module)} fails when imported: {type(error).__name__}: {error} (-vv shows where)"
     )
-
-
-async def _serve(agent: Agent, addresses: tuple[str, ...], patience: float) -> bool:
-    """Whether everything that was open ended in time after the first signal."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with agent.listening(*addresses) as listener:
-            for contact in listener.contacts:
-                click.echo(contact)
-            _log.info("told to stop by %s: draining", (await anext(signals)).name)
-            drained = False
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_at_once, signals, tasks.cancel_scope)
-                drained = await listener.drain(patience)
-                tasks.cancel_scope.cancel()
-            return drained
-
-
-async def _at_once(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
-    """A second signal: nothing is waited for any longer."""
-    await anext(signals)
-    scope.cancel()

@@ -9,7 +9,8 @@ message id) in an SQLite file until the message has expired, when its times refu
 * the file is new: it cannot know what was taken before, so whatever was signed before `started` + skew is
   refused (the author's clock may be ahead of ours by the skew);
 * the clock went back: what expired no later than an entry that was forgotten is refused;
-* the file cannot be read or written: `busy`, because what cannot be remembered must not be taken.
+* the file cannot be read or written, or is at its place no longer: `busy`, because what cannot be remembered, or not where
+  others look for it, must not be taken.
 """
 
 import os
@@ -67,9 +68,11 @@ class ReplayWindow:
     ) -> None:
         self._capacity, self._skew = capacity, int(skew * 1_000_000)
         self._lock = threading.Lock()
+        self._path = path
         try:
             if path is not None:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                self._inode = _inode(path)
             self._db = sqlite3.connect(
                 path or ":memory:", timeout=LOCKED, isolation_level=None, check_same_thread=False
             )
@@ -105,8 +108,10 @@ class ReplayWindow:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 with self._db:  # commits, or rolls back whatever raises
+                    if self._path is not None and _inode(self._path) != self._inode:
+                        raise sqlite3.OperationalError("another file is in its place")
                     reason, detail = self._take(key, expires_at, sent_at, now)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 raise _refused(
                     author, Reason.BUSY, f"the replay window cannot remember it: {error}"
                 ) from error
@@ -146,6 +151,11 @@ class ReplayWindow:
 
 def _refused(author: PeerId, reason: Reason, detail: str) -> EnvelopeRefused:
     return EnvelopeRefused(reason, by="us", peer=f"the message of {author}", detail=detail)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def _unusable(path: Path | None, error: Exception) -> UsageError:

@@ -5,7 +5,7 @@ other certificate chains that nobody has judged yet.
 """
 
 from autolink.transport.address import Address, Contact, TcpAddress, UnixAddress, parse_address
-from autolink.transport.listening import ListeningSocket, accept_loop, listen
+from autolink.transport.listening import ListeningSocket, accept_loop, listen, listen_blocking
 from autolink.transport.sockets import connect, remote_address
 from autolink.transport.stream import SecureStream, handshake, secure_stream
 from autolink.transport.tls import (
@@ -20,7 +20,7 @@ from autolink.transport.tls import (
 
 __all__ = [
     "Address", "Contact", "TcpAddress", "UnixAddress", "parse_address",
-    "ListeningSocket", "accept_loop", "connect", "listen", "remote_address",
+    "ListeningSocket", "accept_loop", "connect", "listen", "listen_blocking", "remote_address",
     "SecureStream", "handshake", "secure_stream",
     "ALPN", "Expect", "TlsContext", "TlsIdentity", "TlsInfo", "client_context", "server_context",
 ]  # fmt: skip

@@ -4,6 +4,9 @@ A Unix path is a place where others may have been before. What is there is repla
 ours, and dead; whether it is dead is asked by connecting to it. Two processes that ask at once would remove
 each other's new socket, so the folder is locked from the question to the answer. The socket is made with mode
 0600, by the process's umask, in one synchronous step: there is no moment at which somebody else can connect.
+
+A process may listen before it forks, and let its children accept: `listen_blocking` needs no event loop and leaves no
+thread behind. The path of a Unix socket then belongs to the process that made it; a child that ends leaves it alone.
 """
 
 import errno
@@ -12,8 +15,9 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, final
 
@@ -23,13 +27,16 @@ import anyio.lowlevel
 from autolink import limits
 from autolink.errors import UsageError, display
 from autolink.transport.address import Address, TcpAddress, UnixAddress
-from autolink.transport.sockets import Target, prepare, resolve
+from autolink.transport.sockets import Target, prepare, resolve, resolve_blocking
 
 BACK_OFF: Final = (0.05, 1.0)
 """Seconds that accepting pauses when a resource of the system is exhausted: the first time, and at most."""
 
 LOCK_TRIES: Final = 50
-"""Looks, 0.1 s apart, at a folder that another process has locked: longer than any start takes."""
+"""Looks at a folder that another process has locked, longer than any start takes, and ..."""
+
+LOCK_PAUSE: Final = 0.1
+"""... the seconds between two of them."""
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -47,7 +54,7 @@ _log = logging.getLogger("autolink.transport")
 
 @final
 class ListeningSocket:
-    """One bound socket, made by `listen`.
+    """One bound socket, made by `listen` or `listen_blocking`.
 
     Attributes:
         address: the real one, where port 0 was asked for.
@@ -64,7 +71,9 @@ class ListeningSocket:
         self._socket = sock
         self._accept = accept or sock.accept
         self._closed = False
+        self._awaited = False
         self._inode = _inode(address.path) if isinstance(address, UnixAddress) else None
+        self._made_by = os.getpid()
 
     async def accept(self) -> socket.socket:
         """The next connection, prepared like a dialled one. What is wrong with one connection is not our
@@ -80,6 +89,7 @@ class ListeningSocket:
             try:
                 connection, _ = self._accept()
             except BlockingIOError:
+                self._awaited = True
                 await anyio.wait_readable(self._socket)
                 waited = True
             except OSError as error:
@@ -100,13 +110,14 @@ class ListeningSocket:
         raise anyio.ClosedResourceError
 
     def close(self) -> None:
-        """Stop listening, and remove the Unix socket if it is still this one. Idempotent."""
+        """Stop listening, and remove the Unix socket if this process made it and it is still this one. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        anyio.notify_closing(self._socket)
+        if self._awaited:  # else nobody waits, and perhaps there is no event loop to ask
+            anyio.notify_closing(self._socket)
         self._socket.close()
-        if isinstance(self.address, UnixAddress):
+        if isinstance(self.address, UnixAddress) and self._made_by == os.getpid():
             with suppress(FileNotFoundError):
                 if _inode(self.address.path) == self._inode:
                     Path(self.address.path).unlink()
@@ -119,28 +130,30 @@ async def listen(address: Address, *, backlog: int = limits.BACKLOG) -> list[Lis
         UsageError: the path of a Unix socket is in use, is not ours, or lies where others could replace it.
         OSError: the name does not resolve, the address is in use or not this machine's.
     """
-    if isinstance(address, UnixAddress):
-        return [await _listen_unix(address, backlog)]
-    listening: list[ListeningSocket] = []
-    missing: OSError | None = None
-    port = address.port
-    try:
-        for target in await resolve(address):
-            try:
-                listening.append(_listen_tcp(target, port, backlog))
-            except OSError as error:
-                if error.errno not in _NOT_HERE:
-                    raise
-                missing = error  # localhost is ::1 too, even where there is no IPv6
-            else:
-                port = listening[0]._socket.getsockname()[1]  # noqa: SLF001
-        if not listening and missing:
-            raise missing
-    except BaseException:
-        for listener in listening:
-            listener.close()
-        raise
-    return listening
+    if isinstance(address, TcpAddress):
+        return _listen_tcp(await resolve(address), address.port, backlog)
+    with _folder_of(address) as folder:
+        for _ in range(LOCK_TRIES):
+            if _locked(folder):
+                return [_listen_unix(address, backlog)]
+            await anyio.sleep(LOCK_PAUSE)
+        raise _stays_locked(address)
+
+
+def listen_blocking(address: Address, *, backlog: int = limits.BACKLOG) -> list[ListeningSocket]:
+    """As `listen`, where no event loop runs: for a process that listens and then forks those who accept.
+
+    Raises:
+        UsageError, OSError: as `listen`.
+    """
+    if isinstance(address, TcpAddress):
+        return _listen_tcp(resolve_blocking(address), address.port, backlog)
+    with _folder_of(address) as folder:
+        for _ in range(LOCK_TRIES):
+            if _locked(folder):
+                return [_listen_unix(address, backlog)]
+            time.sleep(LOCK_PAUSE)
+        raise _stays_locked(address)
 
 
 Handler = Callable[[socket.socket], Awaitable[object]]
@@ -157,7 +170,29 @@ async def accept_loop(listener: ListeningSocket, handle: Handler) -> NoReturn:
         await handle(await listener.accept())
 
 
-def _listen_tcp(target: Target, port: int, backlog: int) -> ListeningSocket:
+def _listen_tcp(targets: Sequence[Target], port: int, backlog: int) -> list[ListeningSocket]:
+    listening: list[ListeningSocket] = []
+    missing: OSError | None = None
+    try:
+        for target in targets:
+            try:
+                listening.append(_listen_at(target, port, backlog))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error  # localhost is ::1 too, even where there is no IPv6
+            else:
+                port = listening[0]._socket.getsockname()[1]  # noqa: SLF001
+        if not listening and missing:
+            raise missing
+    except BaseException:
+        for listener in listening:
+            listener.close()
+        raise
+    return listening
+
+
+def _listen_at(target: Target, port: int, backlog: int) -> ListeningSocket:
     wanted = target.sockaddr
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
@@ -175,27 +210,28 @@ def _listen_tcp(target: Target, port: int, backlog: int) -> ListeningSocket:
         raise
 
 
-async def _listen_unix(address: UnixAddress, backlog: int) -> ListeningSocket:
-    shown = display(address.path)
-    async with _locked_folder(Path(address.path).parent):
-        _remove_dead(address.path, shown)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _listen_unix(address: UnixAddress, backlog: int) -> ListeningSocket:
+    """With the folder locked."""
+    _remove_dead(address.path, display(address.path))
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        prepare(sock)
+        before = os.umask(0o177)
         try:
-            prepare(sock)
-            before = os.umask(0o177)
-            try:
-                sock.bind(address.path)
-            finally:
-                os.umask(before)
-            sock.listen(backlog)
-            return ListeningSocket(sock, address)
-        except BaseException:
-            sock.close()
-            raise
+            sock.bind(address.path)
+        finally:
+            os.umask(before)
+        sock.listen(backlog)
+        return ListeningSocket(sock, address)
+    except BaseException:
+        sock.close()
+        raise
 
 
-@asynccontextmanager
-async def _locked_folder(folder: Path) -> AsyncGenerator[None]:
+@contextmanager
+def _folder_of(address: UnixAddress) -> Generator[int]:
+    """The folder of a Unix socket, opened to be locked; closing it ends the lock."""
+    folder = Path(address.path).parent
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -206,17 +242,22 @@ async def _locked_folder(folder: Path) -> AsyncGenerator[None]:
             raise UsageError(
                 f"anybody could replace a socket in {display(str(folder))}: use a folder of your own"
             )
-        for _ in range(LOCK_TRIES):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await anyio.sleep(0.1)
-        else:
-            raise UsageError(f"another process keeps {display(str(folder))} locked")
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _locked(folder: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _stays_locked(address: UnixAddress) -> UsageError:
+    return UsageError(f"another process keeps {display(str(Path(address.path).parent))} locked")
 
 
 def _remove_dead(path: str, shown: str) -> None:

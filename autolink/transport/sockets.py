@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -109,12 +109,32 @@ async def resolve(address: TcpAddress) -> list[Target]:
     Raises:
         OSError: (socket.gaierror) the name does not resolve.
     """
+    return _numeric(address) or _targets(
+        await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    )
+
+
+def resolve_blocking(address: TcpAddress) -> list[Target]:
+    """As `resolve`, where no event loop runs; it uses no thread.
+
+    Raises:
+        OSError: (socket.gaierror) the name does not resolve.
+    """
+    return _numeric(address) or _targets(
+        socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    )
+
+
+def _numeric(address: TcpAddress) -> list[Target]:
     try:
         version = ipaddress.ip_address(address.host).version
     except ValueError:
-        found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        return [Target(family, sockaddr) for family, _, _, _, sockaddr in found]
+        return []
     return [Target(socket.AF_INET if version == 4 else socket.AF_INET6, (address.host, address.port))]
+
+
+def _targets(found: Iterable[tuple[Any, ...]]) -> list[Target]:
+    return [Target(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 def prepare(sock: socket.socket) -> None:

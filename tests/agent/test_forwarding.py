@@ -196,6 +196,27 @@ async def test_rule_28_a_captured_envelope_at_another_worker_and_after_a_restart
     assert len(echo.seen) == 1
 
 
+async def test_rule_28_processes_that_are_forked_share_a_memory_although_the_credential_has_no_folder(
+    three, tmp_path
+):
+    """Each of them opens the file that was made before; one that must make it anew knows that something was lost."""
+    echo, carrier, author = three
+    forked = [Agent(echo.credential, trust=echo.trust, handlers=echo.handlers) for _ in range(3)]
+    for agent in forked:
+        agent.share_replay(tmp_path)
+    envelope = author.sign(echo.auto_id, "say", "once")
+    async with link_pair(carrier, forked[0]) as (link, _):
+        await link.forward(envelope)
+        assert await refused(link, envelope) is Reason.REPLAYED
+    async with link_pair(carrier, forked[1]) as (link, _):
+        assert await refused(link, envelope) is Reason.REPLAYED
+    for file in tmp_path.glob("replay.db*"):
+        file.unlink()
+    async with link_pair(carrier, forked[2]) as (link, _):
+        assert await refused(link, author.sign(echo.auto_id, "say", "another")) is Reason.LATE
+    assert len(echo.seen) == 1
+
+
 async def test_rule_28_a_memory_that_was_lost_refuses_what_was_signed_before_it(three, globex):
     """A credential from elsewhere, without a folder: it may have taken the message in an earlier life."""
     echo, _, author = three

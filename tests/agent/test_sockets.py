@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from autolink import ANYONE_TRUSTED, Agent, LinkLost, PeerId, Reason, Refused, UsageError, limits
-from autolink.transport import parse_address
+from autolink.transport import ListeningSocket, connect, parse_address
 
 pytestmark = pytest.mark.anyio
 
@@ -240,3 +240,72 @@ async def test_leaving_the_block_ends_links_and_frees_the_address(serving):
             await link.ping()
     async with seller.listening(address) as again, buyer.connect(again.contact) as link:
         assert await link.call("echo", 1) == 1
+
+
+async def test_who_was_accepted_before_the_draining_still_gets_a_link_and_is_told_to_leave_it(serving):
+    """Another process at the same address takes over, and nobody who knocked was turned away."""
+    seller, buyer = serving
+    async with seller.listening("127.0.0.1:0") as listener, anyio.create_task_group() as tasks:
+        connection = await connect(parse_address(listener.addresses[0]))
+        while listener._openings.value == limits.OPENINGS:
+            await anyio.wait_all_tasks_blocked()
+        ended = []
+
+        async def drain() -> None:
+            ended.append(await listener.drain())
+
+        tasks.start_soon(drain)
+        await anyio.wait_all_tasks_blocked()
+        assert not ended
+        link = await buyer.open_on(connection, dialer=True)
+        async with link.running():
+            await link.no_longer_usable()
+            await link.closed()
+    assert ended == [True]
+
+
+async def test_a_stranger_who_says_nothing_delays_draining_by_little(serving, monkeypatch):
+    monkeypatch.setattr(limits, "OPENING_DRAIN", 0.01)
+    seller, _ = serving
+    async with seller.listening("127.0.0.1:0") as listener:
+        stranger = await connect(parse_address(listener.addresses[0]))
+        while listener._openings.value == limits.OPENINGS:
+            await anyio.wait_all_tasks_blocked()
+        assert await listener.drain()
+        assert await listener.drain()
+        stranger.close()
+
+
+async def test_who_is_accepted_in_the_moment_of_stopping_is_not_dropped(serving):
+    seller, buyer = serving
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+
+        def accept() -> tuple[socket.socket, object]:
+            listener._accepting.cancel()
+            return far, None
+
+        listening = ListeningSocket(unused, parse_address("127.0.0.1:1"), accept=accept)
+        async with seller.listening_on([listening]) as listener:
+            link = await buyer.open_on(near, dialer=True)
+            async with link.running():
+                await link.closed()
+
+
+async def test_who_still_waits_to_be_opened_when_the_draining_begins_is_hung_up_on(serving, monkeypatch):
+    monkeypatch.setattr(limits, "OPENINGS", 1)
+    monkeypatch.setattr(limits, "OPENING_DRAIN", 0.01)
+    seller, _ = serving
+    async with seller.listening("127.0.0.1:0") as listener:
+        address = parse_address(listener.addresses[0])
+        strangers = [await connect(address) for _ in range(2)]
+        while not listener._openings.statistics().tasks_waiting:
+            await anyio.wait_all_tasks_blocked()
+        assert await listener.drain()
+        await anyio.wait_readable(strangers[1])
+        assert strangers[1].recv(1) == b""
+        for stranger in strangers:
+            anyio.notify_closing(stranger)
+            stranger.close()

@@ -286,6 +286,53 @@ def test_a_credential_is_replaced_by_the_same_id_only(acme):
         agent.replace_credential(Credential.self_issued("other"))
 
 
+async def test_rule_17_a_replaced_trust_model_judges_the_live_links_again(acme, globex, virtual_clock):
+    """Whom it believes too stays; the others end, and so does a link that was being opened. What the first model thinks
+    later is nobody's affair."""
+    mallory, other = globex.issue("mallory"), globex.issue("other")
+    first = Pinned(mallory.peer_id, other.peer_id)
+    seller = acme.agent("seller", trust=first)
+    buyers = [type(seller)(credential, trust=IssuedBy(acme.anchor)) for credential in (mallory, other)]
+    async with link_pair(buyers[0], seller) as (link, far), link_pair(buyers[1], seller) as (staying, _):
+        with pytest.raises(ValueError, match="trust model"):
+            seller.replace_trust(None)
+        seller.replace_trust(Pinned(other.peer_id))
+        await link.closed()
+        assert (link.lost.by, link.lost.reason) == ("peer", Reason.UNTRUSTED)
+        assert (far.lost.by, far.lost.reason) == ("us", Reason.NOT_VOUCHED)
+        first.remove(other.peer_id)
+        await anyio.sleep(100)
+        assert staying.lost is None
+    with pytest.raises(Refused):
+        async with link_pair(buyers[0], seller):
+            pytest.fail("must not open")
+
+
+async def test_rule_17_a_trust_model_that_is_replaced_during_a_judgement_does_not_decide(acme, globex):
+    asked, answer = anyio.Event(), anyio.Event()
+
+    class Slow(Model):
+        async def verify(self, presented, context):
+            asked.set()
+            await answer.wait()
+            return Grounds("Slow", "anybody")
+
+    seller = acme.agent("seller", trust=Slow())
+    buyer = globex.agent("buyer", trust=IssuedBy(acme.anchor))
+    async with anyio.create_task_group() as tasks:
+
+        async def dial() -> None:
+            with pytest.raises(Refused) as refused:
+                async with link_pair(buyer, seller):
+                    pytest.fail("must not open")
+            assert refused.value.reason in (Reason.UNTRUSTED, Reason.NOT_VOUCHED)
+
+        tasks.start_soon(dial)
+        await asked.wait()
+        seller.replace_trust(Pinned(acme.credential.peer_id))
+        answer.set()
+
+
 async def test_rule_22_whom_a_person_forgets_is_not_learned_again_from_a_live_link(acme, globex, tmp_path):
     """First use is when we dial: judging a link again is no dialling, though the link was dialled once."""
     known = KnownAgents(tmp_path / "known", on_first="accept")

@@ -1,7 +1,10 @@
 """The command in this process, on a keystore of its own, with a passphrase that is cheap to stretch."""
 
 import json
+import os
+import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from autolink.cli import main
 from autolink.identity import Keystore, keystore, sealed
+from tests.cli.market import SHOP, Market
 
 
 @dataclass
@@ -68,3 +72,31 @@ def acme(shell: Shell) -> Shell:
     shell.ok("id", "new", "acme", "--unencrypted")
     shell.ok("id", "export", "acme", "-o", "acme.pem")
     return shell
+
+
+@pytest.fixture(scope="module")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("market")
+    environment = {"AUTOLINK_HOME": str(path / "home")}
+
+    def do(*args: str, stdin: bytes | None = None) -> bytes:
+        result = CliRunner().invoke(main, list(args), input=stdin, env=environment, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout_bytes
+
+    do("id", "new", "acme", "--unencrypted", "--next-key", str(path / "next"))
+    do("id", "new", "bob", "--plain", "--unencrypted")
+    do("id", "export", "acme", "-o", str(path / "acme.pem"))
+    for name in ("seller", "buyer"):
+        request = do("id", "request", name, "--unencrypted")
+        do("id", "accept", name, "-", stdin=do("id", "issue", "-", "--as", "acme", stdin=request))
+    (path / "shop.py").write_text(SHOP)
+    return path
+
+
+@pytest.fixture
+def market(shell: Any, identities: Path) -> Iterator[Market]:
+    shutil.copytree(identities, shell.path, dirs_exist_ok=True)
+    made = Market(shell.path, {**os.environ, "AUTOLINK_HOME": str(shell.path / "home")})
+    yield made
+    made.end()

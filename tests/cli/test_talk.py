@@ -2,158 +2,19 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread, Timer
-from typing import Any
+from threading import Thread
 
 import pytest
-from click.testing import CliRunner
 
 from autolink import limits
-from autolink.cli import main, talk
+from autolink.cli import talk
 from autolink.identity import Keystore
-
-SHOP = """
-import os
-
-import anyio
-
-from autolink import Call, CallError, Handlers
-
-handlers = Handlers()
-
-
-@handlers.method
-async def echo(call: Call, body: object) -> object:
-    return body
-
-
-@handlers.method
-async def odd(call: Call, body: object) -> object:
-    return {"bytes": b"\\xff\\x00", "nan": float("nan"), "text": "\\x1b]0;owned\\x07\\u202e[red]\\x7f\\u2028é"}
-
-
-@handlers.method
-async def headers(call: Call, body: object) -> dict[str, str]:
-    return dict(call.headers)
-
-
-@handlers.method
-async def fails(call: Call, body: object) -> None:
-    raise CallError("failed_precondition", "not\\nnow \\x1b[31m")
-
-
-@handlers.method
-async def environment(call: Call, body: object) -> list[str]:
-    return sorted(name for name in os.environ if "PASSPHRASE" in name)
-
-
-@handlers.method
-async def forever(call: Call, body: object) -> None:
-    print("holding", flush=True)
-    await anyio.sleep_forever()
-
-
-@handlers.method
-async def hold(call: Call, path: str) -> str:
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    print("holding", flush=True)
-    await anyio.wait_readable(descriptor)
-    os.close(descriptor)
-    return "done"
-"""
-AUTOLINK = Path(sys.executable).parent / "autolink"
-
-
-@dataclass
-class Process:
-    """One `autolink` in a process of its own."""
-
-    process: subprocess.Popen[str]
-    contact: str = ""
-
-    def line(self) -> str:
-        """The next line on stdout."""
-        return self._heard(self.process.stdout.readline).rstrip("\n")
-
-    def log_until(self, word: str) -> str:
-        """The next line on stderr with that word."""
-        while word not in (line := self._heard(self.process.stderr.readline)):
-            pass
-        return line
-
-    def _heard(self, readline: Callable[[], str]) -> str:
-        """A process that says nothing is ended, so that the test fails instead of waiting."""
-        patience = Timer(20, self.process.kill)
-        patience.start()
-        try:
-            line = readline()
-        finally:
-            patience.cancel()
-        assert line, f"it ended without saying so: {self.process.stderr.read()}"
-        return line
-
-
-@dataclass
-class Market:
-    """A folder with acme, its agents seller and buyer, the stranger bob, and processes that end with the test."""
-
-    path: Path
-    environment: dict[str, str]
-    running: list[Process] = field(default_factory=list)
-
-    def start(self, *args: str) -> Process:
-        process = subprocess.Popen(
-            [AUTOLINK, *args], cwd=self.path, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self.running.append(Process(process))
-        return self.running[-1]
-
-    def serve(self, *options: str) -> Process:
-        server = self.start(*options, "--as", "seller", "--trust", "issuer:acme.pem")
-        server.contact = server.line()
-        return server
-
-    def end(self) -> None:
-        for one in self.running:
-            one.process.kill()
-            one.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def identities(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("market")
-    environment = {"AUTOLINK_HOME": str(path / "home")}
-
-    def do(*args: str, stdin: bytes | None = None) -> bytes:
-        result = CliRunner().invoke(main, list(args), input=stdin, env=environment, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.stdout_bytes
-
-    do("id", "new", "acme", "--unencrypted", "--next-key", str(path / "next"))
-    do("id", "new", "bob", "--plain", "--unencrypted")
-    do("id", "export", "acme", "-o", str(path / "acme.pem"))
-    for name in ("seller", "buyer"):
-        request = do("id", "request", name, "--unencrypted")
-        do("id", "accept", name, "-", stdin=do("id", "issue", "-", "--as", "acme", stdin=request))
-    (path / "shop.py").write_text(SHOP)
-    return path
-
-
-@pytest.fixture
-def market(shell: Any, identities: Path) -> Iterator[Market]:
-    shutil.copytree(identities, shell.path, dirs_exist_ok=True)
-    made = Market(shell.path, {**os.environ, "AUTOLINK_HOME": str(shell.path / "home")})
-    yield made
-    made.end()
+from tests.cli.market import AUTOLINK, Market
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,18 @@ def test_a_locked_file_is_busy_and_nothing_is_taken(path, now, start, monkeypatc
         admit(window, 1, start)
 
 
+def test_rule_28_a_file_that_is_at_its_place_no_longer_is_busy(path, now, start):
+    """Another process would look for it there, and find nothing or another one: what only we remember is not taken."""
+    with ReplayWindow(path, started=now) as window:
+        admit(window, 1, start)
+        for file in path.parent.glob("replay.db*"):
+            file.unlink()
+        refused(Reason.BUSY, window, 2, start)
+        with ReplayWindow(path, started=now) as other:
+            admit(other, 1, start)
+            refused(Reason.BUSY, window, 2, start)
+
+
 def test_rule_46_a_full_disk_is_busy_and_nothing_is_taken(path, now, start):
     """SQLite finds no page to write; when there is room again, the same messages are taken."""
     with ReplayWindow(path, started=now) as window:
