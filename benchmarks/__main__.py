@@ -19,7 +19,7 @@ except ImportError:
 from benchmarks import identities, plots, report
 from benchmarks.harness import FULL, QUICK, Bench, Budget
 from benchmarks.processes import StackFailed
-from benchmarks.result import BARS, Findings
+from benchmarks.result import NEEDS, Findings
 from benchmarks.stacks import OURS, STACKS
 from benchmarks.stacks.base import Stack
 from benchmarks.suite import SUITE
@@ -27,11 +27,17 @@ from benchmarks.suite import SUITE
 INTERRUPTED = 130
 
 
-@click.command(help=f"Measure autolink beside its neighbours. NAME is of: {', '.join(SUITE)}; all of them by default.")
+@click.command(
+    help=f"Measure autolink beside its neighbours. NAME is of: {', '.join(SUITE)}; all of them by default."
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Under two minutes for all, and as much noisier.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
-@click.option("--plots", "plots_folder", type=click.Path(file_okay=False, path_type=Path), help="Draw plots into it.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there."
+)
+@click.option(
+    "--plots", "plots_folder", type=click.Path(file_okay=False, path_type=Path), help="Draw plots into it."
+)
 @click.option("--peers", help="Neighbours to compare with, by the beginnings of their names: 'asyncio,grpc'.")
 def main(
     names: tuple[str, ...], quick: bool, json_file: Path | None, plots_folder: Path | None, peers: str | None
@@ -98,7 +104,9 @@ def _chosen(peers: str | None) -> list[Stack]:
     for start in filter(None, (part.strip().lower() for part in peers.split(","))):
         found = [stack for name, stack in others.items() if name.startswith(start)]
         if not found:
-            _refuse(f"no neighbour is called {start}; there are {', '.join(stack.name for stack in others.values())}")
+            _refuse(
+                f"no neighbour is called {start}; there are {', '.join(stack.name for stack in others.values())}"
+            )
         chosen += [stack for stack in found if stack not in chosen]
     return chosen
 
@@ -113,7 +121,7 @@ def _present(peers: list[Stack], findings: Findings, console: Console) -> list[S
             continue
         line = f"{stack.name} is missing: {missing}"
         findings.failures.append(line)
-        findings.notes.update({key: line for key, bar in BARS.items() if bar.needs == stack.name})
+        findings.notes.update({key: line for key, needed in NEEDS.items() if needed == stack.name})
         console.print(f"[yellow]left out:[/] {line}", highlight=False, soft_wrap=True)
     return present
 

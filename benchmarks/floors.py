@@ -26,8 +26,8 @@ _MESSAGE = bytes(126)
 async def handshakes(_stack: Stack, place: Place, *, seconds: float) -> dict[str, Any]:
     """One TLS 1.3 handshake in memory with certificates on both sides, then two signatures and two verifications.
 
-    The same groups, chains of two P-256 certificates, no tickets, contexts made beforehand. OpenSSL verifies the chains against
-    the root by itself: there is no callback into Python.
+    The same groups, chains of two P-256 certificates, no tickets, contexts made beforehand. OpenSSL verifies the chains
+    against the root by itself: there is no callback into Python.
     """
     server, client = _context(place.folder, "server"), _context(place.folder, "client")
     key = _key(place.folder)

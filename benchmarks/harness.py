@@ -4,8 +4,9 @@ Within a round the one that is measured ("ours") runs before and after each of t
 
     ours  A  ours  B  ours  C  ours
 
-A ratio is the other against the mean of its two neighbours, so whatever the machine does slowly to everybody cancels out; the figure
-is the median of the rounds' ratios. The two neighbours against each other are the noise: a difference below it means nothing.
+A ratio is the other against the mean of its two neighbours, so whatever the machine does slowly to everybody cancels
+out; the figure is the median of the rounds' ratios. The two neighbours against each other are the noise: a difference
+below it means nothing.
 """
 
 import statistics
@@ -83,7 +84,9 @@ class Contest:
     ratios: dict[str, list[float]] = field(default_factory=dict)
     noises: list[float] = field(default_factory=list)
 
-    def run(self, measures: dict[str, Measure], rounds: int, progress: Progress, *, warm_up: bool = True) -> None:
+    def run(
+        self, measures: dict[str, Measure], rounds: int, progress: Progress, *, warm_up: bool = True
+    ) -> None:
         """Measure everybody once to warm up, then in alternation; `measures` begins with ours.
 
         Another stack that fails is left out from then on, with a line that says so.
@@ -244,7 +247,9 @@ class Bench:
         def measure() -> Sample:
             if self._alone is None or not self._alone.alive:
                 self._alone = Worker(STACKS[OURS], self.folder, cores()[0])
-            return Sample.from_job(self._alone.do(job, arguments.get("seconds", self.budget.seconds), **arguments))
+            return Sample.from_job(
+                self._alone.do(job, arguments.get("seconds", self.budget.seconds), **arguments)
+            )
 
         return measure
 
@@ -274,7 +279,7 @@ class Bench:
 
         Args:
             side: not a row of the table to meet: fewer rounds.
-            warm_up: None for everything but what stands at the side, whose processes have been warmed by the main comparison.
+            warm_up: None for everything but what stands at the side: its processes the main comparison has warmed.
         """
         contest = Contest(name, metric, by, params)
         rounds = self.budget.side_rounds if side else self.budget.rounds

@@ -79,7 +79,7 @@ def _cpu(process: psutil.Process) -> float:
         return time.clock_gettime((~process.pid << 3) | 2)
     except OSError:
         times = process.cpu_times()
-        return times.user + times.system
+        return float(times.user + times.system)
 
 
 async def concurrently(

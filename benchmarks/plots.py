@@ -21,13 +21,22 @@ from benchmarks.stacks import OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 ACCENT: Final = "#c2410c"
 """Ours. Everybody else is in a quiet colour."""
-OTHERS: Final = ("#0f766e", "#4338ca", "#64748b", "#a16207", "#be185d", "#15803d", "#7c3aed", "#334155", "#0369a1")
-_STYLE: Final = {
+OTHERS: Final = (
+    "#0f766e",
+    "#4338ca",
+    "#64748b",
+    "#a16207",
+    "#be185d",
+    "#15803d",
+    "#7c3aed",
+    "#334155",
+    "#0369a1",
+)
+_STYLE: Final[dict[Any, Any]] = {
     "figure.dpi": 140, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e2e8f0", "legend.frameon": False, "lines.linewidth": 1.6,
@@ -68,15 +77,21 @@ def _table(findings: Findings, _rows: list[Result]) -> "Figure | None":
     if not bars:
         return None
     figure, axes = _axes(1, (8, 0.8 + 0.32 * len(bars)))
-    for height, (key, row) in enumerate(reversed(bars.items())):
+    for height, row in enumerate(reversed(bars.values())):
         reached, goal = (_beyond(row, value) for value in (row["figure"], row["goal"]))
         colour = ACCENT if row["bar_met"] else "#94a3b8"
         axes[0].barh(height, reached - 1, left=1, color=colour, height=0.55)
         axes[0].plot([goal], [height], marker="|", markersize=13, markeredgewidth=2, color="#0f172a")
-        axes[0].annotate(f" {row['figure']:.3g} ", (reached, height), va="center", ha="left" if reached >= 1 else "right", fontsize=8)
+        axes[0].annotate(
+            f" {row['figure']:.3g} ",
+            (reached, height),
+            va="center",
+            ha="left" if reached >= 1 else "right",
+            fontsize=8,
+        )
     axes[0].set_yticks(range(len(bars)), list(reversed(bars)))
     axes[0].set_xscale("log")
-    axes[0].set_xticks([0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1", "¼", "½", "bar", "2 ×", "4 ×", "10 ×"])
+    axes[0].set_xticks([0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1", "¼", "½", "bar", "2x", "4x", "10x"])
     axes[0].minorticks_off()
     axes[0].margins(x=0.12)
     axes[0].axvline(1, color="#0f172a", linewidth=1)
@@ -86,22 +101,39 @@ def _table(findings: Findings, _rows: list[Result]) -> "Figure | None":
 
 
 def _beyond(row: dict[str, Any], value: float) -> float:
-    return row["bar"] / value if row["at_most"] else value / row["bar"]
+    bar: float = row["bar"]
+    return bar / value if row["at_most"] else value / bar
 
 
 def _concurrency(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    wanted = {"handshake": ("handshakes/s", {"key": "p256"}), "call": ("calls/s", {"size": 100})}
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {
+        "handshake": ("handshakes/s", {"key": "p256"}),
+        "call": ("calls/s", {"size": 100}),
+    }
     found = {name: _points(rows, name, *which, x="concurrency") for name, which in wanted.items()}
-    return _lines(found, "at once", "a second", {"handshake": "full handshakes with an echo", "call": "calls of 100 bytes"})
+    return _lines(
+        found,
+        "at once",
+        "a second",
+        {"handshake": "full handshakes with an echo", "call": "calls of 100 bytes"},
+    )
 
 
 def _latency(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    wanted = {"handshake": {"concurrency": 16, "key": "p256"}, "call": {"concurrency": 32, "size": 100}}
+    wanted: dict[str, dict[str, Any]] = {
+        "handshake": {"concurrency": 16, "key": "p256"},
+        "call": {"concurrency": 32, "size": 100},
+    }
     found: dict[str, Points] = {}
     for name, params in wanted.items():
-        of = [one for one in _select(rows, name, params) if one.metric.endswith("/s") and "latencies_us" in one.params]
+        of = [
+            one
+            for one in _select(rows, name, params)
+            if one.metric.endswith("/s") and "latencies_us" in one.params
+        ]
         found[name] = {
-            one.stack: list(zip(PERCENTILES, (us / 1000 for us in one.params["latencies_us"]), strict=True)) for one in of
+            one.stack: list(zip(PERCENTILES, (us / 1000 for us in one.params["latencies_us"]), strict=True))
+            for one in of
         }
     titles = {"handshake": "a handshake with an echo, 16 at once", "call": "a call of 100 bytes, 32 at once"}
     return _lines(found, "percent of them are done within", "milliseconds", titles, log_x=False)
@@ -126,7 +158,9 @@ def _growth(_findings: Findings, rows: list[Result]) -> "Figure | None":
             end: [(one.params["links"], one.value) for one in _select(rows, "idle", {"end": end})]
             for end in ("client", "server")
         },
-        "chain": _by_model(rows, "chain", lambda one: one.params["peer"] == "cold" and one.params.get("known") == 0),
+        "chain": _by_model(
+            rows, "chain", lambda one: one.params["peer"] == "cold" and one.params.get("known") == 0
+        ),
         "known": _by_model(rows, "known", lambda one: one.params.get("known", 0) > 0),
     }
     titles = {
@@ -189,16 +223,20 @@ def _lines(
     for place, (name, points) in zip(axes, shown.items(), strict=False):
         for label, line in points.items():
             xs, ys = zip(*sorted(line), strict=True)
-            ours = {"color": ACCENT, "linewidth": 2.6, "zorder": 3} if label == OURS else {"color": colours[label]}
+            ours = (
+                {"color": ACCENT, "linewidth": 2.6, "zorder": 3}
+                if label == OURS
+                else {"color": colours[label]}
+            )
             place.plot(xs, ys, label=label, marker="o", markersize=4, **ours)
         place.set_title(titles[name])
-        place.set(xlabel=x, ylabel=y, yscale="log")
+        place.set(xlabel=x, ylabel=y)
+        _scale(place, [value for line in points.values() for _, value in line])
         if log_x:
             ticks = sorted({x for line in points.values() for x, _ in line})
             place.set_xscale("log")
             place.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
             place.xaxis.minorticks_off()
-        _number(place.yaxis)
         if any(points.keys() != other.keys() for other in shown.values()):
             place.legend(fontsize=7)
     if not axes[0].get_legend():  # one for all
@@ -206,13 +244,19 @@ def _lines(
     return figure
 
 
-def _number(axis: "Axis") -> None:
-    """1, 2 and 5 of each power of ten, written out."""
+def _scale(axes: "Axes", values: list[float]) -> None:
+    """From zero, where the figures are near each other; else by powers of ten, with 1, 2 and 5 of each written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    if max(values) < 4 * min(values):
+        axes.set_ylim(0, 1.15 * max(values))
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    )
 
 
 def _axes(count: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes]]":

@@ -1,9 +1,9 @@
 """What runs in the processes of a benchmark: `python -m benchmarks.process {serve|work} STACK FOLDER …`.
 
-`serve` is one stack's server; it prints where it listens and serves until SIGTERM. `work` is the other end: it reads jobs from
-stdin, one JSON object in a line, and answers each with a line. A job is a module-level coroutine function of the suite, named
-`module:function`; all jobs of a process share its event loop, and what one of them leaves in the background (live links)
-stays for the next.
+`serve` is one stack's server; it prints where it listens and serves until SIGTERM. `work` is the other end: it reads jobs
+from stdin, one JSON object in a line, and answers each with a line. A job is a module-level coroutine function of the
+suite, named `module:function`; all jobs of a process share its event loop, and what one of them leaves in the background
+(live links) stays for the next.
 
 Each has a core of its own where the system lets us choose, and ends with its parent: when stdin ends.
 """

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ PATIENCE = 60.0
 """Seconds that a process gets to start, or to answer beyond the time that its job takes by order."""
 
 
-class StackFailed(Exception):  # noqa: N818  a condition, named as autolink names its own
+class StackFailed(Exception):
     """A stack could not be measured; the text is one line that names it."""
 
 
@@ -196,10 +197,8 @@ def memory(pid: int) -> int:
     """Resident bytes of a process and of what it started; 0 once it is gone."""
     total = 0
     for process in _family(pid):
-        try:
+        with suppress(psutil.NoSuchProcess):  # it ended just now
             total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            pass  # it ended just now
     return total
 
 

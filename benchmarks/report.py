@@ -88,7 +88,9 @@ def _identity(result: Result, baseline: str | None) -> tuple[str, str, str | Non
 
 def _circumstances_of(result: Result) -> str:
     shown = {key: value for key, value in result.params.items() if key not in (_LATENCIES, _LACKS)}
-    return ", ".join(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in shown.items())
+    return ", ".join(
+        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in shown.items()
+    )
 
 
 def _bars(findings: Findings) -> Table:
@@ -138,4 +140,4 @@ def number(value: float | None) -> str:
 
 
 def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{number(ratio)} ×"
+    return "" if ratio is None else f"{number(ratio)}x"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 
-class Session(ABC):
+class Session:
     """One open connection, mutually authenticated where the stack can."""
 
     async def echo(self, body: bytes) -> bytes:

@@ -6,12 +6,12 @@ from benchmarks.harness import Bench
 from benchmarks.measuring import Sample, Usage
 from benchmarks.process import Place
 from benchmarks.processes import MemoryWatch
-from benchmarks.result import Result
+from benchmarks.result import NEEDS, Result
 from benchmarks.stacks import OURS, STACKS
 from benchmarks.stacks.base import Stack
 from benchmarks.suite.handshake import handshakes
 
-BASELINE = "asyncio+ssl"
+BASELINE = NEEDS["bulk_vs_asyncio_ssl"]
 ALLOWED_MIB = 64
 
 
@@ -57,5 +57,7 @@ def _memory(bench: Bench, name: str, total: int) -> float:
         pair.end()
     above = dict(zip(ends, (one / (1 << 20) for one in watch.above), strict=True))
     for end, mib in above.items():
-        bench.result(Result("bulk", name, "MiB of memory above idle", mib, params={"mib": total >> 20, "end": end}))
+        bench.result(
+            Result("bulk", name, "MiB of memory above idle", mib, params={"mib": total >> 20, "end": end})
+        )
     return max(above.values())

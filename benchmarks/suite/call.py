@@ -7,6 +7,7 @@ from benchmarks import floors
 from benchmarks.harness import Bench
 from benchmarks.measuring import Sample, Usage, concurrently
 from benchmarks.process import Place
+from benchmarks.result import NEEDS
 from benchmarks.stacks import OURS, autolink_stack
 from benchmarks.stacks.base import Session, Stack
 
@@ -59,7 +60,7 @@ def run(bench: Bench) -> None:
                 "call", "calls/s", measures, side=side or concurrency == 1, concurrency=concurrency, size=size
             )
             if concurrency == 32 and not side:
-                bench.row("call32_vs_grpc", contest.ratio("grpcio"))
+                bench.row("call32_vs_grpc", contest.ratio(NEEDS["call32_vs_grpc"]))
     _floor(bench)
 
 

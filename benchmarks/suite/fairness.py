@@ -20,7 +20,9 @@ QUIET = "quiet"
 SAME = "beside bulk on the same link"
 
 
-async def calls_beside(_stack: Stack, place: Place, *, same: bool, others: int, seconds: float) -> dict[str, Any]:
+async def calls_beside(
+    _stack: Stack, place: Place, *, same: bool, others: int, seconds: float
+) -> dict[str, Any]:
     """Calls, one at a time, while bulk moves on this link and on so many others."""
     agent = autolink_stack.client(place.folder)
     async with AsyncExitStack() as open_links:
@@ -33,7 +35,9 @@ async def calls_beside(_stack: Stack, place: Place, *, same: bool, others: int, 
             for one in busy:
                 moving.start_soon(one.bulk, ENDLESS)
             if busy:
-                await measured(session, place, concurrency=1, size=SIZE, seconds=seconds / 4)  # it is under way
+                await measured(
+                    session, place, concurrency=1, size=SIZE, seconds=seconds / 4
+                )  # it is under way
             sample = await measured(session, place, concurrency=1, size=SIZE, seconds=seconds)
             moving.cancel_scope.cancel()
     return sample

@@ -32,13 +32,17 @@ def run(bench: Bench) -> None:
             pair.end()
 
 
-def _measure(bench: Bench, pairs: dict[int, Pair], unit: str, job: Any, *, seconds: float, **arguments: int) -> None:
+def _measure(
+    bench: Bench, pairs: dict[int, Pair], unit: str, job: Any, *, seconds: float, **arguments: Any
+) -> None:
     def measure(pair: Pair) -> Measure:
         return lambda: Sample.from_job(pair.worker.do(job, seconds, seconds=seconds, **arguments))
 
     labels = {count: f"{count:,} links live" for count in pairs}
     measures = {labels[count]: measure(pair) for count, pair in pairs.items()}
-    contest = bench.contest("growth", f"CPU us for a {unit}, both ends", measures, by="cpu_us", unit=unit, **arguments)
+    contest = bench.contest(
+        "growth", f"CPU us for a {unit}, both ends", measures, by="cpu_us", unit=unit, **arguments
+    )
     if unit == "message" and len(pairs) > 1:
         few, *_, many = pairs
         bench.row("message_cost_5000_vs_10", contest.ratio(labels[many]), f"{many:,} links over {few:,}")

@@ -15,19 +15,13 @@ from benchmarks import floors, identities
 from benchmarks.harness import Bench
 from benchmarks.measuring import Sample, Usage, concurrently
 from benchmarks.process import Place
+from benchmarks.result import NEEDS
 from benchmarks.stacks import OURS, STACKS, autolink_stack
 from benchmarks.stacks.base import Stack
 
 BODY = b"x" * 100
 CONCURRENCY = 16
 """Of the rows in the table to meet."""
-
-PEERS = {
-    "handshake_vs_asyncio_ssl": "asyncio+ssl",
-    "handshake_vs_trio_ssl": "trio.SSLStream",
-    "handshake_vs_grpc": "grpcio",
-    "handshake_vs_libp2p": "py-libp2p",
-}
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------
@@ -83,8 +77,8 @@ async def resumed(_stack: Stack, place: Place, *, count: int) -> dict[str, Any]:
     latencies: list[float] = []
 
     async def dial_again(agent: Agent, times: int) -> None:
-        for _ in range(times):
-            latencies.append(await _dialling(agent, place.where, resumed=True)())
+        dial = _dialling(agent, place.where, resumed=True)
+        latencies.extend([await dial() for _ in range(times)])
 
     with Usage(place.server) as usage:
         async with anyio.create_task_group() as tasks:
@@ -133,8 +127,9 @@ def run(bench: Bench) -> None:
             side=side, concurrency=concurrency, key="p256",
         )  # fmt: skip
         if not side:
-            for row, peer in PEERS.items():
-                bench.row(row, contest.ratio(peer))
+            for row, peer in NEEDS.items():
+                if row.startswith("handshake_"):
+                    bench.row(row, contest.ratio(peer))
     _key_types(bench)
     _floor(bench)
     _resumed(bench)

@@ -52,5 +52,7 @@ def bearable(bench: Bench, counts: tuple[int, ...]) -> list[int]:
     most = allow_files() - SPARE
     for count in counts:
         if count > most:
-            bench.progress.warn(f"{count:,} links are left out: a process may open {most + SPARE:,} files here")
+            bench.progress.warn(
+                f"{count:,} links are left out: a process may open {most + SPARE:,} files here"
+            )
     return [count for count in counts if count <= most]

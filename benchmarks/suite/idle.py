@@ -1,7 +1,5 @@
 """`idle`: what links cost that nothing happens on: memory, and the CPU time of keeping them."""
 
-from typing import Any
-
 import anyio
 
 from benchmarks.harness import Bench
