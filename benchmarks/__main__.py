@@ -3,6 +3,7 @@
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +82,13 @@ def measure(
             with _termination_is_an_interrupt():
                 for name in names:
                     progress.begin(name)
+                    begun = time.monotonic()
                     try:
                         SUITE[name](bench)
                     except StackFailed as failure:  # one benchmark's; the others may work
                         progress.warn(f"{name}: {failure}")
                         status = 1
+                    findings.seconds[name] = round(time.monotonic() - begun, 1)
                     progress.done()
         except KeyboardInterrupt:
             console.print("[yellow]interrupted:[/] what follows is what was found until then")

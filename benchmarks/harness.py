@@ -58,8 +58,8 @@ class Budget:
 
 FULL = Budget()
 QUICK = Budget(
-    rounds=2, seconds=0.25, side_rounds=1, side_seconds=0.1, bulk=48 << 20, strangers=60,
-    known=(10, 1_000), idle=(100, 400), idle_seconds=1.0, live=(10, 100, 400), crowd=20,
+    rounds=2, seconds=0.2, side_rounds=1, side_seconds=0.1, bulk=32 << 20, strangers=40,
+    known=(10, 1_000), idle=(100, 300), idle_seconds=1.0, live=(10, 100, 300), crowd=20,
 )  # fmt: skip
 
 

@@ -51,11 +51,15 @@ def main(arguments: list[str]) -> None:
     from benchmarks.stacks import STACKS  # imports whatever the neighbours need
 
     stack = STACKS[name]
-    if role == "serve":
-        anyio.run(_serve, stack, Path(folder), backend=stack.backend)
-    else:
+    if role == "work":
         where, process = server
         anyio.run(_work, stack, Path(folder), where, int(process), backend=stack.backend)
+        return
+    try:
+        anyio.run(_serve, stack, Path(folder), backend=stack.backend)
+    except Exception as error:  # noqa: BLE001  foreign stacks raise anything; the parent says it in one line
+        traceback.print_exc()
+        sys.exit(in_a_line(error))
 
 
 def allow_files() -> int:
@@ -92,12 +96,12 @@ async def _work(stack: Any, folder: Path, where: str, server: int) -> None:
                 answer = {"done": await job(stack, place, **order["arguments"])}
             except Exception as error:  # noqa: BLE001  foreign stacks raise anything; the parent says it in one line
                 traceback.print_exc()
-                answer = {"failed": _in_a_line(error)}
+                answer = {"failed": in_a_line(error)}
             print(json.dumps(answer), flush=True)
         background.cancel_scope.cancel()
 
 
-def _in_a_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

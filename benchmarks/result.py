@@ -111,6 +111,7 @@ class Findings:
     table: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)  # to a key of the table
     failures: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # that each benchmark took
     began_with_load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def bars(self) -> dict[str, dict[str, Any]]:
@@ -138,6 +139,7 @@ class Findings:
             "table": {key: self.table.get(key) for key in BARS},
             "bars": self.bars(),
             "failures": self.failures,
+            "seconds": self.seconds,
             "results": [result.as_json() for result in self.results],
         }
 

@@ -37,7 +37,7 @@ async def measured(session: Session, place: Place, *, size: int, seconds: float)
 async def unbatched(stack: Stack, place: Place, *, size: int, seconds: float) -> dict[str, Any]:
     """One signature a message, and all else as it is: to the sender every batch is full after its first message."""
     usual = limits.BATCH_BYTES
-    limits.BATCH_BYTES = 1  # type: ignore[misc]  what no program may do is what is measured here
+    limits.BATCH_BYTES = 1  # type: ignore[misc]  # no program can; here it is what is measured
     try:
         async with stack.session(place.folder, place.where) as session:
             with _signatures_counted() as counted:
