@@ -107,9 +107,16 @@ async def concurrently(
 def repeated(seconds: float, once: Callable[[], object]) -> tuple[int, Usage]:
     """The same for what is synchronous."""
     count = 0
-    until = time.perf_counter() + seconds
+    going = lasting(seconds)
     with Usage() as usage:
-        while count == 0 or time.perf_counter() < until:
+        while going():
             once()
             count += 1
     return count, usage
+
+
+def lasting(seconds: float) -> Callable[[], bool]:
+    """True for so long from now on, and in any case when it is asked first."""
+    until = time.perf_counter() + seconds
+    first = iter((True,))
+    return lambda: next(first, False) or time.perf_counter() < until

@@ -1,13 +1,12 @@
 """`message`: signed messages one way on one channel, until the receiver has confirmed the count."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from autolink import Credential, limits
 from benchmarks.harness import Bench
-from benchmarks.measuring import Sample, Usage
+from benchmarks.measuring import Sample, Usage, lasting
 from benchmarks.process import Place
 from benchmarks.processes import StackFailed
 from benchmarks.result import NEEDS, Result
@@ -29,8 +28,7 @@ async def messages(stack: Stack, place: Place, *, size: int, seconds: float) -> 
 
 async def measured(session: Session, place: Place, *, size: int, seconds: float) -> dict[str, Any]:
     with Usage(place.server) as usage:
-        until = time.perf_counter() + seconds
-        count = await session.pump(b"x" * size, lambda: time.perf_counter() < until)
+        count = await session.pump(b"x" * size, lasting(seconds))
     return Sample.of(count, usage)
 
 
@@ -52,9 +50,8 @@ async def unbatched(stack: Stack, place: Place, *, size: int, seconds: float) ->
 async def batch_size(stack: Stack, place: Place, *, size: int, seconds: float) -> float:
     """Messages to a signature, as the sender signs them."""
     async with stack.session(place.folder, place.where) as session:
-        until = time.perf_counter() + seconds
         with _signatures_counted() as counted:
-            count = await session.pump(b"x" * size, lambda: time.perf_counter() < until)
+            count = await session.pump(b"x" * size, lasting(seconds))
     return count / counted[0]
 
 

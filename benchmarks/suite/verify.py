@@ -33,7 +33,7 @@ from autolink.trust import (
 )
 from benchmarks import floors, identities
 from benchmarks.harness import Bench
-from benchmarks.measuring import Sample, Usage
+from benchmarks.measuring import Sample, Usage, lasting
 from benchmarks.process import Place
 from benchmarks.stacks import OURS
 from benchmarks.stacks.base import Stack
@@ -108,9 +108,9 @@ async def seen(
     cache = VerdictCache()
     await judge(trust, ders, context=context, cache=cache)
     count = 0
-    until = time.perf_counter() + seconds
+    going = lasting(seconds)
     with Usage() as usage:
-        while time.perf_counter() < until:
+        while going():
             for _ in range(100):
                 await judge(trust, ders, context=context, cache=cache)
             count += 100

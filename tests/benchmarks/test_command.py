@@ -41,7 +41,9 @@ def test_an_unknown_benchmark_is_one_clear_line(tmp_path):
     line = [sys.executable, "-m", "benchmarks", "nothing", "--json", str(tmp_path / "out.json")]
     result = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert result.stderr.startswith("benchmarks: no benchmark is called nothing; there are handshake, verify,")
+    assert result.stderr.startswith(
+        "benchmarks: no benchmark is called nothing; there are handshake, verify,"
+    )
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -78,7 +80,12 @@ def test_the_json_holds_figures_machine_versions_and_the_table(suite, tmp_path):
     assert list(written["table"]) == list(BARS)
     assert written["table"]["call_vs_floor"] == 0.55
     assert {"system", "processor", "cores", "memory_gib"} <= written["machine"].keys()
-    assert written["versions"].keys() == {"Python", "OpenSSL of Python's ssl", "OpenSSL of cryptography", *STACKS}
+    assert written["versions"].keys() == {
+        "Python",
+        "OpenSSL of Python's ssl",
+        "OpenSSL of cryptography",
+        *STACKS,
+    }
     assert "python -m benchmarks" in written["command"]
     assert written["noise"] == {"median": None, "by_comparison": {}}
     assert "1,234" in result.output

@@ -139,7 +139,11 @@ def test_results_carry_medians_ratios_and_what_the_other_lacks():
     alone, other, beside = (result.as_json() for result in contest.results())
     assert (alone["value"], alone["cpu_us"], alone["p50_us"], alone["p99_us"]) == (12, 6, 50, 99)
     assert (alone["baseline"], alone["concurrency"], alone["latencies_us"]) == (None, 16, list(latencies))
-    assert (other["stack"], other["value"], other["lacks"]) == ("asyncio+ssl", 6, list(STACKS["asyncio+ssl"].lacks))
+    assert (other["stack"], other["value"], other["lacks"]) == (
+        "asyncio+ssl",
+        6,
+        list(STACKS["asyncio+ssl"].lacks),
+    )
     assert (beside["stack"], beside["baseline"], beside["ratio"]) == ("autolink", "asyncio+ssl", 2.0)
 
 

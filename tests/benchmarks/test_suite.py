@@ -1,7 +1,7 @@
 """Every benchmark runs in its quickest form and finds figures of the right shape. How fast is no test's business.
 
-Beside the neighbours that need no package: the others' conversations are in test_stacks.py, which says which of them are not
-installed.
+Beside the baseline, which needs no package. The other neighbours' conversations are in test_stacks.py, which says which of
+them are not installed.
 """
 
 import os
@@ -33,7 +33,7 @@ ROWS = {
     "fairness": {"call_p99_beside_bulk"},
     "growth": {"message_cost_5000_vs_10"},
 }
-PEERS = ("asyncio+ssl", "trio.SSLStream")
+PEERS = ("asyncio+ssl",)
 
 
 class Aloud:
@@ -91,7 +91,9 @@ def test_a_stack_whose_server_cannot_start_is_one_line(tmp_path):
     """There are no identities for it."""
     pair = Pair(STACKS["asyncio+ssl"], tmp_path)
     try:
-        with pytest.raises(StackFailed, match=r"^asyncio\+ssl: its server died with status 1: FileNotFoundError: .*$"):
+        with pytest.raises(
+            StackFailed, match=r"^asyncio\+ssl: its server died with status 1: FileNotFoundError: .*$"
+        ):
             _ = pair.worker
     finally:
         pair.end()
