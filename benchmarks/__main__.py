@@ -79,7 +79,7 @@ def measure(
         identities.make(folder)
         bench = Bench(folder, budget, peers, findings, progress)
         try:
-            with _termination_is_an_interrupt():
+            with _interruptible():
                 for name in names:
                     progress.begin(name)
                     begun = time.monotonic()
@@ -130,17 +130,18 @@ def _present(peers: list[Stack], findings: Findings, console: Console) -> list[S
 
 
 @contextmanager
-def _termination_is_an_interrupt() -> Iterator[None]:
-    """SIGTERM keeps what was found, too."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM keeps what was found just as Ctrl-C does, also where a shell started us with SIGINT ignored."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _refuse(line: str) -> NoReturn:
