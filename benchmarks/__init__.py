@@ -1,1 +1,1 @@
-"""An instrument with a stated error: our stack and a bare one, in alternation, in one run."""
+"""The benchmark suite: autolink beside its neighbours, measured in one run. See README.md."""

@@ -1,111 +1,140 @@
-"""`python -m benchmarks [handshake] [message] [--quick] [--json FILE]`: rates beside bare asyncio + `ssl`.
+"""`python -m benchmarks [NAME...]`: autolink beside its neighbours, in one run. README.md says how to read it."""
 
-Server and client are separate processes on loopback. The stacks run in alternation; the figure that counts is the
-median of the per-round ratios, because the machine's own speed cancels out in it. The bare stack against itself, run
-the same way, is the noise: differences below it mean nothing.
-"""
-
-import argparse
-import json
-import platform
-import ssl
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-import anyio
-from cryptography.hazmat.backends.openssl.backend import backend as openssl
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+import click
 from rich.console import Console
-from rich.table import Table
 
-from autolink import Credential, CredentialRequest, EntityKind
-from autolink.identity import dump_chain
-from benchmarks.stacks import CLIENTS, SERVERS
+try:
+    import psutil  # noqa: F401
+except ImportError:
+    sys.exit("benchmarks: psutil is missing: pip install -e '.[bench]'")
 
-BASELINE = "asyncio+ssl"
-CONCURRENCY = {"handshake": 16, "message": 1}
-UNIT = {
-    "handshake": "links opened, judged and used, per second, 16 at once",
-    "message": "100-byte messages one way, per second",
-}
+from benchmarks import identities, plots, report
+from benchmarks.harness import FULL, QUICK, Bench, Budget
+from benchmarks.processes import StackFailed
+from benchmarks.result import BARS, Findings
+from benchmarks.stacks import OURS, STACKS
+from benchmarks.stacks.base import Stack
+from benchmarks.suite import SUITE
+
+INTERRUPTED = 130
 
 
-def make_identities(folder: Path) -> None:
-    root = Credential.self_issued("bench")
-    root.anchor.save(folder / "root.pem")
-    for name in ("server", "client"):
-        request = CredentialRequest.new(name)
-        credential = request.complete(root.issue(request, kind=EntityKind.AGENT))
-        (folder / f"{name}.chain.pem").write_bytes(dump_chain(credential.chain))
-        key = credential.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (folder / f"{name}.key.pem").write_bytes(key)
+@click.command(help=f"Measure autolink beside its neighbours. NAME is of: {', '.join(SUITE)}; all of them by default.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--quick", is_flag=True, help="Under two minutes for all, and as much noisier.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
+@click.option("--plots", "plots_folder", type=click.Path(file_okay=False, path_type=Path), help="Draw plots into it.")
+@click.option("--peers", help="Neighbours to compare with, by the beginnings of their names: 'asyncio,grpc'.")
+def main(
+    names: tuple[str, ...], quick: bool, json_file: Path | None, plots_folder: Path | None, peers: str | None
+) -> None:
+    if unknown := [name for name in names if name not in SUITE]:
+        _refuse(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(SUITE)}")
+    if plots_folder is not None and (missing := plots.missing()):
+        _refuse(missing)
+    for path in (json_file, plots_folder):
+        if path is not None and not path.absolute().parent.is_dir():
+            _refuse(f"there is no folder {path.absolute().parent} to write {path.name} into")
+    console = Console()
+    findings = Findings(command=" ".join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    chosen = _present(_chosen(peers), findings, console)
+    wanted = [name for name in SUITE if name in names or not names]
+    status = measure(wanted, QUICK if quick else FULL, chosen, findings, console)
+    report.show(console, findings)
+    if json_file is not None:
+        findings.write(json_file)
+        console.print(f"written: {json_file}", highlight=False, soft_wrap=True)
+    if plots_folder is not None:
+        for path in plots.draw(findings, plots_folder):
+            console.print(f"drawn: {path}", highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def measure(
+    names: list[str], budget: Budget, peers: list[Stack], findings: Findings, console: Console
+) -> int:
+    """Run benchmarks; whatever was found when it ends, by itself or by Ctrl-C, is in `findings`.
+
+    Returns:
+        The exit status: 0, 1 where autolink itself could not be measured, or 130 for Ctrl-C.
+    """
+    status = 0
+    with tempfile.TemporaryDirectory() as made, report.Bars(console, findings, len(names)) as progress:
+        folder = Path(made)
+        identities.make(folder)
+        bench = Bench(folder, budget, peers, findings, progress)
+        try:
+            with _termination_is_an_interrupt():
+                for name in names:
+                    progress.begin(name)
+                    try:
+                        SUITE[name](bench)
+                    except StackFailed as failure:  # one benchmark's; the others may work
+                        progress.warn(f"{name}: {failure}")
+                        status = 1
+                    progress.done()
+        except KeyboardInterrupt:
+            console.print("[yellow]interrupted:[/] what follows is what was found until then")
+            status = INTERRUPTED
+        finally:
+            bench.end()
+    return status
+
+
+def _chosen(peers: str | None) -> list[Stack]:
+    """The neighbours that were asked for."""
+    others = {name.lower(): stack for name, stack in STACKS.items() if name != OURS}
+    if peers is None:
+        return list(others.values())
+    chosen: list[Stack] = []
+    for start in filter(None, (part.strip().lower() for part in peers.split(","))):
+        found = [stack for name, stack in others.items() if name.startswith(start)]
+        if not found:
+            _refuse(f"no neighbour is called {start}; there are {', '.join(stack.name for stack in others.values())}")
+        chosen += [stack for stack in found if stack not in chosen]
+    return chosen
+
+
+def _present(peers: list[Stack], findings: Findings, console: Console) -> list[Stack]:
+    """Those of them that are installed; a line for each that is not, and a note to its row of the table."""
+    present = []
+    for stack in peers:
+        missing = stack.missing()
+        if missing is None:
+            present.append(stack)
+            continue
+        line = f"{stack.name} is missing: {missing}"
+        findings.failures.append(line)
+        findings.notes.update({key: line for key, bar in BARS.items() if bar.needs == stack.name})
+        console.print(f"[yellow]left out:[/] {line}", highlight=False, soft_wrap=True)
+    return present
 
 
 @contextmanager
-def server(stack: str, folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.stacks", stack, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+def _termination_is_an_interrupt() -> Iterator[None]:
+    """SIGTERM keeps what was found, too."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def measure(name: str, stack: str, folder: Path, where: str, seconds: float) -> float:
-    backend, client = CLIENTS[name, stack]
-    return anyio.run(client, folder, where, seconds, CONCURRENCY[name], backend=backend)
-
-
-def compare(name: str, rounds: int, seconds: float) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
-        folder = Path(made)
-        make_identities(folder)
-        where = {one: stack.enter_context(server(one, folder)) for one in SERVERS}
-        for one in SERVERS:
-            measure(name, one, folder, where[one], seconds / 4)  # warm-up
-        order = [BASELINE, "autolink", BASELINE]
-        results = [[measure(name, one, folder, where[one], seconds) for one in order] for _ in range(rounds)]
-    return {
-        "name": name,
-        "unit": UNIT[name],
-        "autolink": statistics.median(ours for _, ours, _ in results),
-        BASELINE: statistics.median((before + after) / 2 for before, _, after in results),
-        "ratio": statistics.median(2 * ours / (before + after) for before, ours, after in results),
-        "noise": statistics.median(max(before, after) / min(before, after) for before, _, after in results),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0]
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="handshake, message; all of them by default")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 1 s instead of 7 of 3 s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(UNIT):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(UNIT)}")
-    rounds, seconds = (3, 1.0) if arguments.quick else (7, 3.0)
-    results = [compare(name, rounds, seconds) for name in arguments.names or UNIT]
-    console = Console()
-    table = Table("benchmark", "autolink", BASELINE, "ratio", "noise", "what")
-    for one in results:
-        table.add_row(
-            str(one["name"]), f"{one['autolink']:,.0f}", f"{one[BASELINE]:,.0f}", f"{one['ratio']:.2f}",
-            f"{one['noise']:.2f}", str(one["unit"]),
-        )  # fmt: skip
-    console.print(table)
-    ours = openssl.openssl_version_text()
-    versions = f"Python {platform.python_version()}; {BASELINE}: {ssl.OPENSSL_VERSION}; autolink: {ours}"
-    console.print(versions)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"results": results, "versions": versions}, indent=2))
+def _refuse(line: str) -> NoReturn:
+    click.echo(f"benchmarks: {line}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

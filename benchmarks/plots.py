@@ -1,0 +1,3 @@
+from pathlib import Path
+def missing(): return None
+def draw(findings, folder): return []
