@@ -20,12 +20,8 @@ CALL, MESSAGE, DONE = range(3)  # answered by itself; counted; answered by what 
 _HEADER = Struct(">BQI")  # kind, number, size of the body
 _COUNTED = Struct(">QQ")  # messages, bytes
 
-LACKS = (
-    "no signed messages",
-    "no trust decision beyond one CA's signature",
-    "no revocation",
-    "no post-quantum key exchange",
-)
+JUDGES_LITTLE = ("no signed messages", "no trust decision beyond one CA's signature", "no revocation")
+LACKS = (*JUDGES_LITTLE, "no post-quantum key exchange")
 
 
 def version() -> str:
