@@ -10,6 +10,7 @@ import anyio
 
 from benchmarks.stacks import bare
 from benchmarks.stacks.base import Session, Stack
+from benchmarks.stacks.counting import Count, pieces
 
 
 class AsyncioSession(Session):
@@ -29,18 +30,13 @@ class AsyncioSession(Session):
         while going():
             for _ in range(100):
                 await self._write(message)
-        return bare.counted(await self._ask(bare.DONE, number))[0]
+        return Count.unpack(await self._ask(bare.DONE, number)).messages
 
     async def bulk(self, total: int) -> None:
         number = next(self._numbers)
-        whole, rest = divmod(total, len(bare.PIECE))
-        piece = bare.frame(bare.MESSAGE, number, bare.PIECE)
-        for _ in range(whole):
-            await self._write(piece)
-        await self._write(bare.frame(bare.MESSAGE, number, bare.PIECE[:rest]))
-        arrived = bare.counted(await self._ask(bare.DONE, number))[1]
-        if arrived != total:
-            raise RuntimeError(f"the server counted {arrived} bytes of {total}")
+        for piece in pieces(total):
+            await self._write(bare.frame(bare.MESSAGE, number, piece))
+        Count.unpack(await self._ask(bare.DONE, number)).check(total)
 
     async def receive(self) -> None:
         """Hand each answer to who waits for it, until the connection ends; then tell those who still wait."""

@@ -7,18 +7,19 @@ Server names are not compared: the certificates carry Auto IDs, and no host's na
 
 import platform
 import ssl
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from struct import Struct
 
+from benchmarks.stacks.counting import Count
+
 READ = 256 * 1024  # bytes asked for at once; what asyncio's own TLS reads
-PIECE = bytes(64 * 1024)  # of a bulk transfer: four full TLS records
 
 CALL, MESSAGE, DONE = range(3)  # answered by itself; counted; answered by what was counted under its number
 
 _HEADER = Struct(">BQI")  # kind, number, size of the body
-_COUNTED = Struct(">QQ")  # messages, bytes
 
 JUDGES_LITTLE = ("no signed messages", "no trust decision beyond one CA's signature", "no revocation")
 LACKS = (*JUDGES_LITTLE, "no post-quantum key exchange")
@@ -35,9 +36,9 @@ def server_context(folder: Path) -> ssl.SSLContext:
 
 
 @cache
-def client_context(folder: Path) -> ssl.SSLContext:
+def client_context(folder: Path, name: str = "client") -> ssl.SSLContext:
     """TLS 1.3 that shows a certificate and judges the server's. It keeps no session: each handshake is a full one."""
-    return _context(folder, ssl.Purpose.SERVER_AUTH, "client")
+    return _context(folder, ssl.Purpose.SERVER_AUTH, name)
 
 
 def _context(folder: Path, purpose: ssl.Purpose, name: str) -> ssl.SSLContext:
@@ -56,12 +57,6 @@ def address(where: str) -> tuple[str, int]:
 
 def frame(kind: int, number: int, body: bytes = b"") -> bytes:
     return _HEADER.pack(kind, number, len(body)) + body
-
-
-def counted(body: bytes) -> tuple[int, int]:
-    """Messages and bytes that the answer to DONE tells."""
-    messages, octets = _COUNTED.unpack(body)
-    return messages, octets
 
 
 class Frames:
@@ -90,7 +85,9 @@ class Answers:
 
     def __init__(self) -> None:
         self._frames = Frames()
-        self._counts: dict[int, list[int]] = {}  # by the number of the pump or of the transfer
+        self._counts: defaultdict[int, Count] = defaultdict(
+            Count
+        )  # by the number of the pump or of the transfer
 
     def feed(self, data: bytes) -> bytes:
         replies = []
@@ -98,9 +95,7 @@ class Answers:
             if kind == CALL:
                 replies.append(frame(CALL, number, body))
             elif kind == MESSAGE:
-                count = self._counts.setdefault(number, [0, 0])
-                count[0] += 1
-                count[1] += len(body)
+                self._counts[number].add(body)
             else:
-                replies.append(frame(DONE, number, _COUNTED.pack(*self._counts.pop(number, (0, 0)))))
+                replies.append(frame(DONE, number, self._counts.pop(number, Count()).pack()))
         return b"".join(replies)

@@ -10,17 +10,16 @@ from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from struct import Struct
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from benchmarks.stacks import bare
 from benchmarks.stacks.base import Session, Stack
+from benchmarks.stacks.counting import Count, pieces
 
 if TYPE_CHECKING:
     import grpc
 
-_COUNTED = Struct(">QQ")  # messages, bytes
 _OPTIONS = [
     (
         "grpc.use_local_subchannel_pool",
@@ -48,18 +47,14 @@ class GrpcSession(Session):
             for _ in range(100):
                 await call.write(body)
         await call.done_writing()
-        return _COUNTED.unpack(await call)[0]
+        return Count.unpack(await call).messages
 
     async def bulk(self, total: int) -> None:
         call = self._count()
-        whole, rest = divmod(total, len(bare.PIECE))
-        for _ in range(whole):
-            await call.write(bare.PIECE)
-        await call.write(bare.PIECE[:rest])
+        for piece in pieces(total):
+            await call.write(piece)
         await call.done_writing()
-        arrived = _COUNTED.unpack(await call)[1]
-        if arrived != total:
-            raise RuntimeError(f"the server counted {arrived} bytes of {total}")
+        Count.unpack(await call).check(total)
 
 
 class GrpcAio(Stack):
@@ -107,11 +102,10 @@ async def _echo(body: bytes, _context: object) -> bytes:
 
 
 async def _count(bodies: AsyncIterator[bytes], _context: object) -> bytes:
-    messages = octets = 0
+    count = Count()
     async for body in bodies:
-        messages += 1
-        octets += len(body)
-    return _COUNTED.pack(messages, octets)
+        count.add(body)
+    return count.pack()
 
 
 def _import_grpc() -> ModuleType:

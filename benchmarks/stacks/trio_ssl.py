@@ -14,6 +14,7 @@ import trio
 
 from benchmarks.stacks import bare
 from benchmarks.stacks.base import Session, Stack
+from benchmarks.stacks.counting import Count, pieces
 
 
 class TrioSession(Session):
@@ -33,18 +34,13 @@ class TrioSession(Session):
         while going():
             for _ in range(100):
                 await self._send(message)
-        return bare.counted(await self._ask(bare.DONE, number))[0]
+        return Count.unpack(await self._ask(bare.DONE, number)).messages
 
     async def bulk(self, total: int) -> None:
         number = next(self._numbers)
-        whole, rest = divmod(total, len(bare.PIECE))
-        piece = bare.frame(bare.MESSAGE, number, bare.PIECE)
-        for _ in range(whole):
-            await self._send(piece)
-        await self._send(bare.frame(bare.MESSAGE, number, bare.PIECE[:rest]))
-        arrived = bare.counted(await self._ask(bare.DONE, number))[1]
-        if arrived != total:
-            raise RuntimeError(f"the server counted {arrived} bytes of {total}")
+        for piece in pieces(total):
+            await self._send(bare.frame(bare.MESSAGE, number, piece))
+        Count.unpack(await self._ask(bare.DONE, number)).check(total)
 
     async def receive(self) -> None:
         """Hand each answer to who waits for it, until the connection ends; then tell those who still wait."""
