@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -17,8 +18,15 @@ from benchmarks.stacks.base import Session, Stack
 from benchmarks.stacks.counting import Count, pieces
 
 
+class ByteStream(Protocol):
+    """What the session needs of a stream; neighbours that are at home on Trio bring one, too."""
+
+    async def send_all(self, data: bytes) -> None: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
 class TrioSession(Session):
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._sending = trio.Lock()
         self._numbers = count()
