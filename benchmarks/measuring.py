@@ -85,7 +85,7 @@ def _cpu(process: psutil.Process) -> float:
 async def concurrently(
     concurrency: int, seconds: float, once: Callable[[], Awaitable[float]]
 ) -> tuple[int, list[float]]:
-    """Repeat `once` in so many tasks for so long; each finishes what it began.
+    """Repeat `once` in so many tasks for so long, at least once; each finishes what it began.
 
     Returns:
         How often, and what each returned: its latency in seconds.
@@ -94,6 +94,7 @@ async def concurrently(
     until = time.perf_counter() + seconds
 
     async def repeat() -> None:
+        latencies.append(await once())
         while time.perf_counter() < until:
             latencies.append(await once())
 
@@ -108,7 +109,7 @@ def repeated(seconds: float, once: Callable[[], object]) -> tuple[int, Usage]:
     count = 0
     until = time.perf_counter() + seconds
     with Usage() as usage:
-        while time.perf_counter() < until:
+        while count == 0 or time.perf_counter() < until:
             once()
             count += 1
     return count, usage

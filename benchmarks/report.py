@@ -67,19 +67,18 @@ def _benchmark(name: str, results: list[Result]) -> Table:
     for column in ("value", "p50 µs", "p99 µs", "CPU µs", "ours is"):
         table.add_column(column, justify="right", no_wrap=True)
     beside = {_identity(one, one.baseline): one.ratio for one in results if one.baseline is not None}
-    previous = None
-    for one in results:
-        if one.baseline is not None:
-            continue  # stands on the baseline's own line
-        circumstances = _circumstances_of(one)
-        if previous not in (None, (circumstances, one.metric)):
+    rows = [one for one in results if one.baseline is None]  # a ratio stands on the line of whom it is with
+    for _, group in groupby(rows, key=lambda one: (_circumstances_of(one), one.metric)):
+        compared = list(group)
+        if len(compared) > 1:
             table.add_section()
-        first = previous != (circumstances, one.metric)
-        previous = circumstances, one.metric
-        table.add_row(
-            circumstances if first else "", one.stack, one.metric if first else "", number(one.value), number(one.p50_us),
-            number(one.p99_us), number(one.cpu_us), _times(beside.get(_identity(one, one.stack))),
-        )  # fmt: skip
+        for one in compared:
+            first = one is compared[0]
+            table.add_row(
+                _circumstances_of(one) if first else "", one.stack, one.metric if first else "", number(one.value),
+                number(one.p50_us), number(one.p99_us), number(one.cpu_us), _times(beside.get(_identity(one, one.stack))),
+                end_section=one is compared[-1] and len(compared) > 1,
+            )  # fmt: skip
     return table
 
 

@@ -23,17 +23,19 @@ SAME = "beside bulk on the same link"
 async def calls_beside(_stack: Stack, place: Place, *, same: bool, others: int, seconds: float) -> dict[str, Any]:
     """Calls, one at a time, while bulk moves on this link and on so many others."""
     agent = autolink_stack.client(place.folder)
-    async with AsyncExitStack() as open_links, anyio.create_task_group() as moving:
-        session = LinkSession(await open_links.enter_async_context(agent.connect(place.where)))
-        busy = [session] if same else []
-        for _ in range(others):
-            busy.append(LinkSession(await open_links.enter_async_context(agent.connect(place.where))))
-        for one in busy:
-            moving.start_soon(one.bulk, ENDLESS)
-        if busy:
-            await measured(session, place, concurrency=1, size=SIZE, seconds=seconds / 4)  # it is under way
-        sample = await measured(session, place, concurrency=1, size=SIZE, seconds=seconds)
-        moving.cancel_scope.cancel()
+    async with AsyncExitStack() as open_links:
+        session, *rest = [
+            LinkSession(await open_links.enter_async_context(agent.connect(place.where)))
+            for _ in range(1 + others)
+        ]
+        busy = [session, *rest] if same else rest
+        async with anyio.create_task_group() as moving:
+            for one in busy:
+                moving.start_soon(one.bulk, ENDLESS)
+            if busy:
+                await measured(session, place, concurrency=1, size=SIZE, seconds=seconds / 4)  # it is under way
+            sample = await measured(session, place, concurrency=1, size=SIZE, seconds=seconds)
+            moving.cancel_scope.cancel()
     return sample
 
 

@@ -35,9 +35,9 @@ async def measured(session: Session, place: Place, *, size: int, seconds: float)
 
 
 async def unbatched(stack: Stack, place: Place, *, size: int, seconds: float) -> dict[str, Any]:
-    """One signature a message, and all else as it is: the sender takes no second message into a batch."""
-    usual = limits.BATCH_LEAVES
-    limits.BATCH_LEAVES = 1  # type: ignore[misc]  what no program may do is what is measured here
+    """One signature a message, and all else as it is: to the sender every batch is full after its first message."""
+    usual = limits.BATCH_BYTES
+    limits.BATCH_BYTES = 1  # type: ignore[misc]  what no program may do is what is measured here
     try:
         async with stack.session(place.folder, place.where) as session:
             with _signatures_counted() as counted:
@@ -46,7 +46,7 @@ async def unbatched(stack: Stack, place: Place, *, size: int, seconds: float) ->
                 raise RuntimeError("the messages were signed in batches after all")
             return sample
     finally:
-        limits.BATCH_LEAVES = usual  # type: ignore[misc]
+        limits.BATCH_BYTES = usual  # type: ignore[misc]
 
 
 async def batch_size(stack: Stack, place: Place, *, size: int, seconds: float) -> float:

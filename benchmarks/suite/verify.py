@@ -80,7 +80,7 @@ async def cold(
 ) -> dict[str, Any]:
     """Verdicts on so many chains that were never seen."""
     root = identities.load(place.folder, "root")
-    peers = [_chain(root, chain, strange_root=model in STRANGE_ROOTS) for _ in range(count)]
+    peers = [_chain(root, chain, f"agent-{one}", strange_root=model in STRANGE_ROOTS) for one in range(count)]
     trust = MODELS[model](root, [*_others(known), *(peer.peer_id for peer in peers)])
     shown = [[certificate.der for certificate in peer.chain] for peer in peers]
     context = Context(datetime.now(UTC), "inbound")
@@ -101,7 +101,7 @@ async def seen(
 ) -> dict[str, Any]:
     """Verdicts on one peer that was seen before."""
     root = identities.load(place.folder, "root")
-    peer = _chain(root, chain, strange_root=model in STRANGE_ROOTS)
+    peer = _chain(root, chain, "agent", strange_root=model in STRANGE_ROOTS)
     trust = MODELS[model](root, [*_others(known), peer.peer_id])
     ders = tuple(certificate.der for certificate in peer.chain)
     context = Context(datetime.now(UTC), "inbound")
@@ -117,14 +117,14 @@ async def seen(
     return Sample.of(count, usage)
 
 
-def _chain(root: Credential, length: int, *, strange_root: bool) -> Credential:
+def _chain(root: Credential, length: int, name: str, *, strange_root: bool) -> Credential:
     """A peer whose chain has `length` certificates, all of them new below the root."""
     issuer = root
     if strange_root or length == 1:
         issuer = Credential.self_issued("stranger")
     for depth in range(length - 2):
         issuer = identities.issued(issuer, f"department-{depth}", may_issue=length - 3 - depth)
-    return issuer if length == 1 else identities.issued(issuer, "agent")
+    return issuer if length == 1 else identities.issued(issuer, name)
 
 
 def _others(count: int) -> list[PeerId]:
