@@ -11,6 +11,7 @@ is the median of the rounds' ratios. The two neighbours against each other are t
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -77,13 +78,12 @@ class Contest:
     metric: str
     by: By = "rate"
     params: dict[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
     ours: str = OURS
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     ratios: dict[str, list[float]] = field(default_factory=dict)
     noises: list[float] = field(default_factory=list)
 
-    def run(self, measures: dict[str, Measure], rounds: int, progress: Progress) -> None:
+    def run(self, measures: dict[str, Measure], rounds: int, progress: Progress, *, warm_up: bool = True) -> None:
         """Measure everybody once to warm up, then in alternation; `measures` begins with ours.
 
         Another stack that fails is left out from then on, with a line that says so.
@@ -92,18 +92,19 @@ class Contest:
             StackFailed: ours did.
         """
         self.ours, *others = measures
-        progress.expect(len(measures) + rounds * (2 * len(others) + (not others)))
+        progress.expect(warm_up * len(measures) + rounds * (1 + 2 * len(others)))
 
         def slot(label: str) -> Sample:
             progress.slot(f"{self.name} · {label} · {self.circumstances}")
             return measures[label]()
 
-        slot(self.ours)
-        others = [other for other in others if self._unless_failed(lambda: slot(other), progress)]  # noqa: B023  called at once
+        if warm_up:
+            slot(self.ours)
+            others = [other for other in others if self._unless_failed(partial(slot, other), progress)]
         for _ in range(rounds):
             before = self._keep(self.ours, slot(self.ours))
             for other in list(others):
-                theirs = self._unless_failed(lambda: slot(other), progress)  # noqa: B023  called at once
+                theirs = self._unless_failed(partial(slot, other), progress)
                 if theirs is None:
                     others.remove(other)
                     continue
@@ -159,7 +160,7 @@ class Contest:
             columns = zip(*(sample.latencies_us for sample in samples), strict=True)
             params["latencies_us"] = [statistics.median(column) for column in columns]
         return Result(
-            self.name, label, self.metric, (_median(samples, self.by) or 0.0) * self.scale, _median(samples, "p50_us"),
+            self.name, label, self.metric, (_median(samples, self.by) or 0.0), _median(samples, "p50_us"),
             _median(samples, "p99_us"), _median(samples, "cpu_us"), baseline, self.ratio(baseline) if baseline else None,
             params,
         )  # fmt: skip
@@ -267,12 +268,18 @@ class Bench:
 
     def contest(
         self, name: str, metric: str, measures: dict[str, Measure], *, by: By = "rate", side: bool = False,
-        scale: float = 1.0, **params: Any,
+        warm_up: bool | None = None, **params: Any,
     ) -> Contest:  # fmt: skip
-        """Compare; see `Contest.run`. What it finds is kept also if it is interrupted."""
-        contest = Contest(name, metric, by, params, scale)
+        """Compare; see `Contest.run`. What it finds is kept also if it is interrupted.
+
+        Args:
+            side: not a row of the table to meet: fewer rounds.
+            warm_up: None for everything but what stands at the side, whose processes have been warmed by the main comparison.
+        """
+        contest = Contest(name, metric, by, params)
+        rounds = self.budget.side_rounds if side else self.budget.rounds
         try:
-            contest.run(measures, self.budget.side_rounds if side else self.budget.rounds, self.progress)
+            contest.run(measures, rounds, self.progress, warm_up=not side if warm_up is None else warm_up)
         finally:
             self.findings.results += contest.results()
             if contest.noise is not None:

@@ -21,6 +21,7 @@ from benchmarks.stacks import OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 ACCENT: Final = "#c2410c"
@@ -125,12 +126,13 @@ def _growth(_findings: Findings, rows: list[Result]) -> "Figure | None":
             end: [(one.params["links"], one.value) for one in _select(rows, "idle", {"end": end})]
             for end in ("client", "server")
         },
-        "chain": _by_model(rows, "chain", lambda one: one.params.get("known") == 0),
+        "chain": _by_model(rows, "chain", lambda one: one.params["peer"] == "cold" and one.params.get("known") == 0),
         "known": _by_model(rows, "known", lambda one: one.params.get("known", 0) > 0),
     }
     titles = {
         "links": "CPU µs while links are open", "memory": "KiB for an idle link",
-        "chain": "CPU µs for a verdict, by certificates", "known": "CPU µs for a verdict, by peers known",
+        "chain": "CPU µs for a cold verdict, by certificates in the chain",
+        "known": "CPU µs for a verdict, by peers that the model knows",
     }  # fmt: skip
     return _lines(found, "", "", titles)
 
@@ -177,27 +179,40 @@ def _leading_number(label: str) -> float:
 def _lines(
     found: dict[str, Points], x: str, y: str, titles: dict[str, str], *, log_x: bool = True
 ) -> "Figure | None":
-    """One set of axes for each that has points."""
+    """One set of axes for each that has points; a label has one colour in all of them."""
     shown = {name: points for name, points in found.items() if any(points.values())}
     if not shown:
         return None
-    figure, axes = _axes(len(shown), (4.6 * min(len(shown), 2), 3.6 * ((len(shown) + 1) // 2)))
+    figure, axes = _axes(len(shown), (4.6 * min(len(shown), 2), 3.8 * ((len(shown) + 1) // 2)))
+    labels = list(dict.fromkeys(label for points in shown.values() for label in points))
+    colours = dict(zip((label for label in labels if label != OURS), OTHERS * 3, strict=False))
     for place, (name, points) in zip(axes, shown.items(), strict=False):
-        others = iter(OTHERS * 3)
         for label, line in points.items():
-            ours = label == OURS
             xs, ys = zip(*sorted(line), strict=True)
-            place.plot(xs, ys, label=label, marker="o", markersize=4, color=ACCENT if ours else next(others), zorder=3 if ours else 2)
+            ours = {"color": ACCENT, "linewidth": 2.6, "zorder": 3} if label == OURS else {"color": colours[label]}
+            place.plot(xs, ys, label=label, marker="o", markersize=4, **ours)
         place.set_title(titles[name])
         place.set(xlabel=x, ylabel=y, yscale="log")
         if log_x:
             ticks = sorted({x for line in points.values() for x, _ in line})
             place.set_xscale("log")
             place.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-            place.minorticks_off()
-        place.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-        place.legend(fontsize=7, ncols=2 if len(points) > 5 else 1)
+            place.xaxis.minorticks_off()
+        _number(place.yaxis)
+        if any(points.keys() != other.keys() for other in shown.values()):
+            place.legend(fontsize=7)
+    if not axes[0].get_legend():  # one for all
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def _number(axis: "Axis") -> None:
+    """1, 2 and 5 of each power of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
 
 
 def _axes(count: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes]]":

@@ -152,7 +152,7 @@ def _key_types(bench: Bench) -> None:
                 )
                 for name in [OURS, *peers]
             },
-            side=True, concurrency=CONCURRENCY, key=key,
+            side=True, warm_up=True, concurrency=CONCURRENCY, key=key,
         )  # fmt: skip
 
 
