@@ -77,9 +77,7 @@ def trust(folder: Path) -> IssuedBy:
 
 
 def server(folder: Path, *, resume: bool = True) -> Agent:
-    return Agent(
-        identities.load(folder, "server"), trust=trust(folder), handlers=handlers(), resume=resume
-    )
+    return Agent(identities.load(folder, "server"), trust=trust(folder), handlers=handlers(), resume=resume)
 
 
 @cache

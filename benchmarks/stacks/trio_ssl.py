@@ -68,11 +68,10 @@ class TrioSession(Session):
             raise self._lost
         self._waiting[number], reply = trio.open_memory_channel[bytes](1)
         await self._send(bare.frame(kind, number, body))
-        try:
-            return await reply.receive()
-        except trio.EndOfChannel:
-            assert self._lost
-            raise self._lost from None
+        async for answer in reply:
+            return answer
+        assert self._lost
+        raise self._lost
 
     async def _send(self, data: bytes) -> None:
         async with self._sending:

@@ -85,10 +85,10 @@ class ZmqCurve(Stack):
         authenticator = AsyncioAuthenticator(context)
         authenticator.start()
         try:
-            _keys(folder, "server"), _keys(folder, "client")
+            keys(folder, "server"), keys(folder, "client")
             authenticator.configure_curve(location=folder / "curve" / "allowed")
             with context.socket(zmq.ROUTER) as socket:
-                socket.curve_publickey, socket.curve_secretkey = _keys(folder, "server")
+                socket.curve_publickey, socket.curve_secretkey = keys(folder, "server")
                 socket.curve_server = True
                 socket.sndhwm = 0  # a ROUTER drops what it cannot queue
                 port = socket.bind_to_random_port("tcp://127.0.0.1")
@@ -104,8 +104,8 @@ class ZmqCurve(Stack):
 
         with zmq.asyncio.Context.instance().socket(zmq.DEALER) as socket:
             socket.linger = 0
-            socket.curve_publickey, socket.curve_secretkey = _keys(folder, "client")
-            socket.curve_serverkey, _ = _keys(folder, "server")
+            socket.curve_publickey, socket.curve_secretkey = keys(folder, "client")
+            socket.curve_serverkey, _ = keys(folder, "server")
             socket.connect(f"tcp://{where}")
             session = ZmqSession(socket)
             receiving = asyncio.create_task(session.receive())
@@ -128,7 +128,7 @@ async def _answer(socket: "zmq.asyncio.Socket") -> None:
 
 
 @cache
-def _keys(folder: Path, name: str) -> tuple[bytes, bytes]:
+def keys(folder: Path, name: str) -> tuple[bytes, bytes]:
     """The public and the secret key of `name`, made when first asked for. `allowed` holds the clients' public ones."""
     from zmq.auth import create_certificates, load_certificate
 
