@@ -132,6 +132,8 @@ def test_two_sessions_are_two_connections(name, folder):
     """No pool hands the second session the first one's connection, and with it its handshake."""
     psutil = pytest.importorskip("psutil")
     stack = installed(name)
+    if "handshake" not in stack.can:
+        pytest.skip(f"{name} has no connections that last")
 
     def connected(port):
         return [
