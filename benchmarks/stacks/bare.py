@@ -65,7 +65,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    def feed(self, data: bytes | bytearray) -> Iterator[tuple[int, int, bytes]]:
         """Kind, number and body of each frame that is complete now."""
         self._buffer += data
         at = 0
@@ -89,7 +89,7 @@ class Answers:
             Count
         )  # by the number of the pump or of the transfer
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | bytearray) -> bytes:
         replies = []
         for kind, number, body in self._frames.feed(data):
             if kind == CALL:

@@ -7,6 +7,7 @@ its own, and each record a receive of its own: that is most of the distance to a
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +23,7 @@ class ByteStream(Protocol):
     """What the session needs of a stream; neighbours that are at home on Trio bring one, too."""
 
     async def send_all(self, data: bytes) -> None: ...
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def __aiter__(self) -> AsyncIterator[bytes | bytearray]: ...
 
 
 class TrioSession(Session):
@@ -88,7 +89,7 @@ class TrioSsl(Stack):
         return None
 
     def version(self) -> str:
-        return f"trio {trio.__version__}, {bare.version()}"
+        return f"trio {version('trio')}, {bare.version()}"
 
     async def serve(self, folder: Path, ready: Callable[[str], None]) -> None:
         serve = partial(trio.serve_ssl_over_tcp, _answer, 0, bare.server_context(folder), host="127.0.0.1")
@@ -111,7 +112,7 @@ class TrioSsl(Stack):
                 nursery.cancel_scope.cancel()
 
 
-async def _answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+async def _answer(stream: trio.abc.Stream) -> None:
     answers = bare.Answers()
     try:
         async for data in stream:
