@@ -15,6 +15,11 @@ import anyio.lowlevel
 import trio
 
 
+_lowlevel: Any = (
+    trio.lowlevel
+)  # untyped: an older package of stubs, where it is installed, hides Trio's own types
+
+
 class Event(Protocol):
     """`anyio.Event`."""
 
@@ -51,7 +56,7 @@ class Loop(NamedTuple):
 
 async def _trio_readable(sock: socket) -> None:
     try:
-        await trio.lowlevel.wait_readable(sock)
+        await _lowlevel.wait_readable(sock)
     except trio.ClosedResourceError:
         raise anyio.ClosedResourceError from None
     except trio.BusyResourceError:
@@ -60,7 +65,7 @@ async def _trio_readable(sock: socket) -> None:
 
 async def _trio_writable(sock: socket) -> None:
     try:
-        await trio.lowlevel.wait_writable(sock)
+        await _lowlevel.wait_writable(sock)
     except trio.ClosedResourceError:
         raise anyio.ClosedResourceError from None
     except trio.BusyResourceError:
@@ -72,11 +77,11 @@ _ANY: Final = Loop(
     anyio.current_time, anyio.wait_readable, anyio.wait_writable, anyio.Event, anyio.CancelScope,
 )  # fmt: skip
 _TRIO: Final = Loop(
-    trio.lowlevel.checkpoint, trio.lowlevel.checkpoint_if_cancelled, trio.lowlevel.cancel_shielded_checkpoint,
+    _lowlevel.checkpoint, _lowlevel.checkpoint_if_cancelled, _lowlevel.cancel_shielded_checkpoint,
     trio.current_time, _trio_readable, _trio_writable, trio.Event, trio.CancelScope,
 )  # fmt: skip
 
 
 def running_loop() -> Loop:
     """Those of the event loop that runs."""
-    return _TRIO if trio.lowlevel.in_trio_run() else _ANY
+    return _TRIO if _lowlevel.in_trio_run() else _ANY
