@@ -14,7 +14,6 @@ import anyio
 import anyio.lowlevel
 import trio
 
-
 _lowlevel: Any = (
     trio.lowlevel
 )  # untyped: an older package of stubs, where it is installed, hides Trio's own types
