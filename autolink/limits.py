@@ -219,6 +219,23 @@ VERDICTS_BYTES: Final = 16 * MIB
 """... and the certificates and evidence in them together: VERDICTS of the largest would be 300 MiB, and whoever is
 believed can make a new one by sending other evidence. Of two P-256 certificates each, all of VERDICTS are 5 MiB."""
 
+# --- load tests ----------------------------------------------------------------------------------------------
+
+BENCH_SECONDS: Final = 24 * 3600.0
+"""Longest run of a load test: a certificate that it issues to its callers lives a little longer."""
+
+BENCH_SLOTS: Final = 16_384
+"""Operations out at once: as many as LINKS, since each may be a link."""
+
+BENCH_RATE: Final = 1_000_000.0
+"""Operations a second that are asked for: more than all workers can begin."""
+
+BENCH_WORKERS: Final = 64
+"""Processes: each is an interpreter of some 60 MB."""
+
+BENCH_IDENTITIES: Final = 10_000
+"""Callers: each takes a millisecond or two of processor time and, in a worker, 66 KiB for its two TLS contexts."""
+
 # --- what people see ---------------------------------------------------------------------------------------
 
 DISPLAY: Final = 200
