@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from autolink import Agent, Credential, CredentialRequest, EntityKind, Link, limits
+from autolink.cli.bench.histogram import empty_histogram
 from autolink.cli.bench.loop import Pace
 from autolink.cli.bench.operations import confirmed
 from autolink.cli.bench.plan import Plan, Work, unencrypted
@@ -135,6 +136,7 @@ def _bench(
     work: Work, *, concurrency: int | None, rate: float | None, duration: float, workers: int, identities: int,
     as_json: bool, **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
+    empty_histogram()  # where there can be none, this is told before anything is done
     slots = concurrency or (_AT_ONCE if rate is None else _AT_MOST)
     if slots < workers:
         raise UsageError(
@@ -248,7 +250,7 @@ def wrong(outcome: Outcome) -> dict[str, Any]:
         return _failed(
             Status.FAILED, f"{', '.join(outcome.died)}: what it had counted until then is in the results"
         )
-    if outcome.tally.errors and not outcome.tally.latencies.total:
+    if outcome.tally.errors and not outcome.tally.latencies.get_total_count():
         kind, failures = max(outcome.tally.errors.items(), key=lambda item: item[1].count)
         return _failed(status_of_kind(kind), f"not one operation succeeded: {failures.first}")
     return {}

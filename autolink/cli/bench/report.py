@@ -40,13 +40,14 @@ def results(plans: list[Plan], identities: int, met: dict[str, Any], outcome: Ou
         "workers": len(plans),
         "identities": identities,
         "seconds": round(seconds, 3),
-        "succeeded": tally.latencies.total,
+        "succeeded": tally.latencies.get_total_count(),
         "per_second": round(tally.in_time / seconds, 1) if seconds else 0.0,
         "latency_us": {
-            "mean": round(tally.latencies.mean, 1),
-            **{name: tally.latencies.percentile(percent) for name, percent in PERCENTILES},
-            "max": tally.latencies.max,
+            "mean": round(tally.latencies.get_mean_value(), 1),
+            **{name: tally.latencies.get_value_at_percentile(percent) for name, percent in PERCENTILES},
+            "max": tally.latencies.get_max_value(),
         },
+        "over_an_hour": tally.over_an_hour,
         "errors": {
             kind: {"count": failures.count, "first": failures.first}
             for kind, failures in sorted(tally.errors.items(), key=lambda item: -item[1].count)
@@ -97,6 +98,8 @@ def remarks(told: dict[str, Any]) -> Iterator[str]:
             f"{rate['latest_s']:.3g} s late. Their waiting is in the latencies; the others are in none of these "
             "figures, so it was worse than they say"
         )
+    if told["over_an_hour"]:
+        yield f"{told['over_an_hour']:,} operations took longer than an hour, and are in these figures with an hour"
     if told["cpu"] >= _BUSY:
         yield (
             f"a worker of this load tester was busy for {min(told['cpu'], 1):.0%} of the time, so the latencies are in part "
@@ -148,6 +151,5 @@ def progress(seconds: float) -> Iterator[Callable[[Tally], None] | None]:
 
 
 def _so_far(tally: Tally) -> str:
-    latencies = tally.latencies
-    times = f"p50 {duration(latencies.percentile(50))}, p99 {duration(latencies.percentile(99))}"
-    return f"{tally.in_time / tally.seconds:,.0f}/s  {times}  {tally.failures:,} errors"
+    p50, p99 = (duration(tally.latencies.get_value_at_percentile(percent)) for percent in (50, 99))
+    return f"{tally.in_time / tally.seconds:,.0f}/s  p50 {p50}, p99 {p99}  {tally.failures:,} errors"

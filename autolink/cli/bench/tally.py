@@ -2,10 +2,10 @@
 
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from autolink import Link
-from autolink.cli.bench.histogram import Histogram
+from autolink.cli.bench.histogram import HOUR, empty_histogram
 from autolink.cli.edge import Status, shown
 from autolink.errors import (
     AutolinkError,
@@ -17,6 +17,9 @@ from autolink.errors import (
     Refused,
     RemoteProtocolError,
 )
+
+if TYPE_CHECKING:
+    from hdrh.histogram import HdrHistogram
 
 UNFINISHED: Final = "unfinished"
 """The kind of an operation that was still out some time after the load had ended."""
@@ -87,7 +90,8 @@ class Tally:
     """See the module. Times are in seconds.
 
     Attributes:
-        latencies: of the operations that went as they should; in an open loop from when they were due.
+        latencies: of the operations that went as they should, in microseconds; in an open loop from when they were due.
+        over_an_hour: how many of those took longer, and are counted as an hour.
         in_time: how many of those ended before the load did; the rate is made of these.
         errors: by kind.
         links: opened under load or for it.
@@ -98,7 +102,8 @@ class Tally:
         cpu: processor time of the process meanwhile.
     """
 
-    latencies: Histogram = field(default_factory=Histogram)
+    latencies: "HdrHistogram" = field(default_factory=empty_histogram)
+    over_an_hour: int = 0
     in_time: int = 0
     errors: dict[str, Failures] = field(default_factory=dict)
     links: int = 0
@@ -111,7 +116,9 @@ class Tally:
 
     def succeeded(self, seconds: float, *, in_time: bool) -> None:
         """Count an operation that went as it should."""
-        self.latencies.record(round(seconds * 1_000_000))
+        latency = round(seconds * 1_000_000)
+        self.latencies.record_value(min(latency, HOUR))
+        self.over_an_hour += latency > HOUR
         self.in_time += in_time
 
     def failed(self, error: AutolinkError | OSError) -> None:
@@ -143,7 +150,7 @@ class Tally:
         for kind, failures in other.errors.items():
             mine = self.errors.setdefault(kind, Failures(0, failures.first))
             mine.count += failures.count
-        for name in ("in_time", "links", "resumed", "started", "due"):
+        for name in ("over_an_hour", "in_time", "links", "resumed", "started", "due"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.latest = max(self.latest, other.latest)
         self.seconds = max(self.seconds, other.seconds)
@@ -153,10 +160,12 @@ class Tally:
         """For another process."""
         plain = {name: getattr(self, name) for name in self.__slots__}
         errors = {kind: [failures.count, failures.first] for kind, failures in self.errors.items()}
-        return {**plain, "latencies": self.latencies.as_plain(), "errors": errors}
+        return {**plain, "latencies": self.latencies.encode(), "errors": errors}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Tally":
         """What `as_plain` made."""
         errors = {kind: Failures(*failures) for kind, failures in plain["errors"].items()}
-        return cls(**{**plain, "latencies": Histogram.from_plain(plain["latencies"]), "errors": errors})
+        made = cls(**{**plain, "latencies": empty_histogram(), "errors": errors})
+        made.latencies.decode_and_add(plain["latencies"])
+        return made

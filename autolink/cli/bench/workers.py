@@ -103,7 +103,7 @@ class _Worker:
 
 async def _told(process: Process) -> AsyncIterator[tuple[str, Any]]:
     """What a worker says, until it says no more."""
-    unpacker = msgpack.Unpacker(strict_map_key=False)  # buckets are numbers
+    unpacker = msgpack.Unpacker()
     if process.stdout is not None:
         async for piece in process.stdout:
             unpacker.feed(piece)

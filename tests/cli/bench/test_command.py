@@ -3,6 +3,8 @@
 import io
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +18,7 @@ from autolink.cli.bench.tally import Tally
 from autolink.cli.bench.workers import Outcome
 
 BUYER = ("--as", "buyer", "--trust", "issuer:acme.pem")
+NOBODY = f"autolink://{'0' * 64}@127.0.0.1:1"
 ACME = ("--as", "acme", "--trust", "issuer:acme.pem")
 
 
@@ -214,6 +217,30 @@ def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, ta
     assert "--resume needs a contact" in error(bench("handshake", *anyone, *BUYER, "--resume", "1", status=2))
 
 
+WITHOUT = """
+import sys
+sys.modules["hdrh"] = None
+from autolink.cli import main
+main()
+"""
+
+
+def test_without_its_histograms_a_load_test_says_what_to_install(here):
+    """One line and status 1, and on stdout what a script asked for. All other commands do without."""
+
+    def run(*args):
+        command = (sys.executable, "-c", WITHOUT, "bench", *args)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    ran = run("handshake", NOBODY, *BUYER, "--json")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("Error: a load test needs the package hdrhistogram (")
+    assert "): pip install hdrhistogram" in line
+    assert (ran.returncode, json.loads(ran.stdout)["status"]) == (1, 1)
+    helped = run("--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+
+
 def test_an_address_alone_and_known_agents_will_do_as_for_a_call(told, target, tmp_path):
     """On first use the agent is accepted once, before the load; the workers know it from the file."""
     known = tmp_path / "known"
@@ -242,10 +269,15 @@ def test_on_a_terminal_there_is_a_bar_with_what_was_counted_so_far(monkeypatch):
 
 
 def test_who_measures_with_a_busy_worker_is_warned():
-    told = {"rate": None, "cpu": 0.97}
+    told = {"rate": None, "over_an_hour": 0, "cpu": 0.97}
     (remark,) = report.remarks(told)
     assert "busy for 97% of the time" in remark
-    assert not list(report.remarks({"rate": {"held": True}, "cpu": 0.5}))
+    assert not list(report.remarks({"rate": {"held": True}, "over_an_hour": 0, "cpu": 0.5}))
+
+
+def test_what_took_longer_than_an_hour_is_told():
+    (remark,) = report.remarks({"rate": None, "over_an_hour": 1234, "cpu": 0.5})
+    assert remark.startswith("1,234 operations took longer than an hour")
 
 
 def test_a_worker_that_died_is_named_and_makes_the_run_fail():

@@ -63,7 +63,7 @@ async def loaded(operation, *, slots=1, seconds=10.0, timeout=30.0, **pace):
 
 
 def seconds(tally, percent):
-    return tally.latencies.percentile(percent) / 1_000_000
+    return tally.latencies.get_value_at_percentile(percent) / 1_000_000
 
 
 @pytest.mark.parametrize("slots", [1, 1000])
@@ -71,7 +71,7 @@ async def test_a_stall_shows_in_an_open_loop_in_every_operation_that_was_due_mea
     """100/s for 10 s, of which one second is a stall: a tenth of all operations waited for up to that second, whether there
     was a slot for each of them or only one for all."""
     tally = await loaded(Stalling(), rate=100, slots=slots)
-    assert tally.latencies.total == tally.due == tally.started == 1000
+    assert tally.latencies.get_total_count() == tally.due == tally.started == 1000
     assert seconds(tally, 50) == pytest.approx(0.001, rel=0.01)
     assert seconds(tally, 85) == pytest.approx(0.001, rel=0.01)
     assert seconds(tally, 95) == pytest.approx(0.5, abs=0.07)
@@ -83,7 +83,7 @@ async def test_a_stall_shows_in_an_open_loop_in_every_operation_that_was_due_mea
 async def test_the_same_stall_is_one_slow_operation_to_a_closed_loop(virtual_clock):
     """This is what coordinated omission hides, and why the open loop exists."""
     tally = await loaded(Stalling())
-    assert tally.latencies.total == pytest.approx(9000, abs=20)
+    assert tally.latencies.get_total_count() == pytest.approx(9000, abs=20)
     assert seconds(tally, 99.9) == pytest.approx(0.001, rel=0.01)
     assert seconds(tally, 100) == pytest.approx(1.0, abs=0.01)
 
@@ -97,7 +97,7 @@ async def test_an_open_loop_begins_operations_when_they_are_due_whatever_the_age
     assert operation.most == 2
     assert tally.seconds == 2.0
     assert tally.in_time == 6  # two of the eight ended later, which counts, but not for the rate
-    assert tally.latencies.total == 8
+    assert tally.latencies.get_total_count() == 8
 
 
 async def test_a_rate_that_cannot_be_held_leaves_operations_that_were_due_and_never_begun(virtual_clock):
@@ -114,7 +114,7 @@ async def test_a_closed_loop_keeps_exactly_as_many_operations_out_as_it_has_slot
     operation = Fake(takes=0.25)
     tally = await loaded(operation, slots=slots, seconds=3.0)
     assert operation.most == slots
-    assert tally.started == tally.latencies.total == 12 * slots
+    assert tally.started == tally.latencies.get_total_count() == 12 * slots
     assert sorted(operation.begun) == sorted(
         0.25 * k + operation.begun[0] for k in range(12) for _ in range(slots)
     )
@@ -126,7 +126,7 @@ async def test_nothing_is_begun_after_the_end_and_what_is_out_may_end(virtual_cl
     begin = anyio.current_time()
     tally = await loaded(operation)
     assert anyio.current_time() - begin == 12.0
-    assert (tally.latencies.total, tally.in_time, tally.seconds) == (3, 2, 10.0)
+    assert (tally.latencies.get_total_count(), tally.in_time, tally.seconds) == (3, 2, 10.0)
 
 
 @pytest.mark.parametrize("rate", [None, 100.0])
@@ -135,15 +135,15 @@ async def test_what_does_not_end_is_an_error_and_does_not_keep_the_run(virtual_c
     begin = anyio.current_time()
     tally = await loaded(Fake(takes=math.inf), slots=3, timeout=1000, rate=rate)
     assert anyio.current_time() - begin == 10.0 + GRACE
-    assert tally.latencies.total == 0
+    assert tally.latencies.get_total_count() == 0
     assert {kind: failures.count for kind, failures in tally.errors.items()} == {"unfinished": 3}
     assert tally.seconds == 10.0
 
 
 async def test_tidying_up_takes_a_slot_and_no_part_in_the_latency_nor_in_the_timeout(virtual_clock):
     tally = await loaded(Fake(takes=0.5, tidying=0.5), timeout=0.6)
-    assert tally.latencies.total == 10
-    assert seconds(tally, 100) == 0.5
+    assert tally.latencies.get_total_count() == 10
+    assert seconds(tally, 100) == pytest.approx(0.5, rel=0.001)
     assert not tally.errors
 
 
@@ -172,7 +172,7 @@ async def test_an_error_is_counted_by_kind_with_the_text_of_the_first(virtual_cl
     assert tally.errors.keys() == {kind}
     assert tally.errors[kind].count == tally.failures == 10
     assert tally.errors[kind].first
-    assert tally.latencies.total == 0
+    assert tally.latencies.get_total_count() == 0
     assert kind_of(error) == kind
     assert status_of_kind(kind) == ERRORS[kind][1]
 
@@ -211,7 +211,7 @@ async def test_a_refusal_ends_the_load_at_once_and_what_was_counted_is_kept(virt
         await Loop(operation, Pace(1, 10.0, 30.0), tally).run()
     assert refused.value is NO
     assert refusal(error) is NO
-    assert (tally.started, tally.latencies.total, tally.failures) == (8, 7, 0)
+    assert (tally.started, tally.latencies.get_total_count(), tally.failures) == (8, 7, 0)
     assert tally.seconds == pytest.approx(0.8)
 
 
@@ -219,7 +219,7 @@ async def test_an_interrupted_run_keeps_what_was_counted_until_then(virtual_cloc
     tally = Tally()
     with anyio.move_on_after(2.55):
         await Loop(Fake(takes=0.25), Pace(3, 10.0, 30.0, rate=8.0), tally).run()
-    assert tally.latencies.total == 19
+    assert tally.latencies.get_total_count() == 19
     assert tally.seconds == pytest.approx(2.55)
     assert tally.due == 21
     assert not tally.errors
@@ -238,6 +238,41 @@ async def test_a_tally_can_be_read_while_the_load_runs_and_passed_on(virtual_clo
     assert copied.errors["link_lost"].count == 16
 
 
+def counted(*latencies):
+    tally = Tally()
+    for latency in latencies:
+        tally.succeeded(latency, in_time=True)
+    return tally
+
+
+def test_percentiles_are_those_of_all_workers_together():
+    """One has the 900 quick operations, one the 100 slow ones, one none: the average of their percentiles is none."""
+    total = Tally()
+    for worker in (counted(*[0.001] * 900), counted(*[1.0] * 100), counted()):
+        total.add(Tally.from_plain(worker.as_plain()))
+    shown = [seconds(total, percent) for percent in (50, 90, 90.1, 99.9)]
+    assert shown == pytest.approx([0.001, 0.001, 1.0, 1.0], rel=0.001)
+    assert total.latencies.get_total_count() == 1000
+    assert total.latencies.get_mean_value() == pytest.approx(100_900, rel=0.001)
+    assert total.latencies.get_max_value() == pytest.approx(1_000_000, rel=0.001)
+
+
+def test_without_operations_there_are_no_latencies():
+    """... and no error: a load that nobody answered has results, too."""
+    none = Tally.from_plain(counted().as_plain()).latencies
+    assert (none.get_total_count(), none.get_mean_value(), none.get_max_value()) == (0, 0, 0)
+    assert none.get_value_at_percentile(99.9) == 0
+
+
+def test_what_took_longer_than_an_hour_is_counted_as_an_hour_and_not_lost():
+    one = counted(0.0, 3600.0, 3601.0, 80_000.0)
+    total = Tally.from_plain(one.as_plain())
+    total.add(one)
+    assert (total.latencies.get_total_count(), total.over_an_hour) == (8, 4)
+    assert seconds(total, 1) == 0
+    assert seconds(total, 100) == pytest.approx(3600, rel=0.001)
+
+
 def test_tallies_of_workers_are_added():
     """Counts are summed; they ran side by side, so of times the longest counts."""
     one, other = (
@@ -253,7 +288,7 @@ def test_tallies_of_workers_are_added():
     total = Tally()
     total.add(one)
     total.add(other)
-    assert (total.latencies.total, total.in_time, total.seconds, total.latest) == (2, 1, 3.0, 0.5)
+    assert (total.latencies.get_total_count(), total.in_time, total.seconds, total.latest) == (2, 1, 3.0, 0.5)
     assert (total.links, total.resumed, total.due, total.cpu) == (3, 1, 7, 0.3)
     assert {kind: (each.count, each.first) for kind, each in total.errors.items()} == {
         "link_lost": (2, "one: is the agent running there?"),

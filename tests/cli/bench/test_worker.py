@@ -36,7 +36,7 @@ def worker():
 
 def told(worker):
     """The next thing it says."""
-    unpacker = msgpack.Unpacker(strict_map_key=False)
+    unpacker = msgpack.Unpacker()
     while True:
         unpacker.feed(worker.stdout.read(1))
         for said in unpacker:
