@@ -253,6 +253,23 @@ ISSUERS: Final = 1_024
 ISSUERS_BYTES: Final = 1 * MIB
 """... and their DER together: parsed it takes up to 45 times the memory. ISSUERS with one P-256 root each are 0.6 MiB."""
 
+# --- load tests ----------------------------------------------------------------------------------------------
+
+BENCH_SECONDS: Final = 24 * 3600.0
+"""Longest run of a load test: a certificate that it issues to its callers lives a little longer."""
+
+BENCH_SLOTS: Final = 16_384
+"""Operations out at once: as many as LINKS, since each may be a link."""
+
+BENCH_RATE: Final = 1_000_000.0
+"""Operations a second that are asked for: more than all workers can begin."""
+
+BENCH_WORKERS: Final = 64
+"""Processes: each is an interpreter of some 60 MB."""
+
+BENCH_IDENTITIES: Final = 10_000
+"""Callers: each takes a millisecond or two of processor time and, in a worker, 66 KiB for its two TLS contexts."""
+
 # --- what people see ---------------------------------------------------------------------------------------
 
 DISPLAY: Final = 200

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from autolink.cli.bench import bench
 from autolink.cli.demo import demo
 from autolink.cli.edge import Edge
 from autolink.cli.identity import identity
@@ -49,5 +50,5 @@ def _log_to_stderr(ctx: click.Context, level: int) -> None:
         root.setLevel(before)
 
 
-for command in (identity, run, call, ping, verify, demo):
+for command in (identity, run, call, ping, bench, verify, demo):
     main.add_command(command)

@@ -47,8 +47,7 @@ class Dialer:
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
-        address = self.contact.partition("@")[2].partition("?")[0] or self.contact
-        with about(display(address), name=self.name):
+        with about(address_in(self.contact), name=self.name):
             try:
                 return anyio.run(self._talk, work, awaited, backend="trio")
             except Refused:
@@ -96,8 +95,17 @@ class Dialer:
         return True
 
 
-def link_options(function: F) -> F:
-    """What it takes to open a link: who, whom to believe, how long."""
+def address_in(contact: str) -> str:
+    """Where a contact, or an address alone, says to dial, fit to be shown."""
+    return display(contact.partition("@")[2].partition("?")[0] or contact)
+
+
+def link_options(*, timeout: str = "Seconds for all of it.") -> Callable[[F], F]:
+    """What it takes to open a link: who, whom to believe, how long.
+
+    Args:
+        timeout: what the time is for, in the help.
+    """
     decorators = [
         as_option(),
         trust_option(),
@@ -108,14 +116,18 @@ def link_options(function: F) -> F:
         option("--anyone-trusted", is_flag=True, help="CONTACT is an address alone, and whom you trust may answer."),
         option(
             "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
-            help="Seconds for all of it.",
+            help=timeout,
         ),
         passphrase_option,
         json_option,
     ]  # fmt: skip
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # a body may be -7
@@ -123,15 +135,15 @@ def link_options(function: F) -> F:
 @click.argument("method")
 @click.argument("body", required=False, metavar="[BODY-JSON]")
 @option("-H", "--header", multiple=True, metavar="NAME=VALUE", help="Sent along, signed. Repeatable.")
-@link_options
+@link_options()
 def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """Call METHOD of the agent at CONTACT and print its reply as JSON.
 
     CONTACT is what `autolink run` printed. BODY-JSON is the argument, null if not given; - reads it from stdin. In the
     reply bytes appear as base64url.
     """
-    value, told = _body(body), _headers(header)
-    dialer = _dialer(**how)
+    value, told = json_body(body), _headers(header)
+    dial = dialer(**how)
 
     async def work(link: Link) -> dict[str, Any]:
         try:
@@ -141,7 +153,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
             raise
         return {"ok": True, "reply": reply, "peer": describe_peer(link.peer)}
 
-    done = dialer.talk(work, awaited=f"no reply of {display(method)}")
+    done = dial.talk(work, awaited=f"no reply of {display(method)}")
     print_json(done if as_json else done["reply"])
 
 
@@ -149,10 +161,10 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 @click.argument("contact")
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
 @option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
-@link_options
+@link_options()
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes."""
-    dialer = _dialer(**how)
+    dial = dialer(**how)
 
     async def work(link: Link) -> dict[str, Any]:
         met = {**describe_peer(link.peer), "tls": link.tls.version, "group": link.tls.group}
@@ -167,7 +179,7 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
                 click.echo(f"{number + 1}: {trips[-1]:.3f} ms")
         return {"ok": True, **met, "round_trips_ms": [round(trip, 3) for trip in trips]}
 
-    done = dialer.talk(work, awaited=f"not all of {count} round trips")
+    done = dial.talk(work, awaited=f"not all of {count} round trips")
     if as_json:
         print_json(done)
     else:
@@ -175,10 +187,18 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
         click.echo(f"round trip min {min(trips):.3f} ms, mean {fmean(trips):.3f} ms, max {max(trips):.3f} ms")
 
 
-def _dialer(
+def dialer(
     *, contact: str, as_name: str, specs: tuple[Spec, ...], on_first: str | None, anyone_trusted: bool, timeout: float,
-    passphrase_file: Path | None,
+    passphrase_file: Path | None, issues: bool = False,
 ) -> Dialer:  # fmt: skip
+    """What `link_options` said.
+
+    Args:
+        issues: the identity makes those who dial, and does not dial itself.
+
+    Raises:
+        UsageError, IdentityError, OSError: it cannot be, or something is missing.
+    """
     if contact.startswith("autolink://"):
         Contact.parse(contact)
         anyone_trusted = False
@@ -195,7 +215,8 @@ def _dialer(
     if on_first == "ask" and not has_person():
         raise UsageError("nobody is here to be asked: use --on-first refuse or accept, or autolink id accept")
     credential = load_identity(as_name, passphrase_file)
-    warn_if_own(credential)
+    if not issues:
+        warn_if_own(credential)
     stranger = Stranger()
     trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
     return Dialer(Agent(credential, trust=trust), as_name, contact, anyone_trusted, stranger, timeout)
@@ -211,8 +232,12 @@ def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
     return headers
 
 
-def _body(text: str | None) -> Any:  # noqa: ANN401
-    """The value of a JSON text: no constants that JSON does not have, no key twice."""
+def json_body(text: str | None) -> Any:  # noqa: ANN401
+    """The value of a JSON text, ``-`` for stdin: no constants that JSON does not have, no key twice; None for none.
+
+    Raises:
+        UsageError, IdentityError: it is no such text, or too long.
+    """
     if text is None:
         return None
     raw = read(Path("-"), limits.MESSAGE) if text == "-" else text

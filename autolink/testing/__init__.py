@@ -1,6 +1,7 @@
 """Public fakes for tests of agents: throw-away authorities, link pairs without sockets, and a hostile network.
 
-Nothing here weakens a check: the links of `link_pair` do the real TLS handshake, judge and sign.
+Nothing here weakens a check: the links of `link_pair` do the real TLS handshake, judge and sign. `autolink.testing.target`
+is something to put load on.
 """
 
 from autolink.testing.network import MemoryByteStream, Network
