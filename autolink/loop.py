@@ -6,7 +6,9 @@ same meaning; the one difference, that its errors are classes of their own, is m
 the path of a message or of a handshake uses AnyIO itself.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from socket import socket
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -40,8 +42,22 @@ class Scope(Protocol):
     def __exit__(self, *error: Any) -> Any: ...  # noqa: ANN401
 
 
+class Tasks(Protocol):
+    """`anyio.abc.TaskGroup`, as far as its tasks are not asked about."""
+
+    cancel_scope: Any
+
+    def start_soon(
+        self,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        /,
+        *args: Any,  # noqa: ANN401
+        name: object = None,
+    ) -> Any: ...  # noqa: ANN401
+
+
 class Loop(NamedTuple):
-    """AnyIO's functions and classes of these names."""
+    """AnyIO's functions and classes of these names; `tasks` is `create_task_group`."""
 
     checkpoint: Callable[[], Awaitable[None]]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
@@ -51,6 +67,7 @@ class Loop(NamedTuple):
     wait_writable: Callable[[socket], Awaitable[None]]
     event: Callable[[], Event]
     scope: Callable[..., Scope]
+    tasks: Callable[[], AbstractAsyncContextManager[Tasks]]
 
 
 async def _trio_readable(sock: socket) -> None:
@@ -74,10 +91,12 @@ async def _trio_writable(sock: socket) -> None:
 _ANY: Final = Loop(
     anyio.lowlevel.checkpoint, anyio.lowlevel.checkpoint_if_cancelled, anyio.lowlevel.cancel_shielded_checkpoint,
     anyio.current_time, anyio.wait_readable, anyio.wait_writable, anyio.Event, anyio.CancelScope,
+    anyio.create_task_group,
 )  # fmt: skip
 _TRIO: Final = Loop(
     _lowlevel.checkpoint, _lowlevel.checkpoint_if_cancelled, _lowlevel.cancel_shielded_checkpoint,
     trio.current_time, _trio_readable, _trio_writable, trio.Event, trio.CancelScope,
+    partial(trio.open_nursery, strict_exception_groups=True),
 )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from autolink import limits
@@ -37,7 +36,7 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.identity import Certificate
-from autolink.loop import Scope
+from autolink.loop import Scope, Tasks
 from autolink.messages import Kind
 from autolink.protocol import (
     OPENS,
@@ -79,7 +78,7 @@ class LinkCore:
             peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
-        self.tasks: TaskGroup
+        self.tasks: Tasks
         self.server = Server(cast("Link", self))  # only Link is ever made
         self.evidence: EvidenceReceived | None = None
         self.opened_at = self.traffic.heard_at
@@ -94,7 +93,7 @@ class LinkCore:
         self._over = Latch()
         self._keeper = Keeper(self)
         self._reading: Scope | None = None  # until the keeper has something to do
-        self._writer: anyio.TaskHandle[None] | None = None
+        self._writer: Scope | None = None
         self._last_opened_by_peer = 0
 
     @property
@@ -121,7 +120,7 @@ class LinkCore:
 
     async def serve(self) -> None:
         """Run the link in this task until it has ended and its connection is closed."""
-        async with anyio.create_task_group() as tasks:
+        async with self.traffic.loop.tasks() as tasks:
             self.tasks = tasks
             await self._run()
             tasks.cancel_scope.cancel()
@@ -172,11 +171,13 @@ class LinkCore:
             await self._stream.abort()
 
     def _start_writer(self) -> None:
-        self._writer = self.tasks.create_task(self._write())
+        self._writer = self.traffic.loop.scope()
+        self.tasks.start_soon(self._write, self._writer)
 
-    async def _write(self) -> None:
+    async def _write(self, scope: Scope) -> None:
         try:
-            await self.traffic.write()
+            with scope:
+                await self.traffic.write()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             # The reader may still find why: a REFUSE that the peer sent before it closed.
             with anyio.move_on_after(limits.REFUSAL_DRAIN):

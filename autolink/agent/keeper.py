@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import TaskHandle
 
 from autolink import limits
 from autolink.agent.opening import author_of, read_epoch
 from autolink.errors import LinkLost, Reason, Refused
+from autolink.loop import Scope
 from autolink.trust import judge
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Keeper:
     def __init__(self, link: "LinkCore") -> None:
         self._link = link
         self._asked_at: float | None = None
-        self._judgement: TaskHandle[None] | None = None  # while one is being made
+        self._judgement: Scope | None = None  # while one is being made
 
     def next_look(self) -> float:
         """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
@@ -47,7 +47,8 @@ class Keeper:
         changed = link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
         due = link.stale or changed or link.agent.clock() > link.peer.valid_until
         if due and self._judgement is None:
-            self._judgement = link.tasks.create_task(self._judge())
+            self._judgement = link.traffic.loop.scope()
+            link.tasks.start_soon(self._judge, self._judgement)
         self._asked_at = _listen_for(link, self._asked_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
@@ -59,9 +60,10 @@ class Keeper:
         if self._judgement is not None:
             self._judgement.cancel()
 
-    async def _judge(self) -> None:
+    async def _judge(self, scope: Scope) -> None:
         try:
-            await _judge_again(self._link)
+            with scope:
+                await _judge_again(self._link)
         finally:
             self._judgement = None
             self._link.attend()  # trust may have changed again meanwhile

@@ -111,7 +111,7 @@ class Listener:
         return not self._accepting.cancel_called
 
     async def _accept(self) -> None:
-        async with anyio.create_task_group() as connections:
+        async with running_loop().tasks() as connections:
 
             async def take(connection: socket.socket) -> None:
                 try:

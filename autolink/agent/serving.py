@@ -1,7 +1,7 @@
 """The serving side of a link: a task for each call, channel, subscription or forwarded envelope of the peer.
 
 A handler's end ends its channel, and a channel's end (the peer cancelled, the deadline passed, the link is gone)
-cancels its handler, through the scope that AnyIO gives each task. The channel's place is given free only when the
+cancels its handler, through a scope of its own. The channel's place is given free only when the
 handler has really finished, so a peer that opens and cancels in a loop is held back by its own cleanup.
 """
 
@@ -26,6 +26,7 @@ from autolink.errors import (
     LinkLost,
     wire_envelope_reason,
 )
+from autolink.loop import Scope
 from autolink.messages import Kind
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Server:
             return
         self.running += 1
         name = f"autolink handler {message.method if message.kind is not Kind.FORWARD else '(forwarded)'}"
-        lane.scope = self._link.tasks.start_soon(self._run, lane, message.timeout, work, name=name)
+        lane.scope = self._link.traffic.loop.scope()
+        self._link.tasks.start_soon(self._run, lane, lane.scope, message.timeout, work, name=name)
 
     def _work(self, lane: Lane, received: Received) -> Work | None:
         handlers, name = self._agent.handlers, received.message.method
@@ -75,14 +77,15 @@ class Server:
                 return partial(self._forward, lane, received)
         return None
 
-    async def _run(self, lane: Lane, timeout: int, work: Work) -> None:
+    async def _run(self, lane: Lane, scope: Scope, timeout: int, work: Work) -> None:
         """Run a handler under its caller's deadline; whatever it ends with becomes the channel's end."""
         try:
-            if lane.over:  # cancelled before its task began
-                return
-            error = await self._outcome(lane, timeout, work)
-            if error is not None and not lane.sent_end:
-                await lane.send(Kind.ERROR, error)
+            with scope:
+                if lane.over:  # cancelled before its task began
+                    return
+                error = await self._outcome(lane, timeout, work)
+                if error is not None and not lane.sent_end:
+                    await lane.send(Kind.ERROR, error)
         except BaseExceptionGroup as group:  # its task groups mix errors with the cancellation that stops it
             _, errors = group.split(anyio.get_cancelled_exc_class())
             if not isinstance(errors, Exception):

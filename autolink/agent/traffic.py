@@ -175,7 +175,8 @@ class Traffic:
         """Sixteen random bytes, asked of the operating system for many messages at once."""
         at = self._next_id
         if at == len(self._ids):
-            self._ids, at = urandom(_IDS), 0
+            # A short link needs few, and a long one saves a system call for most.
+            self._ids, at = urandom(min(max(ID, 2 * at), _IDS)), 0
         self._next_id = end = at + ID
         return self._ids[at:end]
 

@@ -16,8 +16,10 @@ v1.5 in place of PSS.
 """
 
 import hashlib
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final, cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -45,6 +47,7 @@ class KeyType(StrEnum):
 
 
 SHA256: Final = hashes.SHA256()
+_CURVE: Final = ec.SECP256R1.name
 _ECDSA: Final = ec.ECDSA(SHA256)
 _PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32)
 _RSA_BITS: Final = range(2048, 4097)
@@ -122,13 +125,16 @@ def hash_of_key(public_key: PublicKey) -> bytes:
 
 def sign(private_key: PrivateKey, data: bytes) -> bytes:
     """Sign with the one scheme of this kind of key (see `verify`)."""
-    match private_key:
-        case ec.EllipticCurvePrivateKey():
-            return private_key.sign(data, _ECDSA)
-        case rsa.RSAPrivateKey():
-            return private_key.sign(data, _PSS, SHA256)
-        case _:
-            return private_key.sign(data)
+    signature: bytes = private_key.sign(data, *_signing(type(private_key)))
+    return signature
+
+
+@lru_cache(maxsize=16)  # by class: an instance check against an abstract class takes longer than it should
+def _signing(kind: type) -> tuple[Any, ...]:
+    """What `sign` takes besides the data."""
+    if issubclass(kind, ec.EllipticCurvePrivateKey):
+        return (_ECDSA,)
+    return (_PSS, SHA256) if issubclass(kind, rsa.RSAPrivateKey) else ()
 
 
 def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
@@ -140,21 +146,38 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
     Raises:
         BadSignature: it does not verify.
     """
+    check = _verifying(type(public_key))
+    if check is None:
+        raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
     try:
-        match public_key:
-            case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-                public_key.verify(signature, data, _ECDSA)
-            case rsa.RSAPublicKey():
-                public_key.verify(signature, data, _PSS, SHA256)
-            case ed25519.Ed25519PublicKey():
-                _check_strict(public_key, signature)
-                public_key.verify(signature, data)
-            case mldsa.MLDSA65PublicKey():
-                public_key.verify(signature, data)
-            case _:
-                raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
+        check(public_key, signature, data)
     except InvalidSignature:
         raise BadSignature("the signature does not verify") from None
+
+
+def _verify_ecdsa(public_key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
+    if public_key.curve.name != _CURVE:
+        raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
+    public_key.verify(signature, data, _ECDSA)
+
+
+def _verify_ed25519(public_key: ed25519.Ed25519PublicKey, signature: bytes, data: bytes) -> None:
+    _check_strict(public_key, signature)
+    public_key.verify(signature, data)
+
+
+_VERIFYING: Final[tuple[tuple[type, Callable[[Any, bytes, bytes], None]], ...]] = (
+    (ec.EllipticCurvePublicKey, _verify_ecdsa),
+    (ed25519.Ed25519PublicKey, _verify_ed25519),
+    (mldsa.MLDSA65PublicKey, lambda public_key, signature, data: public_key.verify(signature, data)),
+    (rsa.RSAPublicKey, lambda public_key, signature, data: public_key.verify(signature, data, _PSS, SHA256)),
+)
+
+
+@lru_cache(maxsize=16)
+def _verifying(kind: type) -> Callable[[Any, bytes, bytes], None] | None:
+    """How a signature under a key of this class is checked."""
+    return next((check for known, check in _VERIFYING if issubclass(kind, known)), None)
 
 
 def verify_certificate(

@@ -203,6 +203,7 @@ class SecureStream:
         self._loop = loop
         self._peer = peer
         self._opening = True
+        self._unsaid = b""
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
@@ -220,7 +221,7 @@ class SecureStream:
     @property
     def sending(self) -> bool:
         """Whether a `send` is under way, or one by `send_nowait` was begun and not finished."""
-        return self._writing or self.unfinished
+        return self._writing or bool(self._rest)
 
     @property
     def unfinished(self) -> bool:
@@ -235,17 +236,8 @@ class SecureStream:
     # --- opening -------------------------------------------------------------------------------------------
 
     def say(self, data: bytes) -> None:
-        """Before `settle`: have `data`, of at most a few records, leave with what was said before it.
-
-        Raises:
-            anyio.BrokenResourceError: TLS has failed.
-        """
-        try:
-            self._tls.sendall(data)
-        except SSL.Error as error:
-            raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
-        self.records_sent += 1
-        self.bytes_sent += len(data)
+        """Before `settle`: have `data`, of at most a few records, leave with what was said before it."""
+        self._unsaid += data
 
     async def hear(self) -> bytes:
         """Before `settle`: the peer's next bytes, at most one record's. What was said leaves first, if we must wait.
@@ -254,9 +246,11 @@ class SecureStream:
             as `receive`.
         """
         self._check_reading()
-        while not (data := self._read(_RECORD)):
+        data = self._read(_RECORD) if _openssl.incoming(self._tls) else b""
+        while not data:
             await self.flush()
             await self._wait_for_more(_OPENING_RECORDS)
+            data = self._read(_RECORD)
         return data
 
     async def settle(self) -> None:
@@ -265,8 +259,8 @@ class SecureStream:
         Raises:
             anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
         """
-        self._opening = False
         await self.flush()
+        self._opening = False
         self._wire.attach(self._tls)
 
     async def flush(self) -> None:
@@ -276,7 +270,14 @@ class SecureStream:
             anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
         """
         try:
+            if self._unsaid:
+                said, self._unsaid = self._unsaid, b""
+                self._tls.sendall(said)
+                self.records_sent += 1
+                self.bytes_sent += len(said)
             await self._wire.flush(self._tls)
+        except SSL.Error as error:
+            raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
         except OSError as error:
             raise anyio.BrokenResourceError(error.strerror or type(error).__name__) from error
 

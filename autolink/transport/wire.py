@@ -102,25 +102,34 @@ class Wire(ABC):
                 tls.bio_shutdown()
                 return 1
             buffer += data
-        end = count = 0
-        while count < most and (missing := _missing(buffer, end)) <= 0:
-            end = len(buffer) + missing
-            count += 1
+        count, end = _records(buffer, most)
         tls.bio_write(bytes(buffer[:end]))
         del buffer[:end]
         return count
 
 
-def _missing(buffer: bytearray, start: int = 0) -> int:
-    """Bytes missing to the end of the header or the record that begins at `start`; negative: there are that many behind
-    the record."""
-    here = len(buffer) - start
-    if here < _HEADER:
-        return _HEADER - here
-    length = int.from_bytes(buffer[start + 3 : start + 5])
-    if buffer[start] not in _RECORD_TYPES or length > _RECORD_MAX:
+def _missing(buffer: bytearray) -> int:
+    """Bytes missing to the end of the header or the record; negative: there are that many behind the record."""
+    if len(buffer) < _HEADER:
+        return _HEADER - len(buffer)
+    length = int.from_bytes(buffer[3:5])
+    if buffer[0] not in _RECORD_TYPES or length > _RECORD_MAX:
         return 0
-    return _HEADER + length - here
+    return _HEADER + length - len(buffer)
+
+
+def _records(buffer: bytearray, most: int) -> tuple[int, int]:
+    """How many whole records the buffer begins with, and where the last of them ends: with the buffer, if what is no
+    record follows."""
+    count = end = 0
+    while count < most and end + _HEADER <= len(buffer):
+        kind, length = buffer[end], buffer[end + 3] << 8 | buffer[end + 4]
+        if kind not in _RECORD_TYPES or length > _RECORD_MAX:
+            return count + 1, len(buffer)
+        if end + _HEADER + length > len(buffer):
+            break
+        count, end = count + 1, end + _HEADER + length
+    return count, end
 
 
 class SocketWire(Wire):
