@@ -305,6 +305,7 @@ class Traffic:
     def end(self) -> None:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
+        self._start_writer = None
         self.room_changed()
         self._urge()
 
