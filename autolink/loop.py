@@ -6,6 +6,7 @@ same meaning; the one difference, that its errors are classes of their own, is m
 the path of a message or of a handshake uses AnyIO itself.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -55,9 +56,20 @@ class Tasks(Protocol):
         name: object = None,
     ) -> Any: ...  # noqa: ANN401
 
+    async def start(
+        self,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        /,
+        *args: Any,  # noqa: ANN401
+        name: object = None,
+    ) -> Any: ...  # noqa: ANN401
+
 
 class Loop(NamedTuple):
-    """AnyIO's functions and classes of these names; `tasks` is `create_task_group`."""
+    """AnyIO's functions and classes of these names; `tasks` is `create_task_group`.
+
+    `passes` are the exceptions that must go out through a task group's own exit: asyncio counts its cancellations.
+    """
 
     checkpoint: Callable[[], Awaitable[None]]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
@@ -68,6 +80,7 @@ class Loop(NamedTuple):
     event: Callable[[], Event]
     scope: Callable[..., Scope]
     tasks: Callable[[], AbstractAsyncContextManager[Tasks]]
+    passes: tuple[type[BaseException], ...]
 
 
 async def _trio_readable(sock: socket) -> None:
@@ -91,12 +104,12 @@ async def _trio_writable(sock: socket) -> None:
 _ANY: Final = Loop(
     anyio.lowlevel.checkpoint, anyio.lowlevel.checkpoint_if_cancelled, anyio.lowlevel.cancel_shielded_checkpoint,
     anyio.current_time, anyio.wait_readable, anyio.wait_writable, anyio.Event, anyio.CancelScope,
-    anyio.create_task_group,
+    anyio.create_task_group, (asyncio.CancelledError, GeneratorExit),
 )  # fmt: skip
 _TRIO: Final = Loop(
     _lowlevel.checkpoint, _lowlevel.checkpoint_if_cancelled, _lowlevel.cancel_shielded_checkpoint,
     trio.current_time, _trio_readable, _trio_writable, trio.Event, trio.CancelScope,
-    partial(trio.open_nursery, strict_exception_groups=True),
+    partial(trio.open_nursery, strict_exception_groups=True), (GeneratorExit,),
 )  # fmt: skip
 
 

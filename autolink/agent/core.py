@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from autolink import limits
 from autolink.agent.groups import Latch, background_tasks
@@ -262,7 +261,7 @@ class LinkCore:
         """
         lane = Lane(self.traffic, method, TO_OPENER[kind], opened_here=True)
         lane.topic = topic
-        await checkpoint_if_cancelled()
+        await self.traffic.loop.checkpoint_if_cancelled()
         while True:
             if self._cause is not None:
                 raise NotSent(str(self.lost_error())) from self._cause

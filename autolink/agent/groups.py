@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from anyio.abc import TaskGroup
+import trio
+
+from autolink.loop import Tasks, running_loop
 
 
 class Latch:
@@ -37,25 +39,38 @@ class Latch:
 
 
 @asynccontextmanager
-async def background_tasks() -> AsyncIterator[TaskGroup]:
+async def background_tasks() -> AsyncIterator[Tasks]:
     """A task group that is cancelled when the body ends, however it ends.
 
     Raises:
-        BaseException: the body's own, unchanged, KeyboardInterrupt too. One that a background task raises is a bug in
-            that task and comes out in an ExceptionGroup, as AnyIO does it.
+        BaseException: the body's own, unchanged, KeyboardInterrupt and cancellation too. One that a background task raises
+            is a bug in that task and comes out in an ExceptionGroup, as AnyIO does it.
     """
+    loop = running_loop()
     raised: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield tasks
-        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+    try:
+        async with loop.tasks() as tasks:
+            try:
+                yield tasks
+            except loop.passes:
+                raise
+            except BaseException as error:  # noqa: BLE001  re-raised below, outside of the group
+                raised = error
+            finally:
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:  # Trio's, when we were cancelled while the tasks were ending
+        if group.split(trio.Cancelled)[1] is not None:
             raise
-        except BaseException as error:  # noqa: BLE001  re-raised below, outside of the group
-            raised = error
-        finally:
-            tasks.cancel_scope.cancel()
+        raised = raised or _first(group)
     if raised is not None:
         try:
             raise raised
         finally:
             del raised  # the frame would keep the traceback that keeps the frame
+
+
+def _first(error: BaseException) -> BaseException:
+    """What is inside of a group, or of groups in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -19,6 +19,7 @@ import anyio.lowlevel
 
 from autolink import limits
 from autolink.errors import UsageError
+from autolink.loop import running_loop
 from autolink.transport.address import Address, TcpAddress, UnixAddress
 
 STAGGER: Final = 0.25
@@ -167,7 +168,7 @@ async def _connect_one(target: Target) -> socket.socket:
                     # EAGAIN of a Unix socket: it would look connected if we waited for room to write.
                     await anyio.sleep(FULL)
                     continue
-                await anyio.wait_writable(sock)
+                await running_loop().wait_writable(sock)
                 if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(failure, os.strerror(failure)) from None
             else:

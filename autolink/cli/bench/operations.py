@@ -14,13 +14,14 @@ from math import floor
 from typing import Generic, Protocol, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from autolink import ANYONE_TRUSTED, Agent, Channel, Credential, Link
 from autolink.agent.groups import background_tasks
 from autolink.cli.bench.plan import Work
 from autolink.cli.bench.tally import Tally
 from autolink.errors import AutolinkError, CallError, Code, LinkLost, RemoteProtocolError
+from autolink.loop import Tasks
 from autolink.trust import Model
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class Line(Generic[T]):
 
     def __init__(
         self,
-        tasks: TaskGroup,
+        tasks: Tasks,
         open_: Callable[[], AbstractAsyncContextManager[T]],
         last: Callable[[T], Awaitable[None]],
     ) -> None:
