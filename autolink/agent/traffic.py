@@ -19,10 +19,9 @@ Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from os import urandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -65,8 +64,7 @@ class MessageRefused(RemoteProtocolError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedBatch:
+class ReceivedBatch(NamedTuple):
     """What a message's proof is made of: kept as long as somebody holds one of its messages."""
 
     header: BatchHeader
@@ -192,7 +190,11 @@ class Traffic:
         return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
     def post(self, channel: int, flags: int, leaf: bytes) -> None:
-        """Queue a message that `may_post`."""
+        """Queue a message that `may_post`, or send it at once if it is alone."""
+        alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
+        if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
+            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf)]))
+            return
         queue = self._queues.get(channel)
         if queue is None:
             queue = self._queues[channel] = _Queue(channel)
@@ -201,10 +203,7 @@ class Traffic:
         size = len(leaf)
         queue.size += size
         self._queued += size
-        if flags & ENDS and len(self.lanes) == 1:
-            self._send_off()
-        else:
-            self._urge()
+        self._urge()
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -286,15 +285,25 @@ class Traffic:
         """The writer's step, here and now, as far as it needs no waiting."""
         if self._over or not (self._turns or self._control):
             return
-        if self.stream.sending or not self.stream.direct or self._queued > limits.TLS_STEP:
+        if not self._may_send_off or self._queued > limits.TLS_STEP:
             self._urge()
             return
+        self._send_at_once(self._take())
+        if self._turns:
+            self._urge()
+
+    @property
+    def _may_send_off(self) -> bool:
+        """The writer is not writing, and something can be sent without waiting."""
+        return not (self._over or self.stream.sending) and self.stream.direct
+
+    def _send_at_once(self, data: bytes) -> None:
         try:
-            sent = self.stream.send_nowait(self._take())
+            sent = self.stream.send_nowait(data)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._failure = error  # the writer's to tell
             sent = False
-        if not sent or self._turns:
+        if not sent:
             self._urge()
 
     @property
@@ -322,12 +331,17 @@ class Traffic:
             self._wake.set()
 
     def _take(self) -> bytes:
-        frames, self._control = self._control, []
+        frames = self._controls()
         if self._turns:
-            frames.append(self._seal())
+            frames += self._seal()
             if self._queued < limits.OUTBOX:
                 self.room_changed()
-        return b"".join(frames)
+        return frames
+
+    def _controls(self) -> bytes:
+        frames = b"".join(self._control)
+        self._control.clear()
+        return frames
 
     def _seal(self) -> bytes:
         """Sign what waits, up to one batch of it, and make its frame.
@@ -356,18 +370,22 @@ class Traffic:
             if queue.channel in self._leaving:
                 left_now.append(queue.channel)
         self._queued -= size
-        number = self.batches_sent
-        self.batches_sent += 1
-        self.messages_sent += len(items)
-        leaves = [leaf for _, _, leaf in items]
-        signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
-        frame = self.protocol.batch(number, signature, items)
+        frame = self._signed(items)
         if left_now:
             frame += b"".join(
                 [self.protocol.release(channel, self._leaving.pop(channel)) for channel in left_now]
             )
             self.room_changed()
         return frame
+
+    def _signed(self, items: list[Item]) -> bytes:
+        """A batch of these messages, as its frame."""
+        number = self.batches_sent
+        self.batches_sent += 1
+        self.messages_sent += len(items)
+        leaves = [leaf for _, _, leaf in items]
+        signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
+        return self.protocol.batch(number, signature, items)
 
     # --- in ----------------------------------------------------------------------------------------------
 

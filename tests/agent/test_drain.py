@@ -150,7 +150,7 @@ async def test_a_fault_in_one_link_is_logged_and_ends_no_other(serving, network,
             (faulty,) = [
                 one for one in seller.links if one.traffic.stream.link_id == other.traffic.stream.link_id
             ]
-            faulty.traffic._seal = None
+            faulty.traffic.open_batch = None
             with pytest.raises(LinkLost):
                 await other.call("work", 0.0)
         assert await link.call("work", 1.0) == 1.0
