@@ -25,8 +25,8 @@ BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
 BATCH_BULK: Final = 144 * KIB
-"""... unless the next message fits into this: two chunks of a byte stream share a signature, and its cost is below that of
-hashing them. With four, a call beside them waits twice as long for a tenth more."""
+"""... unless the next message fits into this: two chunks of a byte stream share a signature, whose cost is then below that
+of hashing them. Not more: a call beside the stream waits for the batch that is being written."""
 
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
