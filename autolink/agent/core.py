@@ -165,6 +165,8 @@ class LinkCore:
                     if self._writer is not None:
                         await self._flushed.wait()  # until then the writer has the stream
                     if self._last_words:
+                        if self._stream.unfinished:  # the writer was stopped before it began with that
+                            await self._stream.finish_send()
                         await self._stream.send(self._last_words)
             await self._stream.shutdown_politely()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
