@@ -32,7 +32,10 @@ def narrow(agents, tmp_path):
 
     @asynccontextmanager
     async def dial():
-        async with seller.listening(f"unix:{tmp_path}/s") as listener, buyer.connect(listener.contact) as link:
+        async with (
+            seller.listening(f"unix:{tmp_path}/s") as listener,
+            buyer.connect(listener.contact) as link,
+        ):
             yield link
 
     return dial
@@ -58,7 +61,7 @@ async def test_a_link_refused_while_a_send_is_unfinished_ends_like_any_other(nar
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
-            while not link._stream.unfinished:  # noqa: ASYNC110  the call's own task does it
+            while not link._stream.unfinished:
                 await anyio.lowlevel.checkpoint()
             link.refuse(Refused(Reason.UNTRUSTED, by="us"))
         await link.closed()
