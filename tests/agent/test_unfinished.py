@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from autolink import LinkLost, Reason, Refused
+from autolink import LinkLost, Reason, Refused, codec
+from autolink.messages import Kind
 from autolink.transport import connect
 
 pytestmark = pytest.mark.anyio
@@ -55,15 +56,11 @@ async def test_a_link_refused_while_a_send_is_unfinished_ends_like_any_other(nar
         assert await link.call("echo", b"", returns=bytes) == b""
         [far] = seller.links
 
-        async def call():
-            with pytest.raises(LinkLost):
-                await link.call("echo", MORE_THAN_FITS)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
-            while not link._stream.unfinished:
-                await anyio.lowlevel.checkpoint()
-            link.refuse(Refused(Reason.UNTRUSTED, by="us"))
+        lane = await link.open_lane(Kind.CALL, "echo", codec.encode(MORE_THAN_FITS))
+        assert link._stream.unfinished
+        link.refuse(Refused(Reason.UNTRUSTED, by="us"))  # before the writer's turn
+        with pytest.raises(LinkLost):
+            await lane.receive()
         await link.closed()
         await far.closed()
     assert isinstance(link.lost, Refused)
