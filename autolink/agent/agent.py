@@ -309,6 +309,8 @@ class Agent(Author):
         """As `dial`, with a session or without one, and a new one kept."""
         credential = self.credential
         connection = await self.reach(address)
+        if credential is not self.credential:  # meanwhile: the session remembers the old one
+            session = None
         link = await self.open_on(
             connection, dialer=True, address=str(address), expect=expect, session=session, settle=False
         )
@@ -341,6 +343,7 @@ class Agent(Author):
         Raises:
             Refused, RemoteProtocolError, anyio.BrokenResourceError, anyio.EndOfStream: it came to nothing.
         """
+        credential = self.credential
         context, made_at = (self._client_context, None) if dialer else self._listening_context()
         try:
             stream = await handshake(
@@ -360,8 +363,8 @@ class Agent(Author):
         self._rows.add(row)
         try:
             opened = await open_link(
-                self, stream, row, dialer=dialer, expect=expect, context=judged, key_proved_at=proved_at,
-                settle=settle,
+                self, credential, stream, row, dialer=dialer, expect=expect, context=judged,
+                key_proved_at=proved_at, settle=settle,
             )  # fmt: skip
             link = Link(self, opened, dialer=dialer, context=judged)
         except BaseException:
@@ -373,6 +376,8 @@ class Agent(Author):
         link.stale = row.stale
         self._links.add(link)
         self._opened += 1
+        if credential is not self.credential:
+            link.go_on_with(self.credential)
         return link
 
     def _listening_context(self) -> tuple[TlsContext, datetime]:
@@ -430,16 +435,12 @@ class Agent(Author):
             raise UsageError(
                 "a credential is replaced by one of the same Auto ID; another ID is another agent"
             )
-        same_key = credential.leaf.spki == self.credential.leaf.spki
         self._client_context = client_context(credential)
         self.credential = credential
         self.renew_server_context()
         self._sessions.clear()
         for link in self.links:
-            if same_key:
-                link.show_evidence(credential.chain)
-            else:
-                link.go_away("credential")
+            link.go_on_with(credential)
 
     def replace_trust(self, trust: Model) -> None:
         """Believe by another trust model from now on. Every live link, and every opening one, is judged again by it.

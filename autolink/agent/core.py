@@ -10,7 +10,7 @@ writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,7 +34,7 @@ from autolink.errors import (
     Refused,
     RemoteProtocolError,
 )  # fmt: skip
-from autolink.identity import Certificate
+from autolink.identity import Credential
 from autolink.loop import Scope, Tasks
 from autolink.messages import Kind
 from autolink.protocol import (
@@ -67,13 +67,14 @@ class LinkCore:
         self.agent = agent
         self.peer: VerifiedPeer = opened.peer
         self.chain = opened.chain
+        self.credential = opened.credential
         self.dialer = dialer
         self.stale = False
         self.epoch = opened.epoch
         self.context = context
         self.protocol = opened.protocol
         self.traffic = Traffic(
-            opened.stream, opened.protocol, credential=agent.credential, peer_leaf=opened.peer.leaf,
+            opened.stream, opened.protocol, credential=opened.credential, peer_leaf=opened.peer.leaf,
             peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
@@ -164,6 +165,8 @@ class LinkCore:
                     if self._writer is not None:
                         await self._flushed.wait()  # until then the writer has the stream
                     if self._last_words:
+                        if self._stream.unfinished:  # the writer was stopped before it began with that
+                            await self._stream.finish_send()
                         await self._stream.send(self._last_words)
             await self._stream.shutdown_politely()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
@@ -410,10 +413,13 @@ class LinkCore:
         self._gone_away.set()
         self.traffic.room_changed()  # whoever waits to open a channel shall see it
 
-    def show_evidence(self, chain: Sequence[Certificate]) -> None:
-        """Show the peer a renewed chain over the same key, so that it can go on believing us."""
-        if self._cause is None:
-            fields = {"chain": [certificate.der for certificate in chain]}
+    def go_on_with(self, credential: Credential) -> None:
+        """The agent has another credential now. The peer can go on believing us if it is one over the same key, and is
+        shown the renewed chain; otherwise the link is drained."""
+        if credential.leaf.spki != self.credential.leaf.spki:
+            self.go_away("credential")
+        elif self._cause is None:
+            fields = {"chain": [certificate.der for certificate in credential.chain]}
             self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:

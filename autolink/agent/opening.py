@@ -24,7 +24,7 @@ import anyio
 
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
-from autolink.identity import BOUND, AutoId, Certificate, PeerId, is_bound_to, key_authority
+from autolink.identity import BOUND, AutoId, Certificate, Credential, PeerId, is_bound_to, key_authority
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
 from autolink.trust import Context, Model, VerifiedPeer, judge, recall
 from autolink.version import __version__
@@ -53,11 +53,13 @@ class Opened:
     """An opened link's parts, before any task runs.
 
     Attributes:
+        credential: what we have shown; the agent's may be another one by now.
         chain: what was judged, leaf first.
         author: who signs what comes over the link.
         unsaid: our ACCEPT, if it is to go out with the first message.
     """
 
+    credential: Credential
     stream: "SecureStream"
     protocol: LinkProtocol
     chain: tuple[bytes, ...]
@@ -69,6 +71,7 @@ class Opened:
 
 async def open_link(
     agent: "Agent",
+    credential: Credential,
     stream: "SecureStream",
     row: Row,
     *,
@@ -89,13 +92,14 @@ async def open_link(
     try:
         if agent.full:
             raise Refused(Reason.BUSY, by="us", detail=f"{limits.LINKS} links are open")
-        stream.say(protocol.hello(_hello(agent, resumed=stream.resumed)))
+        stream.say(protocol.hello(_hello(agent, credential, resumed=stream.resumed)))
         hello = await _next(stream, protocol, HelloReceived)
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
         opened = await _judge(
-            agent, stream, row, protocol, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
+            agent, credential, stream, row, protocol,
+            expect=expect, context=context, hello=hello, key_proved_at=key_proved_at,
         )  # fmt: skip
         unsaid = protocol.accept()
         if settle:
@@ -114,11 +118,11 @@ async def open_link(
     return replace(opened, unsaid=unsaid)
 
 
-def _hello(agent: "Agent", *, resumed: bool) -> dict[str, object]:
+def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
     now = int(agent.clock().timestamp() * 1_000_000)
     said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
     if resumed:
-        said["chain"] = [certificate.der for certificate in agent.credential.chain[1:]]
+        said["chain"] = [certificate.der for certificate in credential.chain[1:]]
     return said
 
 
@@ -141,6 +145,7 @@ def _check_clock(hello: HelloReceived, now: datetime) -> None:
 
 async def _judge(
     agent: "Agent",
+    credential: Credential,
     stream: "SecureStream",
     row: Row,
     protocol: LinkProtocol,
@@ -152,7 +157,7 @@ async def _judge(
 ) -> Opened:
     """The whole judgement, in time to tell the peer how it ended."""
     chain = stream.peer_chain
-    if not agent.allow_self and _same_key(chain[0], agent.credential.leaf):
+    if not agent.allow_self and _same_key(chain[0], credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
     if stream.resumed:
         chain += hello.chain
@@ -178,7 +183,7 @@ async def _judge(
     author = author_of(peer)
     if author is None:
         raise Refused(Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID")
-    return Opened(stream, protocol, chain, peer, author, epoch)
+    return Opened(credential, stream, protocol, chain, peer, author, epoch)
 
 
 def author_of(peer: VerifiedPeer) -> AutoId | None:

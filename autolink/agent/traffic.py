@@ -251,7 +251,12 @@ class Traffic:
     def begin(self, start_writer: Callable[[], None]) -> None:
         """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
         self._start_writer = start_writer
-        self._send_off()
+        if (
+            self.stream.unfinished or self._failure is not None
+        ):  # what was posted before there was a writer to tell
+            self._urge()
+        else:
+            self._send_off()
 
     async def write(self) -> None:
         """The writer task; returns when `finish` was called and everything is sent.

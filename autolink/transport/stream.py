@@ -28,6 +28,7 @@ subtle is around that:
 
 import os
 import socket
+from contextlib import suppress
 from functools import cached_property
 from typing import Final
 
@@ -154,7 +155,9 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
         except SSL.WantReadError:
             await wire.flush(connection)
         except SSL.Error:
-            await wire.flush(connection)  # on memory BIOs an alert leaves only if somebody sends it
+            # On memory BIOs an alert leaves only if somebody sends it. If it cannot leave, the error counts all the same.
+            with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await wire.flush(connection)
             raise
         else:
             return
@@ -361,6 +364,8 @@ class SecureStream:
             anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
         """
         view, self._rest = self._rest, memoryview(b"")
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
         self._writing = True
         try:
             await self._write(view)

@@ -9,7 +9,7 @@ import pytest
 from autolink import CallError, Code, DeliveryUnknown, LinkLost, Reason, Refused, UsageError, limits
 from autolink.agent.kept import back_off
 from autolink.testing import Network
-from autolink.trust import IssuedBy
+from autolink.trust import IssuedBy, Model
 
 
 @pytest.fixture
@@ -309,6 +309,31 @@ async def test_a_credential_is_replaced_while_calls_go_on_and_none_is_lost(
         assert sorted(got) == list(range(100))
         assert len(set(seen)) == 2
         assert kept.link.peer.leaf.fingerprint == seller.credential.leaf.fingerprint
+
+
+@pytest.mark.parametrize("who", ["seller", "buyer"])
+async def test_a_credential_replaced_while_a_link_opens_is_like_one_replaced_just_after(
+    serving, network, acme, globex, virtual_clock, who
+):
+    """TLS has shown the old one, so the opening ends with it; then the link is drained, and made anew."""
+    seller, buyer = serving
+    replaced, judging = (seller, buyer) if who == "seller" else (buyer, seller)
+    old = replaced.credential
+
+    class Slow(Model):
+        async def verify(self, presented, context):
+            if replaced.credential is old:
+                replaced.replace_credential((acme if who == "seller" else globex).issue(who))
+            return await inner.verify(presented, context)
+
+    inner = judging.trust
+    judging.replace_trust(Slow())
+    async with network.listening(seller) as listener, buyer.keep_link(listener.contact) as kept:
+        assert await kept.call("work", 0.0) == 0.0
+        [far] = seller.links
+        seen = kept.link.peer if who == "seller" else far.peer
+        assert seen.leaf == replaced.credential.leaf != old.leaf
+    assert seller.statistics().refused == buyer.statistics().refused == {}
 
 
 async def test_leaving_the_block_ends_the_link_and_all_its_predecessors(serving, network, virtual_clock):

@@ -112,8 +112,8 @@ async def test_rule_2_without_a_complete_chain_the_dialer_does_a_full_handshake(
     other = buyer if silent == "seller" else seller
     says = opening._hello
 
-    def hello(agent, *, resumed):
-        return says(agent, resumed=resumed and agent is not silent_agent)
+    def hello(agent, credential, *, resumed):
+        return says(agent, credential, resumed=resumed and agent is not silent_agent)
 
     monkeypatch.setattr(opening, "_hello", hello)
     async with network.listening(seller) as listener:
@@ -263,6 +263,24 @@ async def test_rule_5_a_replaced_credential_resumes_nothing(pair, acme, globex, 
             seen = link.peer.leaf if who == "seller" else far.peer.leaf
             assert not link.tls.resumed
             assert seen == agent.credential.leaf != old.leaf
+
+
+async def test_rule_5_a_credential_replaced_while_its_session_waits_for_the_connection_resumes_nothing(
+    pair, globex, virtual_clock
+):
+    """What was taken for the old one is offered by the old one or by nobody."""
+    network, seller, buyer = pair()
+    async with network.listening(seller) as listener:
+        assert not await resumes(buyer, listener)
+        reach = buyer.reach
+
+        async def replace_and_reach(address):
+            buyer.replace_credential(globex.issue("buyer"))
+            return await reach(address)
+
+        buyer.reach = replace_and_reach
+        assert not await resumes(buyer, listener)
+        assert seller.statistics().refused == {}
 
 
 async def test_rule_5_a_session_of_another_listener_leads_to_a_full_handshake(pair, acme, virtual_clock):

@@ -610,3 +610,22 @@ def test_a_key_that_is_not_the_leafs_is_our_own_error(me, make):
 
     with pytest.raises(SSL.Error):
         server_context(wrong)
+
+
+async def test_a_refusal_is_told_here_even_if_the_refused_one_is_gone(me, make):
+    """It left before our alert did: that we refused it, and why, is what counts."""
+    near, far = make.pipes()
+    send, sent = near.send, []
+
+    async def gone_after_the_first(item):
+        sent.append(item)
+        if len(sent) > 1:
+            raise anyio.BrokenResourceError
+        await send(item)
+
+    near.send = gone_after_the_first
+    judge, _ = await make.handshake(
+        near, far, client_context(me), server_context(me), expect=lambda chain: "somebody else"
+    )
+    assert isinstance(judge, Refused)
+    assert (judge.reason, judge.by) == (Reason.WRONG_PEER, "us")

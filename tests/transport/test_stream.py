@@ -149,6 +149,15 @@ async def test_an_unfinished_record_is_not_followed_by_a_goodbye(connected, make
         assert len(received) <= taken
 
 
+async def test_an_unfinished_record_of_a_closed_stream_is_not_finished(connected, make):
+    """Whoever comes to finish it finds the stream closed, not a descriptor that is none."""
+    async with connected(*make.sockets(buffer=2**17)) as (dialler, _):
+        assert not dialler.send_nowait(b"x" * 2**22)
+        await dialler.abort()
+        with pytest.raises(anyio.ClosedResourceError):
+            await dialler.finish_send()
+
+
 @pytest.mark.parametrize("reset", [True, False])
 async def test_sending_at_once_to_nobody_is_told(reset, connected, make):
     """Whether the system tells it before the write or OpenSSL by it."""
