@@ -5,9 +5,10 @@ other certificate chains that nobody has judged yet.
 """
 
 from autolink.transport.address import Address, Contact, TcpAddress, UnixAddress, parse_address
+from autolink.transport.handshake import handshake, secure_stream
 from autolink.transport.listening import ListeningSocket, accept_loop, listen, listen_blocking
 from autolink.transport.sockets import connect, remote_address
-from autolink.transport.stream import SecureStream, handshake, secure_stream
+from autolink.transport.stream import SecureStream
 from autolink.transport.tls import (
     ALPN,
     Expect,

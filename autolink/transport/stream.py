@@ -27,21 +27,18 @@ subtle is around that:
 """
 
 import os
-import socket
-from contextlib import suppress
 from functools import cached_property
 from typing import Final
 
 import anyio
-from anyio.abc import ByteStream
 from OpenSSL import SSL
 
 from autolink import limits
 from autolink.errors import Refused, RemoteProtocolError
-from autolink.loop import Loop, running_loop
+from autolink.loop import Loop
 from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
-from autolink.transport.wire import SocketWire, StreamWire, Wire
+from autolink.transport.wire import Wire
 
 _RECORD: Final = 16_384  # data in one record, RFC 8446, section 5.1
 _SEND_COST: Final = 1024  # a send costs about what copying this much costs
@@ -51,130 +48,6 @@ _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has rea
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
 _UNFINISHED: Final = "an earlier send was left unfinished"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
-
-
-async def secure_stream(
-    transport: socket.socket | ByteStream,
-    context: SSL.Context,
-    *,
-    dialer: bool,
-    expect: tls.Expect | None = None,
-    peer: str = "",
-) -> "SecureStream":
-    """As `handshake`, and everything of it is sent: a stream for one task that reads and one that writes.
-
-    Raises:
-        Refused, RemoteProtocolError, anyio.BrokenResourceError: as `handshake`.
-    """
-    stream = await handshake(transport, context, dialer=dialer, expect=expect, peer=peer)
-    try:
-        await stream.settle()
-    except BaseException:
-        await stream.abort()
-        raise
-    return stream
-
-
-async def handshake(
-    transport: socket.socket | ByteStream,
-    context: SSL.Context,
-    *,
-    dialer: bool,
-    expect: tls.Expect | None = None,
-    peer: str = "",
-    session: bytes = b"",
-) -> "SecureStream":
-    """Do the TLS handshake over `transport` and own it from now on: it is closed if this does not succeed.
-
-    Its last flight may not be sent yet: see `SecureStream.say`.
-
-    Args:
-        transport: a connected non-blocking socket, or any byte stream.
-        context: `client_context` for the dialler, `server_context` for the listener.
-        dialer: whether this side made the connection.
-        expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or
-            None. Not asked where a session is resumed: no chain is shown then.
-        peer: how to call the other side in errors, its address for instance.
-        session: (dialler) of `SecureStream.take_session`, to be resumed if the listener still can.
-
-    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake
-    succeeds before the listener has judged its certificate: its refusal arrives at the first `receive`.
-
-    Raises:
-        Refused: by us: what the verify callback refuses (see `tls`), a wrong ALPN, no certificate, no proof
-            of the key; by the peer: its TLS sent an alert about our certificate or our ALPN.
-        RemoteProtocolError: it does not speak TLS 1.3 as it should.
-        anyio.BrokenResourceError: the connection was cut.
-    """
-    loop = running_loop()
-    wire = (
-        SocketWire(transport, loop) if isinstance(transport, socket.socket) else StreamWire(transport, loop)
-    )
-    verification = tls.Verification(dialer, expect)
-    connection = _openssl.new_connection(context)
-    connection.set_app_data(verification)
-    if session:
-        _openssl.offer_session(connection, session)
-    try:
-        try:
-            await _handshake(connection, wire, dialer=dialer)
-            if not verification.check_connection(connection):
-                raise SSL.Error  # its reason is in `verification`
-        except (SSL.Error, OSError) as error:
-            failure = _why(error, verification, peer)
-            if not isinstance(failure, anyio.BrokenResourceError):
-                with anyio.move_on_after(limits.REFUSAL_DRAIN):
-                    await _drain(wire)  # so that our alert arrives
-            raise failure from error
-        chain = verification.chain or tls.presented_chain(connection, dialer=dialer)
-        return SecureStream(connection, wire, chain, loop, peer=peer)
-    except BaseException:
-        await wire.close()
-        raise
-
-
-def _why(error: SSL.Error | OSError, verification: tls.Verification, peer: str) -> Exception:
-    if verification.refusal:
-        reason, detail = verification.refusal
-        return Refused(reason, by="us", peer=peer, detail=detail)
-    failure = translate(error, peer)
-    if isinstance(failure, anyio.EndOfStream):
-        return anyio.BrokenResourceError("the peer closed during the handshake")
-    return failure
-
-
-async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) -> None:
-    if dialer:
-        connection.set_connect_state()
-    else:
-        connection.set_accept_state()
-    left = limits.HANDSHAKE_RECORDS
-    while left > 0:
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            await wire.flush(connection)
-        except SSL.Error:
-            # On memory BIOs an alert leaves only if somebody sends it. If it cannot leave, the error counts all the same.
-            with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                await wire.flush(connection)
-            raise
-        else:
-            return
-        left -= await wire.feed(connection, left)
-    raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")
-
-
-async def _drain(wire: Wire) -> None:
-    """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes
-    what we said last and makes the peer drop it unread."""
-    try:
-        await wire.send_eof()
-        discarded = 0
-        while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await wire.read(limits.TLS_STEP)):
-            discarded += len(data)
-    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return  # the peer is gone: nothing is left to say, and nobody to say it to
 
 
 async def _rest_is_read() -> None:
@@ -388,7 +261,7 @@ class SecureStream:
         try:
             with self._loop.scope(shield=True, deadline=self._loop.current_time() + limits.REFUSAL_DRAIN):
                 if await self._close_notify():
-                    await _drain(self._wire)
+                    await self._wire.drain()
         finally:
             self._reading = self._writing = False
             await self._wire.close()

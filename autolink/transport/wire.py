@@ -88,6 +88,17 @@ class Wire(ABC):
     async def close(self) -> None:
         """Close at once, waking up whoever waits; idempotent, and done even when cancelled."""
 
+    async def drain(self) -> None:
+        """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes
+        what we said last and makes the peer drop it unread. The caller bounds the time."""
+        try:
+            await self.send_eof()
+            discarded = 0
+            while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await self.read(limits.TLS_STEP)):
+                discarded += len(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the peer is gone: nothing is left to say, and nobody to say it to
+
     async def feed(self, tls: SSL.Connection, most: int) -> int:
         """Give `tls` the whole records that are here, `most` at most, waiting for the first one; at the end what there
         is of it. Returns their number. What cannot be a record is given at once, for OpenSSL to answer with its

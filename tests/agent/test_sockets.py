@@ -138,7 +138,7 @@ async def test_a_fault_of_ours_while_a_stranger_is_judged_ends_nobody_elses_link
 ):
     """Memory may run out just then; the listener goes on."""
     seller, buyer = serving
-    module = sys.modules[Agent.__module__]
+    module = sys.modules[Agent.open_on.__module__]
     opening = module.open_link
 
     async def out_of_memory(agent, *parts, dialer, **more):
