@@ -456,7 +456,10 @@ class SecureStream:
             self._wire.attached or self._writing
         ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
-        await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
+        try:
+            await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
+        except OSError as error:  # of a socket that is not OpenSSL's yet
+            raise self._end_reading(translate(error, self._peer)) from error
         self._check_reading()
         self._idle += 1
         if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited

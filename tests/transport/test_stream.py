@@ -16,7 +16,7 @@ from OpenSSL import SSL
 
 from autolink import limits
 from autolink.errors import RemoteProtocolError
-from autolink.transport import client_context, secure_stream, server_context
+from autolink.transport import client_context, handshake, secure_stream, server_context
 from autolink.transport.edge import translate
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +92,30 @@ async def test_a_clean_end_stays_the_end(connected, transports):
         for _ in range(2):
             with pytest.raises(anyio.EndOfStream):
                 await listener.receive()
+
+
+async def test_a_reset_behind_half_a_record_is_a_broken_connection(me, make):
+    """With that half in hand the socket is not OpenSSL's yet, and the system's error comes from our own reading."""
+    near, far = make.sockets()
+    ends = {}
+
+    async def open_end(name, sock, context):
+        ends[name] = await handshake(sock, context, dialer=name == "dialler")
+        if name == "dialler":
+            write = ends[name]._wire.write
+            ends[name]._wire.write = lambda data: write(data + b"\x17\x03\x03\x01\x00half")
+        await ends[name].settle()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(open_end, "dialler", near, client_context(me))
+        tasks.start_soon(open_end, "listener", far, server_context(me))
+    listener = ends["listener"]
+    assert listener._wire._partial.endswith(b"half")
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await ends["dialler"].abort()
+    with pytest.raises(anyio.BrokenResourceError):
+        await listener.receive()
+    await listener.abort()
 
 
 async def test_what_is_sent_at_once_leaves_whole(connected, make):
