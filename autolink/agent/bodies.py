@@ -20,9 +20,9 @@ from autolink.errors import BodyError, RemoteProtocolError, UsageError, display
 
 T = TypeVar("T")
 
-_PLAIN: Final = frozenset({Any, object, Parameter.empty})
+_PLAIN: Final = (Any, object, Parameter.empty)  # no set: an annotation need not have a hash
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple, datetime})
-_EXACT: Final[frozenset[object]] = frozenset({type(None), bool, int, float, str, bytes})
+_EXACT: Final[tuple[object, ...]] = (type(None), bool, int, float, str, bytes)
 _NESTING: Final[frozenset[object]] = frozenset({list, dict, tuple})
 _NAMED_BY_VALUE: Final = frozenset({"value_error", "assertion_error"})
 

@@ -107,6 +107,28 @@ async def test_rule_17_fresh_evidence_on_the_live_link_renews_the_verdict(acme, 
         assert far.peer.valid_until == second.leaf.not_after
 
 
+async def test_a_certificate_renewed_while_a_link_opens_is_shown_on_it(acme, globex, wall, virtual_clock):
+    """TLS has shown the old one, which would have ended the link with it."""
+    clock = wall()
+    first, request = issued_for(globex, "buyer", timedelta(hours=2))
+    second, _ = issued_for(globex, "buyer", timedelta(days=2), key=request)
+    seller = acme.agent("seller", clock=clock)
+    buyer = type(seller)(first, trust=IssuedBy(acme.anchor), clock=clock)
+
+    class Slow(Model):
+        async def verify(self, presented, context):
+            if buyer.credential is first:
+                buyer.replace_credential(second)
+            return await IssuedBy(globex.anchor).verify(presented, context)
+
+    seller.replace_trust(Slow())
+    async with link_pair(buyer, seller) as (link, far):
+        await link.ping()
+        await far.ping()
+        assert far.peer.leaf == second.leaf
+        assert link.lost is far.lost is None
+
+
 async def test_evidence_about_another_key_ends_the_link(acme, globex, hostile):
     seller = acme.agent("seller", trust=IssuedBy(globex.anchor))
     other = globex.issue("mallory")
