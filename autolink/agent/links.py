@@ -208,8 +208,8 @@ class Links(Author):
     def replace_credential(self, credential: Credential) -> None:
         """Use another credential of the same Auto ID from now on, for every new link.
 
-        A live link goes on: with a renewed certificate over the same key its peer is shown the new chain, with another
-        key it is drained, and kept links are made anew.
+        A live link, or one that is being opened, goes on: with a renewed certificate over the same key its peer is shown
+        the new chain, with another key it is drained, and kept links are made anew.
 
         Raises:
             UsageError: it is another Auto ID's.
