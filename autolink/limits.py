@@ -147,8 +147,9 @@ OUTBOX_CHANNEL: Final = 2 * BATCH_BYTES
 REPLIES: Final = 256
 """PONGs and cancels queued at once in answer to a peer; beyond that it is flooding and the link ends."""
 
-IDLE_WAKEUPS: Final = 32
-"""Wake-ups of a TLS reader in a row that bring no application data (KeyUpdate and ticket floods)."""
+IDLE_WAKEUPS: Final = 64
+"""Wake-ups of a TLS reader in a row that bring no application data (KeyUpdate and ticket floods). An honest record of 16 KiB
+may take 32 of them, in segments of 536 bytes (RFC 9293, section 3.7.1)."""
 
 TLS_STEP: Final = 64 * KIB
 """Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop."""
