@@ -55,7 +55,8 @@ class Link(LinkCore):
     Attributes:
         agent: whose link it is.
         peer: the verified far end, and on what grounds it was believed.
-        tls: version, key-exchange group and cipher of the connection.
+        tls: version, key-exchange group and cipher of the connection. Its `resumed` says whether an earlier TLS session
+            was resumed: then TLS has not proved the peer's key anew; ``peer.key_proved_at`` says when it last did.
         dialer: whether we dialled.
     """
 

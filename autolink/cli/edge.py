@@ -8,7 +8,7 @@ status meaning
 2      the command line is wrong
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us
 4      the far handler answered with an error
-5      nobody reached, the link lost, or time ran out: trying again may help
+5      nobody reached, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
 130    interrupted
 ====== ===================================================================================================
 
@@ -16,6 +16,7 @@ An error is one line that names the party and, where something can be done about
 the errors below is a bug and keeps its traceback.
 """
 
+import errno
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -83,6 +84,11 @@ _OF_KEYSTORE: Final = {
 }
 """What `KeystoreError` says of an entry, and what to do."""
 
+_OF_SYSTEM: Final = {
+    errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
+}
+"""An `OSError`'s number, and what to do."""
+
 
 def message_of(error: BaseException) -> str:
     """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
@@ -111,7 +117,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         named = error.filename and not getattr(error, "__notes__", ())
-        return f"{error.filename}: {what}" if named else what
+        hint = _OF_SYSTEM.get(error.errno or 0)
+        return (f"{error.filename}: " if named else "") + what + (f": {hint}" if hint else "")
     return str(error)
 
 

@@ -62,6 +62,8 @@ def output_option(function: F) -> F:
 class Number(click.FloatRange):
     """A number in a range; NaN, which compares with nothing, is in none."""
 
+    name = "number"
+
     def convert(
         self,
         value: Any,  # noqa: ANN401  click's own
@@ -69,7 +71,13 @@ class Number(click.FloatRange):
         ctx: click.Context | None,
     ) -> float:
         """Read it."""
-        number: float = super().convert(value, param, ctx)
+        try:
+            number: float = float(value)
+        except ValueError:
+            asked = f"{'over' if self.min_open else 'from'} {self.min or 0:,.10g}"
+            asked += f" up to {self.max:,.10g}" if self.max is not None else ""
+            raise click.BadParameter(f"{display(value)!r} is not a number {asked}", ctx, param) from None
+        number = super().convert(value, param, ctx)
         if math.isnan(number):
             raise click.BadParameter("nan is no number", ctx, param)
         return number

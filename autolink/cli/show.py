@@ -55,13 +55,17 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """A row for each mapping; its cells are safe whatever they hold."""
+    """A row for each mapping; its cells are safe whatever they hold. No line ends in spaces."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(Text(column.replace("_", " ")), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(column, row.get(column) or "")) for column in columns))
-    _console().print(table)
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().removesuffix("\n").split("\n"):
+        click.echo(line.rstrip())
 
 
 def describe(chain: Sequence[Certificate]) -> dict[str, Any]:

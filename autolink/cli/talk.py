@@ -18,6 +18,7 @@ from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
 from autolink.errors import BodyError, Refused, RemoteProtocolError, UsageError, display
 from autolink.identity import show_name
+from autolink.transport import parse_address
 from autolink.trust.known import seen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -202,7 +203,7 @@ def dialer(
     if contact.startswith("autolink://"):
         Contact.parse(contact)
         anyone_trusted = False
-    elif "://" in contact:
+    elif "://" in contact or not (anyone_trusted or _is_address(contact)):
         raise UsageError(
             f"{display(contact)} is no contact: one looks like autolink://<64 hex>@host:port, and `autolink run` "
             "prints it"
@@ -220,6 +221,14 @@ def dialer(
     stranger = Stranger()
     trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
     return Dialer(Agent(credential, trust=trust), as_name, contact, anyone_trusted, stranger, timeout)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

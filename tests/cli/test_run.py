@@ -1,6 +1,8 @@
 """`autolink run`: what it refuses to serve. That it serves and drains is shown in test_talk, by real processes."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -92,6 +94,14 @@ def test_what_is_no_address_is_told(seller, address):
     assert "listening on" in seller.fails(2, "run", "good:handlers", *SERVE, "--listen", address)
 
 
+def test_an_address_that_is_taken_is_told_with_what_to_do(seller):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = seller.fails(1, "run", "good:handlers", *SERVE, "--listen", address)
+    assert f"listening on {address}: " in said
+    assert "in use: somebody listens there already: choose another address" in said
+
+
 def test_serving_as_the_organisation_itself_is_warned_of(seller):
     seller.issued("ada", "acme", "--kind", "person")
     seller.ok("id", "new", "eve", "--kind", "person", "--unencrypted")
@@ -128,3 +138,25 @@ def test_the_traceback_of_a_broken_module_is_there_for_who_asks(seller):
     result = CliRunner().invoke(main, ["-vv", "run", "breaks:handlers", *SERVE])
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
+
+
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "autolink":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from _autolink_command import main
+main()
+"""
+
+
+def test_who_interrupts_the_command_while_it_is_loading_sees_no_traceback():
+    """As later: one word, and status 130."""
+    ran = subprocess.run(
+        (sys.executable, "-c", INTERRUPTED), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("", "interrupted\n", 130)

@@ -18,7 +18,7 @@ from autolink.cli.bench.loop import Pace
 from autolink.cli.bench.operations import confirmed
 from autolink.cli.bench.plan import Plan, Work, unencrypted
 from autolink.cli.bench.report import print_results, progress, remarks, results
-from autolink.cli.bench.tally import status_of_kind
+from autolink.cli.bench.tally import Failures, status_of_kind
 from autolink.cli.bench.workers import Outcome, put_on
 from autolink.cli.edge import Status
 from autolink.cli.options import Number, option
@@ -41,7 +41,7 @@ _ROOM: Final = 64
 
 @click.group()
 def bench() -> None:
-    """Put load on a running agent, and measure how long it takes to answer.
+    """Put load on a running agent, and time its answers.
 
     A closed loop, which is what you get without --rate, keeps --concurrency operations out and shows how much the agent
     can do. With --rate operations are begun at that rate whatever the agent does, and their time counts from when they
@@ -87,7 +87,10 @@ def load_options(function: F) -> F:
 )
 @load_options
 def handshake(*, resume: float, **how: Any) -> None:  # noqa: ANN401
-    """Open links to the agent at CONTACT and close them: TLS, both verdicts, both announcements."""
+    """Open links to the agent at CONTACT, and close them.
+
+    What is measured is TLS, both verdicts and both announcements.
+    """
     _bench(Work("handshake", resume=resume), **how)
 
 
@@ -102,7 +105,10 @@ def handshake(*, resume: float, **how: Any) -> None:  # noqa: ANN401
 )
 @load_options
 def call(method: str, *, body: str | None, size: int | None, **how: Any) -> None:  # noqa: ANN401
-    """Call METHOD of the agent at CONTACT, over one link for each identity."""
+    """Call METHOD of the agent at CONTACT.
+
+    The calls go over one link for each identity, and at least one for each worker.
+    """
     if body is not None and size is not None:
         raise UsageError("a call has a BODY-JSON or a --size, not both")
     _bench(Work("call", method, json_body(body) if size is None else bytes(size)), **how)
@@ -125,9 +131,10 @@ def call(method: str, *, body: str | None, size: int | None, **how: Any) -> None
 )
 @load_options
 def message(*, channel: str, size: int, **how: Any) -> None:  # noqa: ANN401
-    """Send signed messages to a channel of the agent at CONTACT, over one link for each identity.
+    """Send signed messages to a channel of the agent at CONTACT.
 
-    A message is done when the receiver has confirmed it.
+    They go over one link for each identity, and at least one for each worker. A message is done when the receiver has
+    confirmed it.
     """
     _bench(Work("message", channel, bytes(size)), **how)
 
@@ -177,8 +184,12 @@ def _paces(slots: int, rate: float | None, seconds: float, timeout: float, worke
 
 
 def _check_readable(spec: Spec) -> None:
-    """Each worker reads it again: what can be read once only is told before anybody waits for it."""
-    if spec.file is not None and not spec.file.is_file() and (spec.kind != "known" or spec.file.exists()):
+    """Each worker reads it again: what can be read once only is told before anybody waits for it. What is not there at all,
+    `build` tells."""
+    if spec.file is None:
+        return
+    stdin = str(spec.file) == "-" and spec.kind != "known"
+    if stdin or (spec.file.exists() and not spec.file.is_file()):
         raise UsageError(
             f"--trust {spec.kind}:{display(str(spec.file))}: each worker reads it, so it must be a file"
         )
@@ -241,7 +252,7 @@ def _tell(told: dict[str, Any], outcome: Outcome, *, as_json: bool) -> None:
 
 
 def wrong(outcome: Outcome) -> dict[str, Any]:
-    """Why the run is no success, as `edge.as_json` tells it; empty if it is one. Some errors among others are none."""
+    """Why the run is no success, as `edge.as_json` tells it; empty if it is one. Errors among successes are no failure."""
     if outcome.error is not None:
         return outcome.error
     if outcome.interrupted:
@@ -251,9 +262,20 @@ def wrong(outcome: Outcome) -> dict[str, Any]:
             Status.FAILED, f"{', '.join(outcome.died)}: what it had counted until then is in the results"
         )
     if outcome.tally.errors and not outcome.tally.latencies.get_total_count():
-        kind, failures = max(outcome.tally.errors.items(), key=lambda item: item[1].count)
+        kind, failures = _most(outcome)
         return _failed(status_of_kind(kind), f"not one operation succeeded: {failures.first}")
+    if outcome.tally.ended_dead:
+        return _failed(
+            Status.UNREACHED,
+            f"no operation succeeded after {outcome.tally.last_success:.3g} s of {outcome.tally.seconds:.3g} s; the "
+            f"errors are mostly: {_most(outcome)[1].first}",
+        )
     return {}
+
+
+def _most(outcome: Outcome) -> tuple[str, Failures]:
+    """The most frequent error."""
+    return max(outcome.tally.errors.items(), key=lambda item: item[1].count)
 
 
 def _failed(status: Status, error: str) -> dict[str, Any]:

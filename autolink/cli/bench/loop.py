@@ -79,6 +79,7 @@ class Loop:
                         slots.start_soon(self._slot, slots.cancel_scope)
             if scope.cancelled_caught:
                 self.tally.left(self._out)
+                self.tally.last_failure = pace.seconds + GRACE
         finally:
             self.note()
         if self._refused is not None:
@@ -122,6 +123,7 @@ class Loop:
                     scope.deadline = math.inf  # what tidying up may take, it bounds itself
                     now = anyio.current_time()
                     self.tally.succeeded(now - due, in_time=now <= self._end)
+                    self.tally.last_success = now - self._begun
             if scope.cancelled_caught:
                 raise TimeoutError(f"not done within {self._pace.timeout:g} s")
         except (AutolinkError, OSError) as error:  # a TimeoutError is an OSError
@@ -133,5 +135,6 @@ class Loop:
         if self._refused is not None:
             return
         self.tally.failed(error)
+        self.tally.last_failure = anyio.current_time() - self._begun
         if self._pace.rate is None and not isinstance(error, CallError):
             await anyio.sleep(limits.RETRY)  # an agent that is gone is not hammered with all that we can do

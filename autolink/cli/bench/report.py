@@ -48,6 +48,7 @@ def results(plans: list[Plan], identities: int, met: dict[str, Any], outcome: Ou
             "max": tally.latencies.get_max_value(),
         },
         "over_an_hour": tally.over_an_hour,
+        "last_success_s": round(tally.last_success, 3),
         "errors": {
             kind: {"count": failures.count, "first": failures.first}
             for kind, failures in sorted(tally.errors.items(), key=lambda item: -item[1].count)
@@ -66,16 +67,15 @@ def results(plans: list[Plan], identities: int, met: dict[str, Any], outcome: Ou
 def print_results(told: dict[str, Any]) -> None:
     """The same for a person."""
     done = f"{told['succeeded']:,} {_DONE[told['operation']]}, {told['per_second']:,.1f}/s"
-    latency = {name.replace("_", "."): duration(value) for name, value in told["latency_us"].items()}
+    mean, *others = ((name.replace("_", "."), duration(value)) for name, value in told["latency_us"].items())
     print_facts(
         {
             "peer": f"{told['peer']['name']} at {told['address']}, {told['peer']['tls']} with {told['peer']['group']}",
             "load": _load(told),
             "done": done,
             "links": f"{told['links']['opened']:,} opened, {told['links']['resumed']:,} of them resumed",
-            "latency": "  ".join(f"{name} {value}" for name, value in latency.items())
-            if told["succeeded"]
-            else "none",
+            "latency": "  ".join(map(" ".join, others)) if told["succeeded"] else "none",
+            "mean": mean[1] if told["succeeded"] else None,
             "errors": f"{sum(each['count'] for each in told['errors'].values()):,}"
             if told["errors"]
             else "none",
@@ -122,7 +122,7 @@ def _three_digits(number: float) -> str:
 def _load(told: dict[str, Any]) -> str:
     """How it was put on, in words."""
     at_once = f"{told['concurrency']:,} at once"
-    how = f"{told['rate']['asked']:g}/s, at most {at_once}" if told["rate"] else at_once
+    how = f"{told['rate']['asked']:,.10g}/s, at most {at_once}" if told["rate"] else at_once
     crew = f"{told['workers']} worker{'s'[: told['workers'] != 1]}"
     callers = f"{told['identities']:,} {'identity' if told['identities'] == 1 else 'identities'}"
     what = told["operation"] + (f" {told['name']}" if "name" in told else "")

@@ -100,6 +100,7 @@ class Tally:
         latest: how much too late one was begun (open loop).
         seconds: how long the load lasted.
         cpu: processor time of the process meanwhile.
+        last_success, last_failure: seconds after the begin of the load; 0 if there was none.
     """
 
     latencies: "HdrHistogram" = field(default_factory=empty_histogram)
@@ -113,6 +114,8 @@ class Tally:
     latest: float = 0.0
     seconds: float = 0.0
     cpu: float = 0.0
+    last_success: float = 0.0
+    last_failure: float = 0.0
 
     def succeeded(self, seconds: float, *, in_time: bool) -> None:
         """Count an operation that went as it should."""
@@ -144,6 +147,11 @@ class Tally:
         """Errors of all kinds."""
         return sum(failures.count for failures in self.errors.values())
 
+    @property
+    def ended_dead(self) -> bool:
+        """Whether nothing succeeded in the last quarter of the time, and what came after the last success failed."""
+        return self.last_success < min(0.75 * self.seconds, self.last_failure)
+
     def add(self, other: "Tally") -> None:
         """Count what another worker has counted, too. They ran side by side: the longest and the latest counts."""
         self.latencies.add(other.latencies)
@@ -152,9 +160,8 @@ class Tally:
             mine.count += failures.count
         for name in ("over_an_hour", "in_time", "links", "resumed", "started", "due"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.latest = max(self.latest, other.latest)
-        self.seconds = max(self.seconds, other.seconds)
-        self.cpu = max(self.cpu, other.cpu)
+        for name in ("latest", "seconds", "cpu", "last_success", "last_failure"):
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
 
     def as_plain(self) -> dict[str, Any]:
         """For another process."""

@@ -46,11 +46,13 @@ def main() -> None:
     os.set_blocking(out, False)
     length = _exactly(LENGTH.size)
     plan = _exactly(*LENGTH.unpack(length)) if length else b""
+    status = 0
     try:
         if plan:
             anyio.run(_Worker(Plan.from_bytes(plan), out).run, backend="trio")
     except* BrokenPipeError:  # the parent is gone, and nobody is left to be told
-        sys.exit(1)
+        status = 1  # Python 3.11.2 wraps what is raised here, SystemExit too, in a group
+    sys.exit(status)
 
 
 def _exactly(size: int) -> bytes:

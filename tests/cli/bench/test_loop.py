@@ -127,6 +127,7 @@ async def test_nothing_is_begun_after_the_end_and_what_is_out_may_end(virtual_cl
     tally = await loaded(operation)
     assert anyio.current_time() - begin == 12.0
     assert (tally.latencies.get_total_count(), tally.in_time, tally.seconds) == (3, 2, 10.0)
+    assert (tally.last_success, tally.last_failure) == (12.0, 0.0)
 
 
 @pytest.mark.parametrize("rate", [None, 100.0])
@@ -137,6 +138,7 @@ async def test_what_does_not_end_is_an_error_and_does_not_keep_the_run(virtual_c
     assert anyio.current_time() - begin == 10.0 + GRACE
     assert tally.latencies.get_total_count() == 0
     assert {kind: failures.count for kind, failures in tally.errors.items()} == {"unfinished": 3}
+    assert (tally.last_success, tally.last_failure) == (0.0, 10.0 + GRACE)
     assert tally.seconds == 10.0
 
 
