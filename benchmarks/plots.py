@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import INSTALL
 from benchmarks.measuring import PERCENTILES
 from benchmarks.result import Findings, Result
 from benchmarks.stacks import OURS
@@ -48,7 +49,7 @@ Points = dict[str, list[tuple[float, float]]]
 
 def missing() -> str | None:
     """None, or what to install."""
-    return None if find_spec("matplotlib") else "plots need matplotlib: pip install -e '.[bench]'"
+    return None if find_spec("matplotlib") else f"plots need matplotlib: {INSTALL}"
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:

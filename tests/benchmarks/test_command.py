@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,7 +68,10 @@ def test_plots_without_matplotlib_are_refused_before_anything_is_measured(monkey
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     result = run("--plots", "somewhere")
     assert result.exit_code == 2
-    assert result.stderr == "benchmarks: plots need matplotlib: pip install -e '.[bench]'\n"
+    install = (
+        f"{shlex.quote(sys.executable)} -m pip install -e '.[bench]'"  # for this Python, whatever `pip` is
+    )
+    assert result.stderr == f"benchmarks: plots need matplotlib: {install}\n"
 
 
 def test_the_json_holds_figures_machine_versions_and_the_table(suite, tmp_path):
