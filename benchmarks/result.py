@@ -77,17 +77,19 @@ class Bar:
 
 BARS: Final = {
     "handshake_vs_asyncio_ssl": Bar("full handshake and echo, 16 at once, beside asyncio + ssl", 1.0, 1.25),
-    "handshake_vs_trio_ssl": Bar("the same beside trio.SSLStream", 1.4, 2),
-    "handshake_vs_grpc": Bar("the same beside grpcio aio", 1.2, 2),
-    "handshake_vs_libp2p": Bar("the same beside py-libp2p", 5, 10),
-    "handshake_vs_floor": Bar("the same beside its floor, CPU, both ends in one process", 0.6, 0.8),
+    "handshake_vs_trio_ssl": Bar("full handshake and echo, 16 at once, beside trio.SSLStream", 1.4, 2),
+    "handshake_vs_grpc": Bar("full handshake and echo, 16 at once, beside grpcio aio", 1.2, 2),
+    "handshake_vs_libp2p": Bar("full handshake and echo, 16 at once, beside py-libp2p", 5, 10),
+    "handshake_vs_floor": Bar(
+        "full handshake and echo beside its floor, CPU, both ends in one process", 0.6, 0.8
+    ),
     "resumed_vs_full": Bar("resumed beside full, peer never seen, chain of 2, CPU", 1.4, 1.6),
     "verify_seen_us": Bar("verdict on a peer seen before, µs of CPU", 10, 3, most=True, unit=" µs"),
     "verify_cold_vs_floor": Bar("cold verdict, cost over its floor", 1.5, 1.2, most=True),
     "call_vs_floor": Bar("signed call, one at a time, beside its floor, CPU", 0.5, 0.65),
     "call32_vs_grpc": Bar("signed call, 32 at once, beside grpcio's unsigned one", 3, 6),
     "message_vs_unbatched": Bar("signed 100 B one way, beside one signature a message", 6, 12),
-    "message_vs_nats": Bar("the same beside NATS' unsigned rate", 0.4, 1.0),
+    "message_vs_nats": Bar("signed 100 B one way, beside NATS' unsigned rate", 0.4, 1.0),
     "bulk_vs_asyncio_ssl": Bar("one large body beside asyncio + ssl", 0.7, 1.0),
     "idle_link_kib": Bar("memory of one end of an idle link, KiB", 100, 50, most=True, unit=" KiB"),
     "message_cost_5000_vs_10": Bar("CPU for a message, 5,000 live links over 10", 1.3, 1.05, most=True),
