@@ -12,10 +12,12 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
+from benchmarks import INSTALL
+
 try:
     import psutil  # noqa: F401
 except ImportError:
-    sys.exit("benchmarks: psutil is missing: pip install -e '.[bench]'")
+    sys.exit(f"benchmarks: psutil is missing: {INSTALL}")
 
 from benchmarks import identities, plots, report
 from benchmarks.harness import FULL, QUICK, Bench, Budget

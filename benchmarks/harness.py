@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from benchmarks.measuring import Sample
 from benchmarks.processes import Pair, StackFailed, Worker, cores
-from benchmarks.result import BARS, Findings, Result
+from benchmarks.result import BARS, Findings, Result, comparison, words
 from benchmarks.stacks import OURS, STACKS
 from benchmarks.stacks.base import Stack
 
@@ -139,7 +139,7 @@ class Contest:
 
     @property
     def circumstances(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in self.params.items())
+        return words(self.params)
 
     def ratio(self, other: str) -> float | None:
         """How much better ours is: the median of the rounds' ratios."""
@@ -288,7 +288,7 @@ class Bench:
         finally:
             self.findings.results += contest.results()
             if contest.noise is not None:
-                self.findings.noise[f"{name}: {contest.circumstances}"] = contest.noise
+                self.findings.noise[comparison(name, params)] = contest.noise
         return contest
 
     def result(self, result: Result) -> None:

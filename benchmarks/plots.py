@@ -6,17 +6,21 @@
     size.png          what does a message cost as it grows?
     growth.png        what does everything cost as links, chains and known peers grow?
 
-A picture whose benchmarks did not run is left out.
+A picture whose benchmarks did not run is left out. A band is the line's noise: a difference within it means nothing.
 """
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from benchmarks import INSTALL
 from benchmarks.measuring import PERCENTILES
-from benchmarks.result import Findings, Result
+from benchmarks.report import number
+from benchmarks.result import BARS, Findings, Result
 from benchmarks.stacks import OURS
 
 if TYPE_CHECKING:
@@ -36,19 +40,46 @@ OTHERS: Final = (
     "#334155",
     "#0369a1",
 )
+_INK: Final = "#0f172a"
+_UNMET: Final = "#94a3b8"
+_WIDTH: Final = 4.8
+"""Of one set of axes, in inches."""
 _STYLE: Final[dict[Any, Any]] = {
     "figure.dpi": 140, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e2e8f0", "legend.frameon": False, "lines.linewidth": 1.6,
 }  # fmt: skip
 
-Points = dict[str, list[tuple[float, float]]]
-"""For each stack its points."""
+_MARKERS: Final = "os^DvPX*h"
+_DASHES: Final = ("-", "--", "-.", ":")
+
+
+class Point(NamedTuple):
+    """One measured figure; `noise` is the factor by which ours differed from itself, 1 where that was not measured."""
+
+    x: float
+    y: float
+    noise: float = 1.0
+
+
+Points = dict[str, list[Point]]
+"""For each label its points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One set of axes, with units in its words."""
+
+    title: str
+    x: str
+    y: str
+    points: Points
+    log_x: bool = True
 
 
 def missing() -> str | None:
     """None, or what to install."""
-    return None if find_spec("matplotlib") else "plots need matplotlib: pip install -e '.[bench]'"
+    return None if find_spec("matplotlib") else f"plots need matplotlib: {INSTALL}"
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:
@@ -73,30 +104,41 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
 
 def _table(findings: Findings, _rows: list[Result]) -> "Figure | None":
     """Each figure over its bar, so that 1 is the bar and further right is better for every row."""
-    bars = {key: row for key, row in findings.bars().items() if row["figure"]}
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    bars = {key: row for key, row in findings.bars().items() if row["figure"] and row["figure"] > 0}
     if not bars:
         return None
-    figure, axes = _axes(1, (8, 0.8 + 0.32 * len(bars)))
-    for height, row in enumerate(reversed(bars.values())):
+    figure, [axes] = _axes(1, (9.5, 1.8 + 0.42 * len(bars)))
+    for height, (key, row) in enumerate(reversed(bars.items())):
         reached, goal = (_beyond(row, value) for value in (row["figure"], row["goal"]))
-        colour = ACCENT if row["bar_met"] else "#94a3b8"
-        axes[0].barh(height, reached - 1, left=1, color=colour, height=0.55)
-        axes[0].plot([goal], [height], marker="|", markersize=13, markeredgewidth=2, color="#0f172a")
-        axes[0].annotate(
-            f" {row['figure']:.3g} ",
-            (reached, height),
-            va="center",
-            ha="left" if reached >= 1 else "right",
-            fontsize=8,
-        )
-    axes[0].set_yticks(range(len(bars)), list(reversed(bars)))
-    axes[0].set_xscale("log")
-    axes[0].set_xticks([0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1", "¼", "½", "bar", "2x", "4x", "10x"])
-    axes[0].minorticks_off()
-    axes[0].margins(x=0.12)
-    axes[0].axvline(1, color="#0f172a", linewidth=1)
-    axes[0].grid(visible=False, axis="y")
-    axes[0].set_title("each figure against its bar; the tick is the goal; right is better")
+        axes.barh(height, reached - 1, left=1, color=ACCENT if row["bar_met"] else _UNMET, height=0.55)
+        axes.plot([goal], [height], marker="|", markersize=15, markeredgewidth=2, color=_INK)
+        unit, sign = BARS[key].unit, "≤" if row["at_most"] else "≥"
+        axes.annotate(
+            f"{number(row['figure'])}{unit} (bar {sign} {row['bar']:g}{unit})",
+            (1.01, height), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8,
+        )  # fmt: skip
+    words = [
+        f"{row['what']} ({row['note']})" if row["note"] else row["what"] for row in reversed(bars.values())
+    ]
+    axes.set_yticks(range(len(bars)), [textwrap.fill(line, 48) for line in words], fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xticks([0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1x", "¼x", "½x", "bar", "2x", "4x", "10x"])
+    axes.minorticks_off()
+    axes.margins(x=0.05, y=0.02)
+    axes.axvline(1, color=_INK, linewidth=1)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("times as good as the bar asks (right is better in every row; logarithmic)")
+    axes.set_title("the table to meet: each figure against its bar")
+    figure.legend(
+        handles=[
+            Patch(color=ACCENT, label="bar met"), Patch(color=_UNMET, label="bar not met"),
+            Line2D([], [], color=_INK, marker="|", markersize=12, markeredgewidth=2, linestyle="", label="goal"),
+        ],
+        loc="outside lower center", ncols=3, fontsize=8,
+    )  # fmt: skip
     return figure
 
 
@@ -105,70 +147,74 @@ def _beyond(row: dict[str, Any], value: float) -> float:
     return bar / value if row["at_most"] else value / bar
 
 
-def _concurrency(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    wanted: dict[str, tuple[str, dict[str, Any]]] = {
-        "handshake": ("handshakes/s", {"key": "p256"}),
-        "call": ("calls/s", {"size": 100}),
-    }
-    found = {name: _points(rows, name, *which, x="concurrency") for name, which in wanted.items()}
+def _concurrency(findings: Findings, rows: list[Result]) -> "Figure | None":
+    handshakes = _points(findings, _select(rows, "handshake", "handshakes/s", key="p256"), "concurrency")
+    calls = _points(findings, _select(rows, "call", "calls/s", size=100), "concurrency")
     return _lines(
-        found,
-        "at once",
-        "a second",
-        {"handshake": "full handshakes with an echo", "call": "calls of 100 bytes"},
+        Panel("full handshakes with an echo", "at once", "handshakes a second", handshakes),
+        Panel("calls of 100 bytes", "at once", "calls a second", calls),
     )
 
 
 def _latency(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    wanted: dict[str, dict[str, Any]] = {
-        "handshake": {"concurrency": 16, "key": "p256"},
-        "call": {"concurrency": 32, "size": 100},
-    }
-    found: dict[str, Points] = {}
-    for name, params in wanted.items():
-        of = [
-            one
-            for one in _select(rows, name, params)
-            if one.metric.endswith("/s") and "latencies_us" in one.params
-        ]
-        found[name] = {
-            one.stack: list(zip(PERCENTILES, (us / 1000 for us in one.params["latencies_us"]), strict=True))
-            for one in of
+    def points(results: list[Result]) -> Points:
+        return {
+            one.stack: [
+                Point(percent, us / 1000)
+                for percent, us in zip(PERCENTILES, one.params["latencies_us"], strict=True)
+            ]
+            for one in results
+            if "latencies_us" in one.params
         }
-    titles = {"handshake": "a handshake with an echo, 16 at once", "call": "a call of 100 bytes, 32 at once"}
-    return _lines(found, "percent of them are done within", "milliseconds", titles, log_x=False)
+
+    x, y = "percent of them are done within", "milliseconds"
+    handshakes = points(_select(rows, "handshake", "handshakes/s", key="p256", concurrency=16))
+    calls = points(_select(rows, "call", "calls/s", size=100, concurrency=32))
+    return _lines(
+        Panel("a handshake with an echo, 16 at once", x, y, handshakes, log_x=False),
+        Panel("a call of 100 bytes, 32 at once", x, y, calls, log_x=False),
+    )
 
 
-def _size(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    found = {
-        "rate": _points(rows, "message", "messages/s", {}, x="size"),
-        "cost": _points(rows, "message", "messages/s", {}, x="size", y=lambda one: one.cpu_us),
+def _size(findings: Findings, rows: list[Result]) -> "Figure | None":
+    of = _select(rows, "message", "messages/s")
+    costs = [one for one in of if one.cpu_us is not None]
+    cost = {
+        label: [Point(one.params["size"], one.cpu_us or 0) for one in costs if one.stack == label]
+        for label in dict.fromkeys(one.stack for one in costs)
     }
-    titles = {"rate": "messages a second, one way", "cost": "CPU µs of both ends for a message"}
-    return _lines(found, "bytes in a message", "", titles)
+    x = "bytes in a message"
+    return _lines(
+        Panel("messages one way", x, "messages a second", _points(findings, of, "size")),
+        Panel("cost of a message", x, "CPU µs of both ends", cost),
+    )
 
 
-def _growth(_findings: Findings, rows: list[Result]) -> "Figure | None":
-    found: dict[str, Points] = {
-        "links": {
-            unit: [(_leading_number(one.stack), one.value) for one in _select(rows, "growth", {"unit": unit})]
-            for unit in ("message", "handshake")
-        },
-        "memory": {
-            end: [(one.params["links"], one.value) for one in _select(rows, "idle", {"end": end})]
-            for end in ("client", "server")
-        },
-        "chain": _by_model(
-            rows, "chain", lambda one: one.params["peer"] == "cold" and one.params.get("known") == 0
+def _growth(findings: Findings, rows: list[Result]) -> "Figure | None":
+    links: Points = defaultdict(list)
+    for one in _select(rows, "growth"):
+        count = float(one.stack.split()[0].replace(",", ""))
+        links[f"a {one.params['unit']}"].append(Point(count, one.value, findings.noise_of(one)))
+    memory = [one for one in _select(rows, "idle") if "end" in one.params]
+    verdicts = _select(rows, "verify", stack=OURS)
+    chain = [one for one in verdicts if one.params["peer"] == "cold" and one.params.get("known") == 0]
+    known = [one for one in verdicts if one.params.get("known", 0) > 0]
+    return _lines(
+        Panel("work while other links are open", "open links", "CPU µs of both ends", links),
+        Panel(
+            "memory of an idle link", "idle links", "KiB a link",
+            _points(findings, memory, "links", lambda one: f"the {one.params['end']}'s end"),
         ),
-        "known": _by_model(rows, "known", lambda one: one.params.get("known", 0) > 0),
-    }
-    titles = {
-        "links": "CPU µs while links are open", "memory": "KiB for an idle link",
-        "chain": "CPU µs for a cold verdict, by certificates in the chain",
-        "known": "CPU µs for a verdict, by peers that the model knows",
-    }  # fmt: skip
-    return _lines(found, "", "", titles)
+        Panel(
+            "a cold verdict", "certificates in the chain", "CPU µs",
+            _points(findings, chain, "chain", lambda one: str(one.params["model"])),
+        ),
+        Panel(
+            "a verdict among many known peers", "peers that the model knows", "CPU µs",
+            _points(findings, known, "known", lambda one: f"{one.params['model']}, {one.params['peer']}"),
+        ),
+        own_legends=True,
+    )  # fmt: skip
 
 
 _PICTURES: Final = {
@@ -183,65 +229,86 @@ _PICTURES: Final = {
 # --- parts of pictures -----------------------------------------------------------------------------------------
 
 
-def _select(rows: Iterable[Result], name: str, params: dict[str, Any]) -> list[Result]:
-    return [one for one in rows if one.name == name and params.items() <= one.params.items()]
+def _select(
+    rows: Iterable[Result], name: str, metric: str | None = None, *, stack: str | None = None, **params: Any
+) -> list[Result]:
+    return [
+        one
+        for one in rows
+        if one.name == name
+        and metric in (None, one.metric)
+        and stack in (None, one.stack)
+        and params.items() <= one.circumstances.items()
+    ]
 
 
 def _points(
-    rows: list[Result], name: str, metric: str, params: dict[str, Any], *, x: str,
-    y: Callable[[Result], float | None] = lambda one: one.value,
-) -> Points:  # fmt: skip
+    findings: Findings, rows: list[Result], x: str, label: Callable[[Result], str] = lambda one: one.stack
+) -> Points:
+    """A line for each label; ours has its noise."""
     points: Points = defaultdict(list)
-    for one in _select(rows, name, params):
-        if one.metric == metric and x in one.params and (value := y(one)) is not None:
-            points[one.stack].append((one.params[x], value))
+    for one in rows:
+        noise = findings.noise_of(one) if one.stack == OURS else 1.0
+        points[label(one)].append(Point(one.params[x], one.value, noise))
     return points
 
 
-def _by_model(rows: list[Result], x: str, wanted: Callable[[Result], bool]) -> Points:
-    points: Points = defaultdict(list)
-    for one in _select(rows, "verify", {}):
-        if wanted(one):
-            points[f"{one.params['model']}, {one.params['peer']}"].append((one.params[x], one.value))
-    return points
-
-
-def _leading_number(label: str) -> float:
-    return float(label.split()[0].replace(",", ""))
-
-
-def _lines(
-    found: dict[str, Points], x: str, y: str, titles: dict[str, str], *, log_x: bool = True
-) -> "Figure | None":
-    """One set of axes for each that has points; a label has one colour in all of them."""
-    shown = {name: points for name, points in found.items() if any(points.values())}
+def _lines(*panels: Panel, own_legends: bool = False) -> "Figure | None":
+    """Those panels that have points; a label looks the same in all of them, and keys lie below, outside of the axes."""
+    shown = [panel for panel in panels if any(panel.points.values())]
     if not shown:
         return None
-    figure, axes = _axes(len(shown), (4.6 * min(len(shown), 2), 3.8 * ((len(shown) + 1) // 2)))
-    labels = list(dict.fromkeys(label for points in shown.values() for label in points))
-    colours = dict(zip((label for label in labels if label != OURS), OTHERS * 3, strict=False))
-    for place, (name, points) in zip(axes, shown.items(), strict=False):
-        for label, line in points.items():
-            xs, ys = zip(*sorted(line), strict=True)
-            ours = (
-                {"color": ACCENT, "linewidth": 2.6, "zorder": 3}
-                if label == OURS
-                else {"color": colours[label]}
-            )
-            place.plot(xs, ys, label=label, marker="o", markersize=4, **ours)
-        place.set_title(titles[name])
-        place.set(xlabel=x, ylabel=y)
-        _scale(place, [value for line in points.values() for _, value in line])
-        if log_x:
-            ticks = sorted({x for line in points.values() for x, _ in line})
-            place.set_xscale("log")
-            place.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-            place.xaxis.minorticks_off()
-        if any(points.keys() != other.keys() for other in shown.values()):
-            place.legend(fontsize=7)
-    if not axes[0].get_legend():  # one for all
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    width = _WIDTH * min(len(shown), 2)
+    figure, axes = _axes(len(shown), (width, (4.9 if own_legends else 4.4) * ((len(shown) + 1) // 2)))
+    styles = _styles(shown)
+    for place, panel in zip(axes, shown, strict=True):
+        _draw(place, panel, styles)
+        if own_legends:
+            place.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+    if not own_legends:
+        keys: dict[str, Any] = {}
+        for place in axes:
+            handles, labels = place.get_legend_handles_labels()
+            keys |= dict(zip(labels, handles, strict=True))
+        columns = int(width // 1.9)
+        figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=columns, fontsize=8)
     return figure
+
+
+def _styles(panels: list[Panel]) -> dict[str, dict[str, Any]]:
+    """Colours, marks and dashes, so that lines which lie on each other can still be told apart."""
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.points if label != OURS))
+    styles: dict[str, dict[str, Any]] = {
+        label: {
+            "color": OTHERS[place % len(OTHERS)], "marker": _MARKERS[place % len(_MARKERS)],
+            "linestyle": _DASHES[place % len(_DASHES)],
+        }
+        for place, label in enumerate(labels)
+    }  # fmt: skip
+    styles[OURS] = {"color": ACCENT, "marker": "o", "linewidth": 2.6, "zorder": 3}
+    return styles
+
+
+def _draw(axes: "Axes", panel: Panel, styles: dict[str, dict[str, Any]]) -> None:
+    for label, points in panel.points.items():
+        xs, ys, noises = zip(*sorted(points), strict=True)
+        axes.plot(xs, ys, label=label, markersize=5, **styles[label])
+        if any(noise > 1 for noise in noises):
+            low, high = zip(
+                *((y / noise, y * noise) for y, noise in zip(ys, noises, strict=True)), strict=True
+            )
+            band = f"{label}: noise"
+            axes.fill_between(
+                xs, low, high, color=styles[label]["color"], alpha=0.15, linewidth=0, label=band
+            )
+    axes.set_title(panel.title)
+    axes.set(xlabel=panel.x, ylabel=panel.y)
+    _scale(axes, [point.y for points in panel.points.values() for point in points])
+    if panel.log_x:
+        ticks = sorted({point.x for points in panel.points.values() for point in points})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        axes.xaxis.minorticks_off()
 
 
 def _scale(axes: "Axes", values: list[float]) -> None:

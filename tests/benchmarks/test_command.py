@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,7 +68,10 @@ def test_plots_without_matplotlib_are_refused_before_anything_is_measured(monkey
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     result = run("--plots", "somewhere")
     assert result.exit_code == 2
-    assert result.stderr == "benchmarks: plots need matplotlib: pip install -e '.[bench]'\n"
+    install = (
+        f"{shlex.quote(sys.executable)} -m pip install -e '.[bench]'"  # for this Python, whatever `pip` is
+    )
+    assert result.stderr == f"benchmarks: plots need matplotlib: {install}\n"
 
 
 def test_the_json_holds_figures_machine_versions_and_the_table(suite, tmp_path):
@@ -89,7 +94,20 @@ def test_the_json_holds_figures_machine_versions_and_the_table(suite, tmp_path):
     assert "python -m benchmarks" in written["command"]
     assert written["noise"] == {"median": None, "by_comparison": {}}
     assert "1,234" in result.output
-    assert "≥ 0.5 met" in result.output
+
+
+def test_the_table_shows_the_rows_that_were_measured_and_counts_the_others(suite):
+    """With the verdict on each mark spelled out."""
+    output = run("call").output
+    assert re.search(r"call_vs_floor +0\.55x +≥ 0\.5 met +≥ 0\.65 not met", output)
+    assert "handshake_vs_grpc" not in output
+    assert f"{len(BARS) - 1} of the {len(BARS)} rows of the table were not measured in this run." in output
+
+
+def test_only_the_versions_of_what_ran_are_shown(suite):
+    output = run("call").output
+    assert "; autolink: " in output
+    assert "grpcio" not in output
 
 
 def test_an_interrupted_run_keeps_what_it_has_found(suite, tmp_path):
