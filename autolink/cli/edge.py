@@ -8,7 +8,7 @@ status meaning
 2      the command line is wrong
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us
 4      the far handler answered with an error
-5      nobody reached, the link lost, or time ran out: trying again may help
+5      nobody reached, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
 130    interrupted
 ====== ===================================================================================================
 
