@@ -1,8 +1,6 @@
 """`autolink run`: what it refuses to serve. That it serves and drains is shown in test_talk, by real processes."""
 
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -138,25 +136,3 @@ def test_the_traceback_of_a_broken_module_is_there_for_who_asks(seller):
     result = CliRunner().invoke(main, ["-vv", "run", "breaks:handlers", *SERVE])
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
-
-
-INTERRUPTED = """
-import sys
-
-class Interrupt:
-    def find_spec(self, name, *_):
-        if name == "autolink":
-            raise KeyboardInterrupt
-
-sys.meta_path.insert(0, Interrupt())
-from _autolink_command import main
-main()
-"""
-
-
-def test_who_interrupts_the_command_while_it_is_loading_sees_no_traceback():
-    """As later: one word, and status 130."""
-    ran = subprocess.run(
-        (sys.executable, "-c", INTERRUPTED), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ran.stdout, ran.stderr, ran.returncode) == ("", "interrupted\n", 130)
