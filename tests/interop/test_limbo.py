@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from autolink.identity.certificate import PARSER_ERRORS
 from autolink.identity.der import cut
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ def test_parts_of_certificates_lie_where_their_parser_has_them(cases: list[dict[
                     continue
                 expected = certificate.tbs_certificate_bytes, certificate.subject.public_bytes()
                 parts = cut(der)
-            except ValueError:
+            except PARSER_ERRORS:  # a warning among them, which is an error here
                 continue
             seen += 1
             assert (der[parts.signed], der[parts.subject]) == expected
