@@ -63,9 +63,11 @@ class Libp2pNoise(Stack):
         return f"libp2p {version('libp2p')}"
 
     async def serve(self, folder: Path, ready: Callable[[str], None]) -> None:
+        from libp2p.network.config import ConnectionConfig
         from multiaddr import Multiaddr
 
-        host = _host()
+        # It remembers a caller for longer than a caller stays, and would turn the next ones away.
+        host = _host(connection_config=ConnectionConfig(max_connections=100_000))
         async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
             host.set_stream_handler(PROTOCOL, _answer)
             ready(str(host.get_addrs()[0]))
