@@ -116,7 +116,7 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
     else:
         connection.set_accept_state()
     left = limits.HANDSHAKE_RECORDS
-    while left > 0:
+    while True:
         try:
             connection.do_handshake()
         except SSL.WantReadError:
@@ -127,6 +127,7 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
                 await wire.flush(connection)
             raise
         else:
-            return
+            return  # what was fed behind the last flight is for the reader
+        if left <= 0:
+            raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")
         left -= await wire.feed(connection, left)
-    raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")

@@ -68,11 +68,10 @@ class Wire(ABC):
         if _openssl.outgoing(tls) > limits.TLS_STEP:
             # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
-        if most == 1 and _missing(self._partial) <= 0:
-            await self._loop.checkpoint()  # a chunk of many records must not be worked off in one turn
-        if not _openssl.incoming(
-            tls
-        ):  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
+        waiting = _openssl.incoming(tls)
+        if most == 1 and (waiting or _missing(self._partial) <= 0):
+            await self._loop.checkpoint()  # many records that are here must not be worked off in one turn
+        if not waiting:  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
             await self.feed(tls, most)
 
     async def flush(self, tls: SSL.Connection) -> None:

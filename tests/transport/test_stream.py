@@ -18,6 +18,7 @@ from autolink import limits
 from autolink.errors import RemoteProtocolError
 from autolink.transport import client_context, handshake, secure_stream, server_context
 from autolink.transport.edge import translate
+from autolink.transport.wire import SocketWire
 
 pytestmark = pytest.mark.anyio
 
@@ -290,6 +291,40 @@ async def test_rule_1_a_flood_of_key_updates_ends_the_link_and_starves_nobody(
         with pytest.raises(RemoteProtocolError, match="without data"):
             await stream.receive()
         with pytest.raises(RemoteProtocolError):
+            await stream.receive()
+        await stream.abort()
+        tasks.cancel_scope.cancel()
+    assert ticker.turns >= limits.IDLE_WAKEUPS / 2
+
+
+async def test_rule_1_a_flood_behind_the_last_flight_is_no_part_of_the_handshake(
+    me, make, rogue, monkeypatch
+):
+    """Read together with it, the handshake is done all the same, and the reader ends the link, letting others run."""
+    a, b = make.sockets()
+    bad = rogue(a)
+    sent, reads = anyio.Event(), []
+    read = SocketWire.read
+
+    async def late_read(wire, size):
+        reads.append(size)
+        if len(reads) == 2:  # the client's last flight
+            await sent.wait()
+        return await read(wire, size)
+
+    monkeypatch.setattr(SocketWire, "read", late_read)
+
+    def attack() -> None:
+        bad.dial(me)
+        a.sendall(bad.key_updates(100) * 4)
+        anyio.from_thread.run_sync(sent.set)
+
+    ticker = Ticker()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, attack)
+        stream = await secure_stream(b, server_context(me), dialer=False)
+        tasks.start_soon(ticker)
+        with pytest.raises(RemoteProtocolError, match="without data"):
             await stream.receive()
         await stream.abort()
         tasks.cancel_scope.cancel()
