@@ -200,7 +200,7 @@ def _ends_in_a_root(chain: tuple[bytes, ...]) -> bool:
 
 def _same_key(der: bytes, own: Certificate) -> bool:
     try:
-        return Certificate.parse_untrusted(der).spki == own.spki
+        return Certificate.parse_untrusted(der).public_key == own.public_key
     except IdentityError:
         return False  # the judgement will say what is wrong with it
 

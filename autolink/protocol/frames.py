@@ -147,25 +147,14 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
     return _HEADER.pack(frame, len(payload)) + payload
 
 
-def encode_batch(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
-    """The payload of a BATCH."""
-    return b"".join(_batch_parts(number, signature, items))
-
-
 def encode_batch_frame(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
     """A whole BATCH frame: its leaves, most of what a link sends, are copied once."""
-    parts = _batch_parts(number, signature, items)
-    parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
-    return b"".join(parts)
-
-
-def _batch_parts(number: int, signature: bytes, items: Sequence[Item]) -> list[bytes]:
-    """The payload in pieces, behind an empty place for the header."""
     parts = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
     pack = _ITEM.pack
     for channel, flags, leaf in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
-    return parts
+    parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
+    return b"".join(parts)
 
 
 def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:

@@ -17,7 +17,7 @@ from autolink.protocol.frames import (
     OPENS,
     Frame,
     FrameReader,
-    encode_batch,
+    encode_batch_frame,
     encode_cancel,
     encode_frame,
 )
@@ -153,7 +153,7 @@ class Hostile:
         self.batches += 1
         leaves = [leaf for _, _, leaf in items]
         signature = signature or sign_batch(self.credential, self.stream.link_id, role, number, leaves)
-        return encode_frame(Frame.BATCH, encode_batch(number, signature, items))
+        return encode_batch_frame(number, signature, items)
 
     async def end(self):
         """Hang up, and return what their side ended with: the opening's error, or what the link was lost with."""

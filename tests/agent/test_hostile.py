@@ -5,7 +5,7 @@ import pytest
 
 from autolink import Reason, RemoteProtocolError
 from autolink.messages import LISTENER, Kind
-from autolink.protocol.frames import ENDS, OPENS, Frame, encode_batch, encode_frame
+from autolink.protocol.frames import ENDS, OPENS, Frame, encode_batch_frame, encode_frame
 from autolink.testing import link_pair
 
 
@@ -226,6 +226,7 @@ async def test_a_reply_that_is_no_error_and_no_answer_ends_the_dialers_link(agen
 
 
 def test_the_frames_of_this_peer_are_what_the_protocol_writes():
-    """The instrument itself: the helper encodes as the real thing does."""
-    payload = encode_batch(0, b"s", [(1, 3, b"leaf")])
-    assert encode_frame(Frame.BATCH, payload)[:5] == b"\x04" + len(payload).to_bytes(4)
+    """The instrument itself: the two encoders the helper uses agree on what a frame is."""
+    frame = encode_batch_frame(0, b"s", [(1, 3, b"leaf")])
+    assert frame == encode_frame(Frame.BATCH, frame[5:])
+    assert frame[:5] == b"\x04" + (len(frame) - 5).to_bytes(4)

@@ -15,7 +15,7 @@ from autolink.protocol import (
     LinkProtocol,
     LinkState,
 )
-from autolink.protocol.frames import Frame, encode_batch, encode_cancel, encode_credit, encode_frame
+from autolink.protocol.frames import Frame, encode_batch_frame, encode_cancel, encode_credit, encode_frame
 from autolink.protocol.table import Direction
 
 always_the_same = settings(deadline=None, derandomize=True, database=None, max_examples=300)
@@ -93,8 +93,8 @@ def small_frames():
         st.builds(encode_cancel, channel, st.integers(0, 20)).map(
             lambda payload: encode_frame(Frame.CANCEL, payload)
         ),
-        st.builds(encode_batch, st.integers(0, 3), st.just(b"s"), st.lists(item, min_size=1, max_size=4)).map(
-            lambda payload: encode_frame(Frame.BATCH, payload)
+        st.builds(
+            encode_batch_frame, st.integers(0, 3), st.just(b"s"), st.lists(item, min_size=1, max_size=4)
         ),
         st.builds(encode_frame, st.sampled_from([*range(12), 128, 255]), st.binary(max_size=40)),
         st.binary(max_size=40),

@@ -6,7 +6,14 @@ import pytest
 
 from autolink import codec
 from autolink.protocol import Event, LinkProtocol
-from autolink.protocol.frames import Frame, Item, encode_batch, encode_cancel, encode_credit, encode_frame
+from autolink.protocol.frames import (
+    Frame,
+    Item,
+    encode_batch_frame,
+    encode_cancel,
+    encode_credit,
+    encode_frame,
+)
 
 HELLO = {"clock": 1_700_000_000_000_000, "software": "test/1"}
 
@@ -57,7 +64,7 @@ class Pair:
 
     def raw(self, sender: LinkProtocol, *items: Item) -> list[Event]:
         """The same past the sender's own checks: what a peer that breaks the rules would do."""
-        data = encode_frame(Frame.BATCH, encode_batch(self.number[sender], b"signature", items))
+        data = encode_batch_frame(self.number[sender], b"signature", items)
         self.number[sender] += 1
         return self.carry(sender, data)
 

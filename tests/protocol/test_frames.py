@@ -12,7 +12,7 @@ from autolink.protocol.frames import (
     Frame,
     FrameReader,
     decode_batch_untrusted,
-    encode_batch,
+    encode_batch_frame,
     encode_frame,
 )
 
@@ -106,7 +106,12 @@ def test_one_byte_at_a_time_costs_no_more_than_linear():
 
 def test_a_batch_comes_out_as_it_went_in():
     items = [(1, 1, b"one"), (3, 3, b"three"), (2**31 - 1, 0, b"x" * 70_000)]
-    assert decode_batch_untrusted(encode_batch(2**64 - 1, b"s" * 70, items)) == (2**64 - 1, b"s" * 70, items)
+    frame, reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
+    reader.feed(frame)
+    assert reader.peek() == Frame.BATCH
+    payload = reader.take()
+    assert decode_batch_untrusted(payload) == (2**64 - 1, b"s" * 70, items)
+    assert len(frame) == 5 + len(payload)
 
 
 def batch(count, signature, rest):
