@@ -76,6 +76,10 @@ times the memory, and the parsed certificates of strangers are kept for a while.
 COMMON_NAME: Final = 64
 """Bytes of a common name (X.520 ub-common-name); a plain self-issued one has at most 32 (see names.py)."""
 
+ROTATIONS: Final = 32
+"""Earlier certificates that lead from a bound name's first key to the one in use: 2 ms of signatures, which a stranger can
+make us verify. With ML-DSA keys EVIDENCE_BYTES ends it at eight."""
+
 LIFETIME_SELF_ISSUED_DAYS: Final = 3660
 """Validity of a self-issued certificate: ten years; rotation, not expiry, is what ends a root's key."""
 
@@ -253,6 +257,34 @@ ISSUERS: Final = 1_024
 
 ISSUERS_BYTES: Final = 1 * MIB
 """... and their DER together: parsed it takes up to 45 times the memory. ISSUERS with one P-256 root each are 0.6 MiB."""
+
+# --- the registry ------------------------------------------------------------------------------------------
+
+ENTRY: Final = 48 * KIB
+"""One signed entry. The largest, a recovery by GUARDIANS with ML-DSA signatures, has about 33 KB; a log's entry bundle
+(C2SP tlog-tiles) ends at 64."""
+
+ENTRY_LIFETIME: Final = 7 * 24 * 3600.0
+"""Longest time from an entry's being seen to its expiry: an offline ceremony may take some days, and what was signed
+and forgotten should not come up later."""
+
+GUARDIANS: Final = 8
+"""Guardians of one ID: each of them signs a recovery."""
+
+RECOVERY_DELAY: Final = 7 * 24 * 3600
+"""Seconds between a recovery and the new key's taking over, when the ID's owner has not chosen: long enough to notice."""
+
+RECOVERY_DELAY_LEAST: Final = 3600
+"""... shortest choice ..."""
+
+RECOVERY_DELAY_MOST: Final = 90 * 24 * 3600
+"""... and longest: whoever has lost a key waits as long."""
+
+VOIDS: Final = 16
+"""Times that an ID may declare void what a stolen key of its did; each costs every judgement of an ID below it."""
+
+SERVICE: Final = 16 * KIB
+"""One service record: addresses, and the methods offered with their schemas."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 
