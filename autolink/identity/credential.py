@@ -45,6 +45,7 @@ class Credential:
     Attributes:
         chain: the certificates, leaf first, up to and including the self-issued root.
         private_key: never shown, pickled or copied.
+        rotations: where the chain's root is bound to an earlier key than its own, the certificates that lead from there.
         auto_id: recomputed along the names of the chain.
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
@@ -62,6 +63,7 @@ class Credential:
         "next_key",
         "peer_id",
         "private_key",
+        "rotations",
         "unused_since",
     )
     __reduce__ = no_pickle
@@ -75,9 +77,11 @@ class Credential:
         next_key: PrivateKey | None = None,
         made_here: bool = False,
         unused_since: datetime | None = None,
+        rotations: Sequence[Certificate] = (),
     ) -> None:
         self.chain = tuple(chain)
-        self.auto_id, authority = check_chain(self.chain)
+        self.rotations = tuple(rotations)
+        self.auto_id, authority = check_chain(self.chain, self.rotations)
         self.peer_id = PeerId(self.auto_id, authority)
         if self.leaf.spki != keys.spki(private_key.public_key()):
             raise IdentityError(
@@ -174,14 +178,60 @@ class Credential:
         return cls.from_key(certificates, load_private_key(_pem(key), passphrase))
 
     @classmethod
-    def from_key(cls, chain: Sequence[Certificate], private_key: PrivateKey) -> Self:
+    def from_key(
+        cls, chain: Sequence[Certificate], private_key: PrivateKey, *, rotations: Sequence[Certificate] = ()
+    ) -> Self:
         """Join a chain, leaf first, and its key. Validity in time is left to those who are shown it.
+
+        Args:
+            rotations: the root's earlier certificates, first one first, where its bound name has been rotated.
 
         Raises:
             IdentityError: the chain does not join up to a self-issued root, an id in it is not its name
                 path's, a bound root is not bound to its key, or the key is another.
         """
-        return cls(chain, private_key)
+        return cls(chain, private_key, rotations=rotations)
+
+    def rotate(
+        self,
+        next_key: PrivateKey,
+        *,
+        next_key_hash: bytes | None = None,
+        lifetime: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> "Credential":
+        """This self-issued identity over the key that it has committed to. Others believe it once they are shown the
+        rotation (which an agent's HELLO does), or a registry has it on record.
+
+        Args:
+            next_key: the one that was kept elsewhere.
+            next_key_hash: what to commit to now, SHA-256 of an SPKI; None makes a key for it, in `next_key` of the
+                result. Of a plain name the registry alone keeps it.
+            lifetime: as in `self_issued`.
+            now: None for the system clock.
+
+        Raises:
+            IdentityError: this identity was issued, it has committed to another key, or was rotated too often.
+        """
+        leaf = self.leaf
+        if len(self.chain) > 1:
+            raise IdentityError(f"{show_name(self.name)!r} is given another key by its issuer, not by itself")
+        bound = leaf.next_key_hash is not None
+        if bound and keys.hash_of_key(next_key.public_key()) != leaf.next_key_hash:
+            raise IdentityError(f"{show_name(self.name)!r} has committed to another next key than this one")
+        following = keys.generate(keys.key_type(next_key.public_key())) if next_key_hash is None else None
+        if following is not None:
+            next_key_hash = keys.hash_of_key(following.public_key())
+        certificate = build_self_issued(
+            self.name,
+            next_key,
+            kind=leaf.kind or EntityKind.ORGANIZATION,
+            next_key_hash=next_key_hash if bound else None,
+            lifetime=lifetime,
+            now=_or_system_clock(now),
+        )
+        earlier = (*self.rotations, leaf) if bound else ()
+        return Credential((certificate,), next_key, next_key=following, rotations=earlier)
 
     def mark_used(self) -> None:
         """From now on somebody remembers what this identity has taken; see `unused_since`."""
@@ -206,8 +256,9 @@ class Credential:
 
     @property
     def anchor(self) -> TrustAnchor:
-        """What others need to believe this credential and its siblings: the chain's root."""
-        return TrustAnchor((self.chain[-1],))
+        """What others need to believe this credential and its siblings: the chain's root, of a rotated one the first
+        certificate, which its name is bound to."""
+        return TrustAnchor((self.rotations[0] if self.rotations else self.chain[-1],))
 
     @property
     def key_type(self) -> KeyType:
@@ -331,13 +382,16 @@ class CredentialRequest:
             )
         return cls(name, cast("PublicKey", public_key), request.public_bytes(Encoding.PEM), None)
 
-    def complete(self, chain: Sequence[Certificate], *, first_use: bool = False) -> Credential:
+    def complete(
+        self, chain: Sequence[Certificate], *, first_use: bool = False, rotations: Sequence[Certificate] = ()
+    ) -> Credential:
         """Join our key and the chain that the issuer answered with.
 
         Args:
             chain: the answer, leaf first.
             first_use: nobody has ever acted under this Auto ID, as you know and we cannot: its agent then takes
                 forwarded messages at once. Otherwise it refuses, for a minute, what an earlier holder may have taken.
+            rotations: the issuer's `Credential.rotations`.
 
         Raises:
             IdentityError: the chain is not for our key, or see `Credential.from_key`.
@@ -346,7 +400,7 @@ class CredentialRequest:
         if self.private_key is None:
             raise UsageError("only the machine that made a request can complete it: its key is there")
         made_here = first_use or chain[-1] in _ROOTS_MADE_HERE
-        return Credential(chain, self.private_key, made_here=made_here)
+        return Credential(chain, self.private_key, made_here=made_here, rotations=rotations)
 
     def __repr__(self) -> str:
         return f"<CredentialRequest {show_name(self.name)!r}>"
@@ -375,8 +429,11 @@ def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
     return cast("PrivateKey", key)
 
 
-def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
+def check_chain(chain: tuple[Certificate, ...], rotations: Sequence[Certificate] = ()) -> tuple[AutoId, str]:
     """The leaf's id and the root's authority, if the chain joins. Time and profile are not looked at.
+
+    Args:
+        rotations: of the root, see `Credential`.
 
     Raises:
         IdentityError: see `Credential.from_key`.
@@ -389,7 +446,7 @@ def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
                 f"{show_name(certificate.common_name)!r} was not issued by {show_name(issuer.common_name)!r}"
             )
             raise IdentityError(f"the chain does not join: {names}")
-    authority = root_authority(chain[-1])
+    authority = root_authority(chain[-1], rotations)
     ids = AutoId.derive_path(certificate.common_name for certificate in reversed(chain))
     for certificate, auto_id in zip(reversed(chain), ids, strict=True):
         if certificate.auto_id != auto_id:

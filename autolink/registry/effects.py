@@ -5,7 +5,11 @@ Issuers, ancestors and guardians sign with their key on record, and must stand a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from datetime import datetime
+from typing import Final, cast
+
+from cryptography.x509 import BasicConstraints
+from cryptography.x509.oid import ExtensionOID
 
 from autolink import limits
 from autolink.errors import EntryRefused, Fault, IdentityError
@@ -17,7 +21,7 @@ from autolink.registry.entries import Entry, Op, Signature, guardian_hash
 from autolink.registry.ledger import Applied, Ledger, path_above, standing
 from autolink.registry.records import SECOND, Record, Recovery, State
 from autolink.trust.issuers import MEMORY
-from autolink.trust.presented import Presented, sound
+from autolink.trust.presented import sound, sound_issuers
 
 Signer = tuple[AutoId, PublicKey]
 """Who must have signed, and with which key."""
@@ -30,7 +34,7 @@ class _New:
     certificate: Certificate
     key: bytes
     issuers: tuple[bytes, ...]
-    presented: Presented
+    bound: bool
 
 
 class Step:
@@ -47,7 +51,7 @@ class Step:
         if guardians is None:
             raise AssertionError("a parsed registration has guardians, perhaps none")
         new = self._new_certificate(entry.issuer)
-        bound = entry.issuer is None and new.presented.bound
+        bound = entry.issuer is None and new.bound
         if entry.issuer is None and not bound and split_bound(new.certificate.common_name) is not None:
             raise _refuse_certificate("its name is bound to another key")
         self._check_guardians(entry.issuer)
@@ -152,13 +156,12 @@ class Step:
         if above:
             self._acting(above[0].auto_id, Fault.ISSUER)
         try:
-            presented = sound(
-                (entry.certificate, *(record.certificate for record in above)), now=instant(self._now)
+            certificate, ids, bound = _examine(
+                (entry.certificate, *(record.certificate for record in above)), instant(self._now)
             )
         except IdentityError as error:
             raise _refuse_certificate(str(error)) from None
-        certificate = presented.leaf
-        if presented.auto_id != entry.auto_id:
+        if not ids or ids[-1] != entry.auto_id:
             raise _refuse_certificate("it is not this Auto ID's")
         if after is not None and certificate.not_before <= Certificate.parse_untrusted(after).not_before:
             raise _refuse_certificate("it does not begin later than the one that it follows")
@@ -168,12 +171,10 @@ class Step:
             )
         if key is not None and certificate.spki_sha256 != key:
             raise _refuse_certificate("a renewal is over the current key: another one is a rotation")
-        if presented.issuers is not None:
-            MEMORY.keep(presented.issuers)  # on record, so no stranger's
         if entry.next_key:
             self._check_next(certificate, split_bound(certificate.common_name) is not None and issuer is None)
         issuers = (above[0].key, *above[0].issuers) if above else ()
-        return _New(certificate, certificate.spki_sha256, issuers, presented)
+        return _New(certificate, certificate.spki_sha256, issuers, bound)
 
     def _check_next(self, certificate: Certificate, bound: bool) -> None:
         next_key = self._entry.next_key
@@ -289,6 +290,24 @@ EFFECTS: Final[dict[Op, Callable[[Step, Record], Applied]]] = {
     Op.GUARDIANS: Step.guardians,
     Op.SERVICE: Step.service,
 }
+
+
+def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tuple[AutoId, ...], bool]:
+    """A certificate below others that are on record: parsed, the ids of its path, and whether that starts at a name that
+    is bound to just its root's key.
+
+    Raises:
+        IdentityError: it is not sound.
+    """
+    certificate = Certificate.parse_untrusted(chain[0])
+    constraints = certificate.extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if len(chain) > 1 and constraints is not None and cast("BasicConstraints", constraints.value).ca:
+        issuers = sound_issuers(chain, now=now)
+        return certificate, issuers.ids, issuers.bound
+    presented = sound(chain, now=now)
+    if presented.issuers is not None:
+        MEMORY.keep(presented.issuers)  # they are on record, so no stranger has filled this
+    return certificate, presented.ids, presented.bound
 
 
 def _not_committed() -> EntryRefused:

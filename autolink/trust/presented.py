@@ -194,6 +194,21 @@ def sound(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: da
     )
 
 
+def sound_issuers(chain_der: Sequence[bytes], *, now: datetime) -> Issuers:
+    """As `sound`, of a chain that would stand above a leaf: its first certificate is an issuer's.
+
+    Raises:
+        IdentityError: it is not sound.
+        UsageError: `now` is naive.
+    """
+    now = codec.aware_utc(now)
+    _check_bounds(chain_der, ())
+    issuers = MEMORY.find(tuple(chain_der))
+    chain = issuers.chain if issuers else tuple(map(Certificate.parse_untrusted, chain_der))
+    _check_time(chain, now)
+    return issuers or establish(chain, now)
+
+
 def _check_leaf(leaf: Certificate, issuers: Issuers | None) -> None:
     check_placed([place_below(issuers.placed[0] if issuers else None, leaf, 0)])
     if issuers:

@@ -168,25 +168,15 @@ class Party:
             next_key_hash=following if "~" in leaf.common_name else None, lifetime=timedelta(days=365),
         )  # fmt: skip
 
-    def take_key(self, record: Record, key: PrivateKey, next_key: PrivateKey) -> None:
-        """Go on as the holder of `key`, which the log has taken."""
-        certificate = Certificate.parse_untrusted(record.certificate)
-        above = self.issuer.credential.chain if self.issuer else ()
-        self.credential = _Plain.credential((certificate, *above), key)  # type: ignore[assignment]
+    def take_key(self, key: PrivateKey, next_key: PrivateKey) -> None:
+        """Go on as the holder of the key that is on record now."""
+        record = self.log.record(self)
+        chain: tuple[Certificate, ...] = (Certificate.parse_untrusted(record.certificate),)
+        rotations = tuple(map(Certificate.parse_untrusted, record.rotations))
+        if self.issuer:
+            chain, rotations = (*chain, *self.issuer.credential.chain), self.issuer.credential.rotations
+        self.credential = Credential.from_key(chain, key, rotations=rotations)
         self.next_key = next_key
-
-
-class _Plain:
-    """What `Party` needs of a credential, also of a rotated one."""
-
-    @staticmethod
-    def credential(chain: tuple[Certificate, ...], key: PrivateKey) -> Any:
-        credential = Credential.__new__(Credential)
-        credential.chain, credential.private_key = chain, key
-        auto_id = chain[0].auto_id
-        assert auto_id is not None
-        credential.auto_id = auto_id
-        return credential
 
 
 def _basic() -> Any:
