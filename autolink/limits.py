@@ -258,7 +258,7 @@ ISSUERS: Final = 1_024
 ISSUERS_BYTES: Final = 1 * MIB
 """... and their DER together: parsed it takes up to 45 times the memory. ISSUERS with one P-256 root each are 0.6 MiB."""
 
-# --- the registry ------------------------------------------------------------------------------------------
+# --- a registry's entries ----------------------------------------------------------------------------------
 
 ENTRY: Final = 48 * KIB
 """One signed entry. The largest, a recovery by GUARDIANS with ML-DSA signatures, has about 33 KB; a log's entry bundle
@@ -285,6 +285,26 @@ VOIDS: Final = 16
 
 SERVICE: Final = 16 * KIB
 """One service record: addresses, and the methods offered with their schemas."""
+
+# --- a registry's log --------------------------------------------------------------------------------------
+
+LOG_ENTRIES: Final = 2**63 - 1
+"""Entries of one log: SQLite and Go hold their numbers in 64 bits with a sign. A path to one has at most 63 hashes."""
+
+LOG_ENTRY: Final = 65_535
+"""Bytes of one entry: what the two bytes of its length in a bundle (c2sp.org/tlog-tiles) can say."""
+
+NOTE: Final = 128 * KIB
+"""Bytes of a signed note. It must be able to carry 16 signatures (c2sp.org/signed-note): of ML-DSA-87 these are 98 KiB."""
+
+NOTE_SIGNATURES: Final = 100
+"""Signatures under one note: the witnesses of all who ask. (Go's sumdb/note: 100.)"""
+
+CHECKPOINT_EXTENSIONS: Final = 16
+"""Extension lines of a checkpoint, which its specification advises against."""
+
+LOG_PROOF: Final = NOTE + 64 * KIB
+"""Bytes of a self-contained proof: a checkpoint, 63 hashes (3 KiB), and the rest for what the application adds."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "protocol": GROUND,
     "transport": GROUND | {"identity", "loop"},
     "agent": GROUND | {"identity", "trust", "messages", "protocol", "transport", "loop"},
+    "registry": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent", "loop"},
     "testing": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent"},
 }
 ABOVE = {"demo", "cli", "__init__", "__main__"}

@@ -1,0 +1,188 @@
+"""Proofs over a log's tree: made from its tiles, checked against its roots (RFC 9162, section 2.1).
+
+Making one takes a few tiles of each level, of which the largest log has eight: each hash of a proof is the root
+over a range of entries that the standard names, and such a range falls into complete subtrees, each of them the
+root over a part of one tile.
+
+Checking needs no tiles. A proof made from somebody else's tiles is no more true than they are: check it against a
+verified checkpoint.
+"""
+
+from collections.abc import Callable, Sequence
+
+from autolink.errors import BadSignature, RemoteProtocolError, UsageError
+from autolink.messages import merkle
+from autolink.messages.merkle import EMPTY, HASH, node_hash
+from autolink.registry.log.tiles import HEIGHT, WIDTH, width_at
+
+ReadTile = Callable[[int, int, int], bytes]
+"""Gives the hashes of a tile, in a row, by its level, index and width: the width that it has in the tree that is
+asked about, so of a tile that has become wider since, its first `width` hashes."""
+
+
+def inclusion_proof(index: int, size: int, read: ReadTile) -> tuple[bytes, ...]:
+    """The path of entry `index` in the tree of the first `size` entries, leaf side first (section 2.1.3.1).
+
+    Raises:
+        UsageError: that tree has no such entry.
+        RemoteProtocolError: a tile that was read is not as long as its width.
+    """
+    if not 0 <= index < size:
+        raise UsageError(f"there is no entry {index} among {size}")
+    subtrees = _Subtrees(size, read)
+    path: list[bytes] = []
+    begin, end = 0, size
+    while end - begin > 1:
+        middle = begin + _split(end - begin)
+        if index < middle:
+            path.append(subtrees.root(middle, end))
+            end = middle
+        else:
+            path.append(subtrees.root(begin, middle))
+            begin = middle
+    return tuple(reversed(path))
+
+
+def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
+    """What shows that the tree of `old` entries is the beginning of that of `new` (section 2.1.4.1). Empty between equal
+    sizes and from the empty tree.
+
+    Raises:
+        UsageError: the sizes are not 0 <= old <= new.
+        RemoteProtocolError: a tile that was read is not as long as its width.
+    """
+    if not 0 <= old <= new:
+        raise UsageError("a log only grows")
+    if old == 0:
+        return ()
+    subtrees = _Subtrees(new, read)
+    path: list[bytes] = []
+    begin, end = 0, new
+    while old < end:
+        middle = begin + _split(end - begin)
+        if old <= middle:
+            path.append(subtrees.root(middle, end))
+            end = middle
+        else:
+            path.append(subtrees.root(begin, middle))
+            begin = middle
+    if begin:  # otherwise what is left is the old tree, whose root the reader has
+        path.append(subtrees.root(begin, end))
+    return tuple(reversed(path))
+
+
+def tree_root(size: int, read: ReadTile) -> bytes:
+    """The root over the first `size` entries.
+
+    Raises:
+        RemoteProtocolError: a tile that was read is not as long as its width.
+    """
+    return _Subtrees(size, read).root(0, size)
+
+
+def check_inclusion(leaf_hash: bytes, index: int, size: int, root: bytes, path: Sequence[bytes]) -> None:
+    """Check that the tree of this size and root has this entry at this index (section 2.1.3.2).
+
+    Args:
+        leaf_hash: `merkle.leaf_hash` of the entry.
+
+    Raises:
+        BadSignature: the path does not show it.
+    """
+    _check_hashes(leaf_hash, root, *path)
+    if merkle.root_from_path(leaf_hash, index, size, path) != root:
+        raise BadSignature("log: the entry is not in the tree that was signed, or not at that index")
+
+
+def check_consistency(
+    old_size: int, old_root: bytes, new_size: int, new_root: bytes, path: Sequence[bytes]
+) -> None:
+    """Check that one tree is the beginning of another (section 2.1.4.2). The path from the empty tree, and between
+    equal sizes, is empty.
+
+    Two signed roots between which it is not so convict the log, but not two between which merely this path does not lead.
+
+    Raises:
+        BadSignature: the path does not show it.
+    """
+    _check_hashes(old_root, new_root, *path)
+    if not 0 <= old_size <= new_size:
+        raise BadSignature("log: it became shorter")
+    if old_size in (0, new_size):
+        if path or old_root != (new_root if old_size else EMPTY):
+            raise BadSignature("log: two trees of one size, or a path where none is needed")
+    elif _roots(old_size, old_root, new_size, path) != (old_root, new_root):
+        raise BadSignature("log: the path does not lead from the old tree to the new one")
+
+
+def _roots(old_size: int, old_root: bytes, new_size: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The roots of the old and of the new tree that a path between them leads to; 0 < old_size < new_size."""
+    wrong = BadSignature("log: a path that cannot belong to trees of these sizes")
+    old, new = old_size - 1, new_size - 1
+    while old & 1:  # up to the subtree in which both trees begin to differ
+        old, new = old >> 1, new >> 1
+    hashes = iter(path)
+    old_node = new_node = next(hashes, b"") if old else old_root  # a complete old tree is not in its own path
+    if not old_node:
+        raise wrong
+    for sibling in hashes:
+        if not new:
+            raise wrong
+        if old & 1 or old == new:
+            old_node, new_node = node_hash(sibling + old_node), node_hash(sibling + new_node)
+            while old and not old & 1:
+                old, new = old >> 1, new >> 1
+        else:
+            new_node = node_hash(new_node + sibling)
+        old, new = old >> 1, new >> 1
+    if new:
+        raise wrong
+    return old_node, new_node
+
+
+def _check_hashes(*hashes: bytes) -> None:
+    """Two hashes of 31 and 33 bytes in a row would hash as two of 32 do."""
+    if any(len(each) != HASH for each in hashes):
+        raise BadSignature(f"log: a hash that is not {HASH} bytes")
+
+
+def _split(count: int) -> int:
+    """The largest power of two below `count`, which is at least 2."""
+    return 1 << (count - 1).bit_length() - 1
+
+
+class _Subtrees:
+    """Roots over ranges of the first `size` entries, from tiles that are read once each."""
+
+    def __init__(self, size: int, read: ReadTile) -> None:
+        self._size = size
+        self._read = read
+        self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def root(self, begin: int, end: int) -> bytes:
+        """Of the entries from `begin` to before `end`: a range that RFC 9162 makes a subtree, complete or not."""
+        roots: list[bytes] = []
+        while begin < end:
+            height = (end - begin).bit_length() - 1
+            roots.append(self._complete(height, begin >> height))
+            begin += 1 << height
+        node = roots.pop() if roots else EMPTY
+        while roots:
+            node = node_hash(roots.pop() + node)
+        return node
+
+    def _complete(self, height: int, index: int) -> bytes:
+        """Of the `index`-th run of two to the power of `height` entries."""
+        level, within = divmod(height, HEIGHT)
+        number, first = divmod(index << within, WIDTH)
+        row = self._tile(level, number)
+        return merkle.root([row[at * HASH : (at + 1) * HASH] for at in range(first, first + (1 << within))])
+
+    def _tile(self, level: int, index: int) -> bytes:
+        row = self._tiles.get((level, index))
+        if row is None:
+            width = width_at(level, index, self._size)
+            row = self._tiles[level, index] = self._read(level, index, width)
+            if len(row) != width * HASH:
+                raise RemoteProtocolError(f"tile: not {width} hashes")
+        return row
