@@ -306,6 +306,16 @@ CHECKPOINT_EXTENSIONS: Final = 16
 LOG_PROOF: Final = NOTE + 64 * KIB
 """Bytes of a self-contained proof: a checkpoint, 63 hashes (3 KiB), and the rest for what the application adds."""
 
+STATUS: Final = 8 * KIB
+"""One status: about 600 bytes, its proof of 3 KiB in the largest log, and the signatures of some witnesses."""
+
+STATUS_LIFETIME: Final = 3600.0
+"""Seconds for which a status is to be believed where nobody says another `max_age`: how long a revocation may go unheard of
+while the registry cannot be reached. (OCSP responses: days.)"""
+
+STATUSES: Final = 65_536
+"""IDs whose newest status a process remembers: about 20 MiB."""
+
 # --- load tests ----------------------------------------------------------------------------------------------
 
 BENCH_SECONDS: Final = 24 * 3600.0

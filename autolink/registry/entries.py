@@ -321,3 +321,27 @@ def _integer(value: object, least: int, most: int) -> int:
 
 def _malformed(text: str) -> EntryRefused:
     return EntryRefused(Fault.MALFORMED, f"malformed entry: {text}")
+
+
+# --- in the log --------------------------------------------------------------------------------------------
+
+
+def encode_leaf(logged_at: int, entry: bytes) -> bytes:
+    """What the log holds of an entry: when it was appended, by the log's clock (microseconds), and its exact bytes."""
+    return codec.encode([logged_at, entry])
+
+
+def decode_leaf_untrusted(leaf: bytes) -> tuple[int, Entry]:
+    """The time and the entry of a log's leaf.
+
+    Raises:
+        EntryRefused: MALFORMED, and nothing else.
+    """
+    try:
+        fields = codec.decode_untrusted(leaf, what="leaf", nodes=3)
+    except RemoteProtocolError as error:
+        raise _malformed(str(error)) from None
+    match fields:
+        case [int(logged_at), bytes(entry)]:
+            return _integer(logged_at, 0, TIME_MAX), Entry.from_untrusted(entry)
+    raise _malformed("a leaf that is not a time and an entry")

@@ -55,7 +55,7 @@ class VerifierKey:
             )
         if len(self.public_key) != 32:
             raise IdentityError("an Ed25519 key is 32 bytes")
-        keys.key_type(self._key)
+        keys.key_type(self.public)
 
     @classmethod
     def of(cls, name: str, public_key: keys.PublicKey) -> Self:
@@ -103,12 +103,13 @@ class VerifierKey:
             BadSignature: it does not verify.
         """
         try:
-            keys.verify(self._key, signature, text.encode())
+            keys.verify(self.public, signature, text.encode())
         except BadSignature as error:
             raise BadSignature(f"note: {error} under the key of {display(self.name)}") from None
 
     @property
-    def _key(self) -> ed25519.Ed25519PublicKey:
+    def public(self) -> ed25519.Ed25519PublicKey:
+        """The key as an object."""
         return ed25519.Ed25519PublicKey.from_public_bytes(self.public_key)
 
 

@@ -1,0 +1,163 @@
+"""An audit: a whole log replayed with nothing but its key, by the same function that the server uses.
+
+Every entry is judged again as it was at its time, every hash is computed again, and the root must be the one that the
+log has signed. What a log says of an ID at a size that was reached can then be compared with what follows from its
+entries: a false status, a record that no entry made, a fork or an entry that should never have been taken convicts it,
+and the evidence says which.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from autolink.errors import AutolinkError, EntryRefused
+from autolink.identity import AutoId
+from autolink.messages.merkle import StreamingRoot, leaf_hash
+from autolink.registry.entries import decode_leaf_untrusted
+from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import Record
+from autolink.registry.state import apply
+from autolink.registry.status import Status
+
+
+class LogConvicted(AutolinkError):
+    """A log has signed what is not so, or has taken what it must not take.
+
+    Attributes:
+        index: of the entry that shows it; None where no single one does.
+        evidence: bytes that show it to anybody who has the log's key: the leaf, the checkpoint, the status.
+    """
+
+    def __init__(self, text: str, *, index: int | None = None, evidence: bytes = b"") -> None:
+        super().__init__(text if index is None else f"entry {index}: {text}")
+        self.index, self.evidence = index, evidence
+
+
+class TakingLedger(Ledger, Protocol):
+    """A state that can go on."""
+
+    def take(self, applied: Applied) -> None:
+        """The state after an entry."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One entry, found right: its place, the log's time, the record that followed, and the leaf's hash."""
+
+    index: int
+    logged_at: int
+    record: Record
+    leaf_hash: bytes
+
+
+@final
+class Audit:
+    """One replay of one log, entry by entry.
+
+    Args:
+        key: the log's, and all that is believed.
+        ledger: where the state goes; in memory if not given.
+    """
+
+    def __init__(self, key: VerifierKey, ledger: TakingLedger | None = None) -> None:
+        self._key = key
+        self.ledger: TakingLedger = MemoryLedger() if ledger is None else ledger
+        self._tree = StreamingRoot()
+        self.time = 0
+
+    @property
+    def size(self) -> int:
+        """Entries so far."""
+        return self._tree.count
+
+    @property
+    def root(self) -> bytes:
+        """The root over the entries so far."""
+        return self._tree.root()
+
+    def take(self, leaf: bytes) -> Taken:
+        """The next entry.
+
+        Raises:
+            LogConvicted: the log should not have it, not here or not then.
+        """
+        index = self.size
+        try:
+            logged_at, entry = decode_leaf_untrusted(leaf)
+            if logged_at < self.time:
+                raise LogConvicted("its time is before that of the entry before", index=index, evidence=leaf)
+            applied = apply(self.ledger, entry, origin=self._key.name, now=logged_at, index=index)
+        except EntryRefused as refusal:
+            raise LogConvicted(f"{refusal.fault}: {refusal}", index=index, evidence=leaf) from refusal
+        self.ledger.take(applied)
+        self.time = logged_at
+        hashed = leaf_hash(leaf)
+        self._tree.add(hashed)
+        return Taken(index, logged_at, applied.record, hashed)
+
+    def check_checkpoint(self, note: bytes) -> Checkpoint:
+        """Compare a signed checkpoint of the size that was reached.
+
+        Raises:
+            RemoteProtocolError, BadSignature: it is none of this log's.
+            LogConvicted: the log has signed another root.
+        """
+        signed = verify_untrusted(note, self._key)
+        if signed.size != self.size:
+            raise LogConvicted(
+                f"the checkpoint is of {signed.size} entries, and there are {self.size}", evidence=note
+            )
+        if signed.root != self.root:
+            raise LogConvicted("the root that was signed is not that of the entries", evidence=note)
+        return signed
+
+    def check_status(self, status: Status) -> None:
+        """Compare what a log, its signature verified, says of an ID with what follows from the entries up to that size.
+
+        Raises:
+            LogConvicted: it says something else.
+        """
+        record = self._record(status.auto_id, status.at)
+        if record is None:
+            raise LogConvicted(f"{status.auto_id.short} is not on record", evidence=status.to_bytes())
+        where = standing(self.ledger, record, status.at)
+        said = (status.state, status.because, status.certificate, status.key, status.issuers, status.entries)
+        found = (
+            where.state, where.because, hashlib.sha256(record.certificate).digest(), record.key, record.issuers,
+            record.entries,
+        )  # fmt: skip
+        if said != found or status.proof.index != record.touched:
+            text = (
+                f"the status of {status.auto_id.short} is not what follows from its entries ({where.state})"
+            )
+            raise LogConvicted(text, evidence=status.to_bytes())
+
+    def _record(self, auto_id: AutoId, at: int) -> Record | None:
+        found = self.ledger.record(auto_id)
+        return None if found is None else found.at(at)
+
+
+def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:
+    """Replay a log up to a checkpoint.
+
+    Args:
+        leaves: from the first one on; as many as the checkpoint says are taken.
+        checkpoint: the signed note.
+        key: the log's.
+
+    Raises:
+        RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
+        LogConvicted: something in the log is not so, or entries are missing.
+    """
+    signed = verify_untrusted(checkpoint, key)
+    replayed = Audit(key)
+    for leaf in leaves:
+        if replayed.size == signed.size:
+            break
+        replayed.take(leaf)
+    replayed.check_checkpoint(checkpoint)
+    return replayed

@@ -1,0 +1,156 @@
+"""The one who appends: entries in groups, each judged against the state that the ones before it have left.
+
+A group costs one commit to the disk and one signature of the log, whatever its size. What waits while one is being
+written is the next one: so under load groups grow, and a single entry waits for nobody.
+
+The log's time never goes back: an entry that is appended while the clock is behind the last one's time gets that.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink.errors import EntryRefused, UsageError
+from autolink.identity import AutoId
+from autolink.messages.merkle import leaf_hash
+from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.ledger import Applied, Ledger
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.frontier import Frontier
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.log.tree import consistency_proof, inclusion_proof
+from autolink.registry.records import Record
+from autolink.registry.state import apply
+from autolink.registry.store import Group, Head, Store
+
+GROUP: Final = 256
+"""Entries of one group at most: a tile of them."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An entry that is in the log for good.
+
+    Attributes:
+        index: its place.
+        logged_at: log time, microseconds.
+        record: of its ID, after it.
+    """
+
+    index: int
+    logged_at: int
+    record: Record
+
+
+@final
+class Registrar:
+    """Appends to one store; the only one who does. Not for several threads at once.
+
+    Args:
+        store: the log.
+        key: of the log: what it signs with.
+        clock: microseconds since 1970.
+
+    Raises:
+        UsageError: the key is not the one that has signed the log so far, or the log is not what was signed.
+    """
+
+    def __init__(self, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
+        self._store, self._key, self._clock = store, key, clock
+        self.verifier_key = VerifierKey.of(store.origin, key.public_key())
+        head = store.head
+        self._frontier = Frontier.restored(head.size, store.read_tile)
+        if head.size:
+            self._check(head)
+        else:
+            store.append(Group((), (), (), {}, (), self._head(self._frontier, head.time)))
+
+    def _check(self, head: Head) -> None:
+        try:
+            signed = verify_untrusted(head.checkpoint, self.verifier_key)
+        except Exception as error:
+            raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
+        if (signed.size, signed.root) != (head.size, self._frontier.root()):
+            raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
+
+    def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:
+        """Judge entries in their order and append those that may be: all of them at once, for good, when this returns.
+
+        Args:
+            submitted: at most GROUP.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            StoreFailed: nothing was appended.
+        """
+        head = self._store.head
+        now = max(self._clock(), head.time)
+        pending = _Pending(self._store)
+        outcomes: list[Appended | EntryRefused] = []
+        leaves: list[bytes] = []
+        for data in submitted:
+            try:
+                entry = Entry.from_untrusted(data)
+                index = head.size + len(leaves)
+                applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
+            except EntryRefused as refusal:
+                outcomes.append(refusal)
+                continue
+            pending.take(applied)
+            leaves.append(encode_leaf(now, data))
+            outcomes.append(Appended(index, now, applied.record))
+        if leaves:
+            frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
+            new_head = self._head(frontier, now)
+            self._store.append(Group(leaves, pending.ids, tiles, pending.records, pending.used, new_head))
+            self._frontier = frontier
+        return outcomes
+
+    def proof(self, index: int) -> LogProof:
+        """That an entry is in the log, for whoever has the log's key and the entry.
+
+        Raises:
+            UsageError: there is no such entry.
+        """
+        head = self._store.head
+        return LogProof(index, inclusion_proof(index, head.size, self._store.read_tile), head.checkpoint)
+
+    def consistency(self, old: int) -> tuple[bytes, ...]:
+        """That the log of `old` entries is the beginning of the one of the newest checkpoint.
+
+        Raises:
+            UsageError: the log was never that long.
+        """
+        return consistency_proof(old, self._store.head.size, self._store.read_tile)
+
+    def _head(self, frontier: Frontier, time: int) -> Head:
+        checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())
+        return Head(frontier.size, time, checkpoint.signed(self._key))
+
+
+class _Pending:
+    """A store's state after entries that it does not have yet."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.records: dict[AutoId, Record] = {}
+        self.used: list[bytes] = []
+        self.ids: list[AutoId] = []
+
+    def record(self, auto_id: AutoId) -> Record | None:
+        return self.records.get(auto_id) or self._ledger.record(auto_id)
+
+    def is_used(self, key: bytes) -> bool:
+        return key in self.used or self._ledger.is_used(key)
+
+    def take(self, applied: Applied) -> None:
+        self.records[applied.record.auto_id] = applied.record
+        self.ids.append(applied.record.auto_id)
+        if applied.used is not None:
+            self.used.append(applied.used)

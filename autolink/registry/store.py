@@ -1,0 +1,296 @@
+"""Where a log and the state that follows from it are kept, and the one of SQLite.
+
+A store takes groups of entries: each of them whole, with the tiles, records and the signed checkpoint that go with it, or
+not at all. When `append` has returned, the group survives a crash of the process and of the machine.
+
+The state could always be rebuilt from the entries. It is kept because a log of a million entries would otherwise take
+minutes to start, and memory for all of them.
+"""
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, final
+
+from autolink.errors import AutolinkError, UsageError, display
+from autolink.identity import AutoId, files
+from autolink.messages.merkle import HASH
+from autolink.registry.ledger import Ledger
+from autolink.registry.log.tiles import Tile
+from autolink.registry.records import Record
+
+DATABASE: Final = "log.db"
+LOCK: Final = "lock"
+FORMAT: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE log (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, origin TEXT NOT NULL, size INTEGER NOT NULL,
+    time INTEGER NOT NULL, checkpoint BLOB NOT NULL
+);
+CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
+CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
+"""
+
+_CACHE_KIB: Final = 32 * 1024
+"""Pages of the database that stay in memory, however large it is."""
+
+
+class StoreFailed(AutolinkError):
+    """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest state of a log.
+
+    Attributes:
+        size: entries.
+        time: log time of the last one, microseconds.
+        checkpoint: the signed note; empty before the first one.
+    """
+
+    size: int
+    time: int
+    checkpoint: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is appended together.
+
+    Attributes:
+        leaves: in their order.
+        ids: whose each of them is.
+        tiles: new, or wider than before.
+        records: those that changed, as they are after the last leaf.
+        used: keys that became some ID's.
+        head: after the last leaf.
+    """
+
+    leaves: Sequence[bytes]
+    ids: Sequence[AutoId]
+    tiles: Sequence[tuple[Tile, bytes]]
+    records: Mapping[AutoId, Record]
+    used: Sequence[bytes]
+    head: Head
+
+
+class Store(Ledger, Protocol):
+    """A log's memory. Its calls may touch a disk: an async caller runs `append` in a worker thread."""
+
+    @property
+    def origin(self) -> str:
+        """Which log it is."""
+
+    @property
+    def head(self) -> Head:
+        """The newest one that was appended."""
+
+    def append(self, group: Group) -> None:
+        """Keep a group for good.
+
+        Raises:
+            StoreFailed: it could not be kept, and nothing of it was.
+        """
+
+    def read_tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a tile, in a row.
+
+        Raises:
+            StoreFailed: they are not there.
+        """
+
+    def read_leaves(self, start: int, stop: int) -> list[bytes]:
+        """The leaves from `start` to before `stop`.
+
+        Raises:
+            StoreFailed: one of them is not there.
+        """
+
+    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+        """Where an ID's entries stand in the log, from place `start` on, at most so many."""
+
+
+@final
+class SqliteStore:
+    """A folder with a SQLite file, for one process at a time. A context manager; safe in threads.
+
+    Args:
+        folder: made by `create`.
+
+    Raises:
+        UsageError: there is no registry in it, it is another process's, or it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()  # of the reader; appending is one thread's
+        with ExitStack() as opened:
+            opened.callback(os.close, _claim(folder))
+            try:
+                self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
+                self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
+                row = self._reader.execute(
+                    "SELECT format, origin, size, time, checkpoint FROM log"
+                ).fetchone()
+                form, self.origin, *head = row
+            except (sqlite3.Error, TypeError) as error:
+                raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
+            if form != FORMAT:
+                raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
+            self.head = Head(*head)
+            self._opened = opened.pop_all()
+
+    @classmethod
+    def create(cls, folder: Path, origin: str) -> None:
+        """Make an empty log in a folder, which is made too, for its owner only.
+
+        Raises:
+            UsageError: there is one already, or it cannot be made.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished = folder / f"{DATABASE}.{secrets.token_hex(8)}.tmp"
+            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            try:
+                with closing(_connect(unfinished)) as db:
+                    db.executescript(f"BEGIN; {_SCHEMA}")
+                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
+                    db.execute("COMMIT")
+                os.link(unfinished, folder / DATABASE)  # fails where one is already
+            finally:
+                unfinished.unlink()
+            files.sync_folder(str(folder / DATABASE), None)
+        except FileExistsError:
+            raise UsageError(f"{_in(folder)} exists already") from None
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
+
+    def append(self, group: Group) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            with self._writer:  # commits, or rolls back whatever raises
+                self._write(self.head.size, group)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self.head = group.head
+
+    def _write(self, first: int, group: Group) -> None:
+        db = self._writer
+        db.executemany("INSERT INTO leaves VALUES (?, ?)", enumerate(group.leaves, first))
+        db.executemany(
+            "INSERT INTO history VALUES (?, ?)",
+            ((auto_id.value, place) for place, auto_id in enumerate(group.ids, first)),
+        )
+        db.executemany(
+            "INSERT INTO tiles VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hashes = excluded.hashes",
+            ((tile.level, tile.index, hashes) for tile, hashes in group.tiles),
+        )
+        db.executemany(
+            "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
+            ((auto_id.value, record.to_bytes()) for auto_id, record in group.records.items()),
+        )
+        db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
+        head = group.head
+        changed = db.execute(
+            "UPDATE log SET size = ?, time = ?, checkpoint = ? WHERE size = ?",
+            (head.size, head.time, head.checkpoint, first),
+        ).rowcount
+        if changed != 1:
+            raise sqlite3.IntegrityError("the log has another size than this process knows of")
+
+    def record(self, auto_id: AutoId) -> Record | None:
+        found = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        return None if found is None else Record.from_bytes(found)
+
+    def is_used(self, key: bytes) -> bool:
+        return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
+
+    def read_tile(self, level: int, index: int, width: int) -> bytes:
+        row: bytes = self._one("SELECT hashes FROM tiles WHERE level = ? AND place = ?", level, index) or b""
+        if len(row) < width * HASH:
+            raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
+        return row[: width * HASH]
+
+    def read_leaves(self, start: int, stop: int) -> list[bytes]:
+        rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)
+        if len(rows) != max(0, stop - start):
+            raise StoreFailed(f"not every entry from {start} to {stop} is in {display(str(self._folder))}")
+        return rows
+
+    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+        return self._all(
+            "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
+            auto_id.value, start, most,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the files; another process may open them."""
+        with self._lock:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _one(self, query: str, *values: object) -> Any:  # noqa: ANN401  what a column holds
+        rows = self._all(query, *values)
+        return rows[0] if rows else None
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        with self._lock:
+            try:
+                return [value for (value,) in self._reader.execute(query, values)]
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error) -> StoreFailed:
+        return StoreFailed(f"{_in(self._folder)}: {error}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _claim(folder: Path) -> int:
+    """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
+    if not (folder / DATABASE).is_file():
+        raise UsageError(f"there is no registry in {display(str(folder))}")
+    try:
+        claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(claim)
+        raise UsageError(f"another process has {_in(folder)} open") from None
+    return claim
+
+
+def _in(folder: Path) -> str:
+    return f"the registry in {display(str(folder))}"
