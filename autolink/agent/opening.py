@@ -123,6 +123,8 @@ def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str
     said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
+    if agent.evidence:
+        said["evidence"] = list(agent.evidence)
     return said
 
 
