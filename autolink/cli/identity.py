@@ -11,6 +11,7 @@ import click
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.look import export, list_, show, verify
+from autolink.cli.on_record import COMMANDS
 from autolink.cli.options import (
     FILE,
     KINDS,
@@ -235,7 +236,7 @@ def forget(peer_id: str, *, as_name: str | None, known: Path | None) -> None:
     say(f"{auto_id} is forgotten")
 
 
-for command in (import_, export, list_, show, verify):
+for command in (import_, export, list_, show, verify, *COMMANDS):
     identity.add_command(command)
 
 

@@ -14,7 +14,8 @@ from typing import Protocol, final
 from autolink.errors import AutolinkError, EntryRefused
 from autolink.identity import AutoId
 from autolink.messages.merkle import StreamingRoot, leaf_hash
-from autolink.registry.entries import decode_leaf_untrusted
+from autolink.registry.entries import Op, decode_leaf_untrusted
+from autolink.registry.feed import TELLING, Change
 from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
@@ -46,10 +47,11 @@ class TakingLedger(Ledger, Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One entry, found right: its place, the log's time, the record that followed, and the leaf's hash."""
+    """One entry, found right: its place, the log's time, what it is, the record that followed, and the leaf's hash."""
 
     index: int
     logged_at: int
+    op: Op
     record: Record
     leaf_hash: bytes
 
@@ -97,7 +99,7 @@ class Audit:
         self.time = logged_at
         hashed = leaf_hash(leaf)
         self._tree.add(hashed)
-        return Taken(index, logged_at, applied.record, hashed)
+        return Taken(index, logged_at, entry.op, applied.record, hashed)
 
     def check_checkpoint(self, note: bytes) -> Checkpoint:
         """Compare a signed checkpoint of the size that was reached.
@@ -139,6 +141,30 @@ class Audit:
     def _record(self, auto_id: AutoId, at: int) -> Record | None:
         found = self.ledger.record(auto_id)
         return None if found is None else found.at(at)
+
+
+class Source(Protocol):
+    """Where a log is had from: a registry's folder, a server, the tiles behind a file server. Nothing of it is believed."""
+
+    def checkpoint(self) -> bytes:
+        """The newest signed note; empty if there is none yet."""
+
+    def leaves(self) -> Iterable[bytes]:
+        """The leaves from the first one on, at least as many as that checkpoint says."""
+
+
+def check_change(change: Change, taken: Taken) -> None:
+    """Compare what the feed, its signature verified, tells of an entry with that entry.
+
+    Raises:
+        LogConvicted: it tells something else, or there is nothing to tell.
+    """
+    told = (change.auto_id, change.op, change.state, change.index, change.at)
+    found = (taken.record.auto_id, taken.op, taken.record.state, taken.index, taken.logged_at)
+    if told != found or taken.op not in TELLING:
+        raise LogConvicted(
+            "the change that was told of it is not what it did", index=taken.index, evidence=change.to_bytes()
+        )
 
 
 def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:

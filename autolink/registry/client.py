@@ -4,7 +4,7 @@ Nothing that a registry answers is believed because it answers: receipts, status
 entries are proved under a checkpoint of its, and each checkpoint must lead on from the last one that was seen.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -26,9 +26,9 @@ from autolink.errors import (
     RemoteProtocolError,
 )
 from autolink.identity import AutoId
-from autolink.messages.merkle import leaf_hash
+from autolink.messages.merkle import HASH, leaf_hash
 from autolink.registry import feed, receipt, status
-from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
@@ -36,7 +36,6 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.log.tree import check_consistency
 from autolink.registry.service import CHANGES
-from autolink.registry.trust import Registered
 
 REFRESH: Final = limits.STATUS_LIFETIME / 3
 """Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
@@ -74,13 +73,30 @@ class Logged:
 @final
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an ID's next entry goes: what it must name as `previous`."""
+    """Where an ID's next entry goes, and what it may have to say. Not proved.
+
+    Attributes:
+        head: what it must name as `previous`.
+        authority: what it may name instead, where it takes the ID out of a thief's hands.
+        entries: how many there are.
+        certificate: DER of the current one.
+        rotations: as in `Record`.
+        delay: seconds that a recovery takes.
+        threshold, guardians: how many of how many must sign it.
+        recovered_at: log time in microseconds at which the one that is under way takes place; None for none.
+        service: its service record; empty for none.
+    """
 
     head: bytes
     authority: bytes
     entries: int
     certificate: bytes
-    rotations: tuple[bytes, ...]
+    rotations: tuple[bytes, ...] = ()
+    delay: int = limits.RECOVERY_DELAY
+    threshold: int = 0
+    guardians: int = 0
+    recovered_at: int | None = None
+    service: bytes = b""
 
 
 @final
@@ -91,11 +107,16 @@ class RegistryClient:
         link: to the agent that serves it.
         log_key: of its log, known from elsewhere.
         seen: the newest checkpoint that was seen of this log, from an earlier client.
+
+    Attributes:
+        log_key, seen: as given, and since.
+        heard: the place behind the last change that `follow` has had heeded.
     """
 
     def __init__(self, link: Link, log_key: VerifierKey, *, seen: Checkpoint | None = None) -> None:
         self._link, self.log_key = link, log_key
         self.seen = seen
+        self.heard = 0
 
     async def submit(self, entry: Entry) -> Logged:
         """Have an entry appended; it is durable and proved when this returns.
@@ -139,15 +160,20 @@ class RegistryClient:
 
         Raises:
             CallError: `not_found`.
+            RemoteProtocolError: it is none.
         """
         found = await self._link.call("registry.record", auto_id.value, returns=dict[str, Any])
-        return Place(
-            found["head"],
-            found["authority"],
-            found["entries"],
-            found["certificate"],
-            tuple(found["rotations"]),
-        )
+        match found:
+            case {
+                "head": bytes(head), "authority": bytes(authority), "entries": int(entries), "delay": int(delay),
+                "certificate": bytes(certificate), "rotations": list(rotations), "threshold": int(threshold),
+                "guardians": int(guardians), "recovered_at": int() | None as recovered_at, "service": bytes(service),
+            } if len(head) == len(authority) == HASH:  # fmt: skip
+                return Place(
+                    head, authority, entries, certificate, tuple(rotations), delay, threshold, guardians, recovered_at,
+                    service,
+                )  # fmt: skip
+        raise RemoteProtocolError("the registry's answer is not the place of an ID")
 
     async def catch_up(self) -> Checkpoint:
         """The newest checkpoint, which leads on from the last one that was seen.
@@ -167,9 +193,53 @@ class RegistryClient:
         self.seen = newest
         return newest
 
+    async def checkpoint(self) -> bytes:
+        """The newest signed note, as it came: what it is worth, the caller finds out.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        found = await self._link.call("registry.consistency", 0, returns=dict[str, Any])
+        match found.get("checkpoint"):
+            case bytes(note):
+                return note
+        raise RemoteProtocolError("the registry gave no checkpoint")
+
     async def entries(self, places: Sequence[int]) -> list[bytes]:
         """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""
         return await self._link.call("registry.entries", list(places), returns=list[bytes])
+
+    async def proved(self, place: int) -> bytes:
+        """The leaf at a place, proved to be there.
+
+        Raises:
+            CallError: `out_of_range`: there is none yet.
+            BadSignature, RemoteProtocolError: it is not what the log has signed.
+        """
+        leaves = await self.entries([place])
+        proof = LogProof.from_untrusted(await self._link.call("registry.proof", place, returns=bytes))
+        if proof.index != place or len(leaves) != 1:
+            raise BadSignature("the registry's proof is about another place")
+        proof.verify(leaf_hash(leaves[0]), self.log_key)
+        return leaves[0]
+
+    async def first_since(self, time: int) -> int:
+        """The place of the first entry that was logged at or after a log time (microseconds), found by halving.
+
+        Raises:
+            RemoteProtocolError, EntryRefused: an entry is none.
+        """
+        low, high = 0, (await self.catch_up()).size
+        while low < high:
+            middle = (low + high) // 2
+            leaves = await self.entries([middle])
+            if len(leaves) != 1:
+                raise RemoteProtocolError("the registry does not give the entry that it has")
+            if decode_leaf_untrusted(leaves[0])[0] < time:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     async def history(self, auto_id: AutoId, start: int = 0) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
@@ -177,26 +247,32 @@ class RegistryClient:
 
     # --- for as long as it runs -----------------------------------------------------------------------
 
-    async def follow(self, model: Registered, *, since: int = 0) -> None:
-        """Have a trust model heed every change that the feed tells, from place `since` on; until cancelled.
+    async def follow(self, heed: Callable[[Change], object], *, since: int = 0) -> None:
+        """Tell every change of the feed, from place `since` on; until cancelled.
+
+        Args:
+            heed: such as `Registered.heed`.
+            since: `heard` of an earlier client, or `first_since` of the oldest status that would still be believed.
 
         Raises:
             LinkLost, CallError: the feed ended; follow it again from where it was.
             BadSignature, RemoteProtocolError: something in it is not what the log has signed.
         """
+        self.heard = since
         async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
             while missed := await self._link.call(
-                "registry.changes_since", since, returns=list[tuple[int, bytes]]
+                "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
             ):
                 for _, data in missed:
-                    since = self._heed(model, data, since)
+                    self._heed(heed, data)
             async for data in subscription:
-                since = self._heed(model, data, since)
+                self._heed(heed, data)
+        raise LinkLost("the registry has ended the feed")
 
-    def _heed(self, model: Registered, data: bytes, since: int) -> int:
-        change: Change = feed.verify_untrusted(data, self.log_key)
-        model.heed(change)
-        return max(since, change.index + 1)
+    def _heed(self, heed: Callable[[Change], object], data: bytes) -> None:
+        change = feed.verify_untrusted(data, self.log_key)
+        heed(change)
+        self.heard = max(self.heard, change.index + 1)
 
     async def staple(self, agent: Agent, *, every: float = REFRESH) -> None:
         """Have an agent show its newest status to everybody, renewed every so many seconds; until cancelled.
@@ -205,10 +281,15 @@ class RegistryClient:
             as `status`.
         """
         while True:
-            data = await self._link.call("registry.status", agent.auto_id.value, returns=bytes)
-            status.verify_untrusted(data, self.log_key)
-            agent.replace_evidence(data)
+            show(agent, await self.status(agent.auto_id))
             await anyio.sleep(every)
+
+
+def show(agent: Agent, verified: status.VerifiedStatus) -> None:
+    """Have an agent show a status beside what else it shows, in the place of an earlier one of the same log."""
+    own = verified.status
+    others = [item for item in agent.evidence if status.origin_of(item) != own.origin]
+    agent.replace_evidence(*others, own.to_bytes())
 
 
 @final

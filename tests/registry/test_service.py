@@ -231,7 +231,7 @@ async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
 async def _follow(served: Served, agent: Agent, model: Registered) -> None:
     reader = served.join(Agent(agent.credential, trust=Pinned(served.agent.peer_id)))
     async with served.client(reader) as client:
-        await client.follow(model)
+        await client.follow(model.heed)
 
 
 async def _until(condition: Any) -> None:
