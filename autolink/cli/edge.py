@@ -116,7 +116,7 @@ def _text(error: BaseException) -> str:
         return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
     if isinstance(error, EntryRefused):
         hint = _OF_ENTRY.get(error.fault)
-        return f"{error.fault}: {error}" + (f": {hint}" if hint else "")
+        return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"

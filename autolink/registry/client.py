@@ -259,15 +259,23 @@ class RegistryClient:
             BadSignature, RemoteProtocolError: something in it is not what the log has signed.
         """
         self.heard = since
-        async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
-            while missed := await self._link.call(
-                "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
-            ):
-                for _, data in missed:
-                    self._heed(heed, data)
-            async for data in subscription:
-                self._heed(heed, data)
+        async with background_tasks() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(self._leave, scope)
+                async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
+                    while missed := await self._link.call(
+                        "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
+                    ):
+                        for _, data in missed:
+                            self._heed(heed, data)
+                    async for data in subscription:
+                        self._heed(heed, data)
         raise LinkLost("the registry has ended the feed")
+
+    async def _leave(self, scope: anyio.CancelScope) -> None:
+        """A registry that is told to stop waits for nobody who would listen for ever."""
+        await self._link.no_longer_usable()
+        scope.cancel()
 
     def _heed(self, heed: Callable[[Change], object], data: bytes) -> None:
         change = feed.verify_untrusted(data, self.log_key)
