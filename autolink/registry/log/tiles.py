@@ -68,10 +68,10 @@ def tile_from_untrusted(path: str) -> Tile:
     Raises:
         RemoteProtocolError: it is no such path, or no log that `limits.LOG_ENTRIES` allows has this tile.
     """
-    head, partial, width = path[: _PATH_MOST + 1].partition(".p/")
+    head, partial, width = path[:_PATH_MOST].partition(".p/")  # a longer one is not what is compared below
     parts = head.split("/")
     number = "".join(part.removeprefix("x") for part in parts[2:])
-    if len(path) > _PATH_MOST or not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit()):
         raise RemoteProtocolError("tile: not the path of one")
     level = ENTRIES if parts[1] == "entries" else decimal_untrusted(parts[1], "tile: level")
     tile = Tile(level, int(number), decimal_untrusted(width, "tile: width") if partial else WIDTH)

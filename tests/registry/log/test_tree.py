@@ -255,6 +255,15 @@ def spoiled(path):
         yield [row, *path[2:]]
 
 
+def test_a_log_cannot_sign_roots_of_other_sizes_for_its_path():
+    """Roots made to fit a path that is one hash too long: of taller trees than the signed sizes allow."""
+    above = bytes(32)
+    for old, new in ((3, 4), (5, 8), (6, 7)):
+        taller = [merkle.node_hash(above + ROOTS[size]) for size in (old, new)]
+        with pytest.raises(BadSignature, match="cannot belong"):
+            check_consistency(old, taller[0], new, taller[1], [*TREE.proof(old, new), above])
+
+
 def test_two_trees_of_one_size_convict_their_log():
     with pytest.raises(BadSignature, match="two trees of one size"):
         check_consistency(5, ROOTS[5], 5, ROOTS[6], ())
