@@ -14,7 +14,8 @@ from autolink.cli.show import print_facts, print_json, print_table
 from autolink.errors import BadSignature, CallError
 from autolink.identity import AutoId, Certificate, key_authority
 from autolink.messages import instant, microseconds
-from autolink.registry.client import Place, RegistryClient
+from autolink.registry.answers import Place
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.records import State
 from autolink.registry.status import VerifiedStatus

@@ -19,7 +19,8 @@ from autolink.identity import AutoId, Credential, Keystore, files, keys, load_ke
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed
 from autolink.messages import instant
-from autolink.registry.client import Logged, Place, RegistryClient, Withheld
+from autolink.registry.answers import Place
+from autolink.registry.client import Logged, RegistryClient, Withheld
 from autolink.registry.entries import SALT, Entry, Guardians, Op
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
 

@@ -7,7 +7,7 @@ and the evidence says which.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -147,10 +147,10 @@ class Source(Protocol):
     """Where a log is had from: a registry's folder, a server, the tiles behind a file server. Nothing of it is believed."""
 
     def checkpoint(self) -> bytes:
-        """The newest signed note; empty if there is none yet."""
+        """The newest signed note, unverified; empty if there is none yet."""
 
-    def leaves(self) -> Iterable[bytes]:
-        """The leaves from the first one on, at least as many as that checkpoint says."""
+    def leaves(self, start: int, signed: Checkpoint) -> Iterable[bytes]:
+        """The leaves from place `start` on, up to those of a verified checkpoint."""
 
 
 def check_change(change: Change, taken: Taken) -> None:
@@ -167,13 +167,19 @@ def check_change(change: Change, taken: Taken) -> None:
         )
 
 
-def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:
+def audit(
+    leaves: Iterable[bytes],
+    checkpoint: bytes,
+    key: VerifierKey,
+    each: Callable[[Taken], object] | None = None,
+) -> Audit:
     """Replay a log up to a checkpoint.
 
     Args:
         leaves: from the first one on; as many as the checkpoint says are taken.
         checkpoint: the signed note.
         key: the log's.
+        each: is told every entry.
 
     Raises:
         RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
@@ -184,6 +190,14 @@ def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit
     for leaf in leaves:
         if replayed.size == signed.size:
             break
-        replayed.take(leaf)
+        taken = replayed.take(leaf)
+        if each is not None:
+            each(taken)
     replayed.check_checkpoint(checkpoint)
     return replayed
+
+
+def audit_source(source: Source, key: VerifierKey, each: Callable[[Taken], object] | None = None) -> Audit:
+    """Replay the log that somebody holds; as `audit`, and what the source raises."""
+    note = source.checkpoint()
+    return audit(source.leaves(0, verify_untrusted(note, key)), note, key, each)

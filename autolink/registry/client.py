@@ -7,7 +7,7 @@ entries are proved under a checkpoint of its, and each checkpoint must lead on f
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Final, final
 
 import anyio
 
@@ -24,10 +24,12 @@ from autolink.errors import (
     Fault,
     LinkLost,
     RemoteProtocolError,
+    display,
 )
 from autolink.identity import AutoId
-from autolink.messages.merkle import HASH, leaf_hash
+from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, receipt, status
+from autolink.registry.answers import Answer, Consistency, Place
 from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
@@ -71,35 +73,6 @@ class Logged:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an ID's next entry goes, and what it may have to say. Not proved.
-
-    Attributes:
-        head: what it must name as `previous`.
-        authority: what it may name instead, where it takes the ID out of a thief's hands.
-        entries: how many there are.
-        certificate: DER of the current one.
-        rotations: as in `Record`.
-        delay: seconds that a recovery takes.
-        threshold, guardians: how many of how many must sign it.
-        recovered_at: log time in microseconds at which the one that is under way takes place; None for none.
-        service: its service record; empty for none.
-    """
-
-    head: bytes
-    authority: bytes
-    entries: int
-    certificate: bytes
-    rotations: tuple[bytes, ...] = ()
-    delay: int = limits.RECOVERY_DELAY
-    threshold: int = 0
-    guardians: int = 0
-    recovered_at: int | None = None
-    service: bytes = b""
-
-
-@final
 class RegistryClient:
     """One registry over one link.
 
@@ -133,9 +106,7 @@ class RegistryClient:
     async def submitting(self) -> AsyncIterator["Submitter"]:
         """One channel for many entries: each of `Submitter.submit` may be under way while others are."""
         async with (
-            self._link.open_channel(
-                "registry.submit", sends=tuple[int, bytes], receives=dict[str, Any]
-            ) as channel,
+            self._link.open_channel("registry.submit", sends=tuple[int, bytes], receives=Answer) as channel,
             background_tasks() as tasks,
         ):
             submitter = Submitter(channel, self.log_key)
@@ -160,20 +131,8 @@ class RegistryClient:
 
         Raises:
             CallError: `not_found`.
-            RemoteProtocolError: it is none.
         """
-        found = await self._link.call("registry.record", auto_id.value, returns=dict[str, Any])
-        match found:
-            case {
-                "head": bytes(head), "authority": bytes(authority), "entries": int(entries), "delay": int(delay),
-                "certificate": bytes(certificate), "rotations": list(rotations), "threshold": int(threshold),
-                "guardians": int(guardians), "recovered_at": int() | None as recovered_at, "service": bytes(service),
-            } if len(head) == len(authority) == HASH:  # fmt: skip
-                return Place(
-                    head, authority, entries, certificate, tuple(rotations), delay, threshold, guardians, recovered_at,
-                    service,
-                )  # fmt: skip
-        raise RemoteProtocolError("the registry's answer is not the place of an ID")
+        return await self._link.call("registry.record", auto_id.value, returns=Place)
 
     async def catch_up(self) -> Checkpoint:
         """The newest checkpoint, which leads on from the last one that was seen.
@@ -183,27 +142,16 @@ class RegistryClient:
             RemoteProtocolError: it is none.
         """
         seen = self.seen
-        found = await self._link.call(
-            "registry.consistency", seen.size if seen else 0, returns=dict[str, Any]
-        )
-        newest = checkpoint.verify_untrusted(found["checkpoint"], self.log_key)
+        found = await self._link.call("registry.consistency", seen.size if seen else 0, returns=Consistency)
+        newest = checkpoint.verify_untrusted(found.checkpoint, self.log_key)
         if seen is not None:
-            path: Sequence[bytes] = found["path"]
-            check_consistency(seen.size, seen.root, newest.size, newest.root, path)
+            check_consistency(seen.size, seen.root, newest.size, newest.root, found.path)
         self.seen = newest
         return newest
 
     async def checkpoint(self) -> bytes:
-        """The newest signed note, as it came: what it is worth, the caller finds out.
-
-        Raises:
-            RemoteProtocolError: it is none.
-        """
-        found = await self._link.call("registry.consistency", 0, returns=dict[str, Any])
-        match found.get("checkpoint"):
-            case bytes(note):
-                return note
-        raise RemoteProtocolError("the registry gave no checkpoint")
+        """The newest signed note, as it came: what it is worth, the caller finds out."""
+        return (await self._link.call("registry.consistency", 0, returns=Consistency)).checkpoint
 
     async def entries(self, places: Sequence[int]) -> list[bytes]:
         """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""
@@ -304,7 +252,7 @@ def show(agent: Agent, verified: status.VerifiedStatus) -> None:
 class Submitter:
     """Entries on their way over one channel. Made by `RegistryClient.submitting`."""
 
-    def __init__(self, channel: Channel[tuple[int, bytes], dict[str, Any]], log_key: VerifierKey) -> None:
+    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
         self._channel, self._log_key = channel, log_key
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
@@ -325,33 +273,32 @@ class Submitter:
 
     def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
         answer = waiting.answer
-        if "fault" in answer:
-            raise _refused(answer)
+        if answer is not None and answer.fault:
+            known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
+            raise EntryRefused(known, f"the registry refused the entry: {display(answer.text)}")
         if not waiting.receipt:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
         receipt.verify_untrusted(waiting.receipt, self._log_key, entry.hash)
-        match answer:
-            case {"index": int(index), "logged_at": int(logged_at), "proof": bytes(proof_data)}:
-                leaf = encode_leaf(logged_at, data)
-                proof = LogProof.from_untrusted(proof_data)
-                if proof.index != index:
-                    raise BadSignature("the registry's proof is about another place")
-                proof.verify(leaf_hash(leaf), self._log_key)
-                return Logged(index, logged_at, waiting.receipt, proof, leaf)
-        raise Withheld(waiting.receipt) from self._ended
+        if answer is None:
+            raise Withheld(waiting.receipt) from self._ended
+        leaf = encode_leaf(answer.logged_at, data)
+        proof = LogProof.from_untrusted(answer.proof)
+        if proof.index != answer.index:
+            raise BadSignature("the registry's proof is about another place")
+        proof.verify(leaf_hash(leaf), self._log_key)
+        return Logged(answer.index, answer.logged_at, waiting.receipt, proof, leaf)
 
     async def read(self) -> None:
         """Hand each answer to who waits for it, until the channel ends."""
         try:
             async for answer in self._channel:
-                match answer:
-                    case {"number": int(number), **said} if number in self._waiting:
-                        self._waiting[number].take(said)
+                if (waiting := self._waiting.get(answer.number)) is not None:
+                    waiting.take(answer)
             self._ended = RemoteProtocolError("the registry has ended the channel")
         except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
             self._ended = error
-        for waiting in self._waiting.values():
-            waiting.done.set()
+        for left in self._waiting.values():
+            left.done.set()
 
 
 class _Waiting:
@@ -360,21 +307,15 @@ class _Waiting:
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.receipt = b""
-        self.answer: dict[str, Any] = {}
+        self.answer: Answer | None = None
 
-    def take(self, said: dict[str, Any]) -> None:
+    def take(self, answer: Answer) -> None:
         """A receipt, or what became of the entry."""
-        if isinstance(promise := said.get("receipt"), bytes):
-            self.receipt = promise
+        if answer.receipt:
+            self.receipt = answer.receipt
         else:
-            self.answer = said
+            self.answer = answer
             self.done.set()
-
-
-def _refused(answer: dict[str, Any]) -> EntryRefused:
-    fault, text = answer.get("fault"), answer.get("text")
-    known = Fault(fault) if fault in _FAULTS else Fault.UNAVAILABLE
-    return EntryRefused(known, f"the registry refused the entry: {text}")
 
 
 _FAULTS: Final = frozenset(fault.value for fault in Fault)

@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,11 +23,11 @@ from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, UsageError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
-from autolink.registry.audit import Audit, LogConvicted, check_change
+from autolink.registry.audit import Audit, LogConvicted, Taken, audit_source, check_change
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.ledger import MemoryLedger
-from autolink.registry.log.checkpoint import verify_untrusted
+from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record
 from autolink.registry.store import DATABASE, SqliteStore, StoreFailed
@@ -222,13 +222,19 @@ class FolderSource:
         """The newest signed note; empty if nothing was ever signed."""
         return self._checkpoint
 
-    def leaves(self) -> Iterator[bytes]:
-        """Every leaf, from the first one on.
+    def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
+        """The leaves from place `start` on, up to those of a checkpoint.
 
         Raises:
             StoreFailed: the file cannot be read.
         """
-        return (bytes(leaf) for (leaf,) in self._rows("SELECT leaf FROM leaves ORDER BY place"))
+        query = "SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place"
+        return (bytes(leaf) for (leaf,) in self._rows(query, start, signed.size))
+
+    def entries(self) -> int:
+        """How many there are, signed or not."""
+        ((count,),) = self._rows("SELECT COUNT(*) FROM leaves")
+        return int(count)
 
     def records(self) -> Iterator[tuple[AutoId, Record]]:
         """What the registry goes by: the state that it keeps beside the log.
@@ -250,9 +256,9 @@ class FolderSource:
             for place, change in self._rows("SELECT place, change FROM changes ORDER BY place")
         )
 
-    def _rows(self, query: str) -> Iterator[tuple[bytes, ...]]:
+    def _rows(self, query: str, *values: int) -> Iterator[tuple[Any, ...]]:
         try:
-            with closing(self._db.execute(query)) as cursor:
+            with closing(self._db.execute(query, values)) as cursor:
                 while rows := cursor.fetchmany(_PAGE):
                     yield from rows
         except sqlite3.Error as error:
@@ -277,23 +283,23 @@ def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
         LogConvicted: something in the log, or beside it, is not so.
         StoreFailed: the file cannot be read.
     """
-    note = source.checkpoint()
-    signed = verify_untrusted(note, key)
-    ledger = MemoryLedger()
-    replayed = Audit(key, ledger)
     changes = source.changes()
-    for leaf in source.leaves():
-        if replayed.size == signed.size:
-            raise LogConvicted("there are more entries than were signed", index=signed.size, evidence=leaf)
-        taken = replayed.take(leaf)
+
+    def compare(taken: Taken) -> None:
         if taken.op in TELLING:
             place, change = next(changes, (None, b""))
             if place != taken.index:
-                raise LogConvicted("the feed has told nothing of it", index=taken.index, evidence=leaf)
+                raise LogConvicted("the feed has told nothing of it, or of another one", index=taken.index)
             check_change(verify_change(change, key), taken)
-    replayed.check_checkpoint(note)
+
+    replayed = audit_source(source, key, compare)
+    if (entries := source.entries()) != replayed.size:
+        raise LogConvicted(f"there are {entries} entries, and {replayed.size} were signed")
     for place, change in changes:
         raise LogConvicted("the feed has told a change where there is none", index=place, evidence=change)
+    ledger = replayed.ledger
+    if not isinstance(ledger, MemoryLedger):
+        raise AssertionError("an audit in memory")
     kept = dict(source.records())
     for auto_id in sorted(kept.keys() | ledger.records.keys()):
         if kept.get(auto_id) != ledger.records.get(auto_id):

@@ -19,7 +19,7 @@ from autolink.identity import AutoId, Certificate, Credential, EntityKind
 from autolink.identity.issuing import build_self_issued
 from autolink.identity.keys import PrivateKey
 from autolink.messages import microseconds
-from autolink.registry.client import Place
+from autolink.registry.answers import Place
 from autolink.registry.entries import FIRST, SALT, Entry, Guardians, Op, guardian_hash
 from autolink.registry.state import OUTRUNS
 
@@ -40,7 +40,7 @@ class Slot:
     Attributes:
         origin: of the log.
         expires_at: microseconds since 1970, the last instant at which it may be appended.
-        place: of the ID, as `RegistryClient.place` tells; None for its registration.
+        place: of the ID, as `client.RegistryClient.place` tells; None for its registration.
     """
 
     origin: str

@@ -25,6 +25,7 @@ from autolink.agent.handlers import Handlers
 from autolink.agent.topic import Topic
 from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId
+from autolink.registry.answers import Answer, Consistency, Place
 from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
 from autolink.registry.registrar import GROUP, Appended, Registrar
@@ -116,7 +117,7 @@ class RegistryService:
                 if isinstance(outcome, Appended) and outcome.change:
                     await self._topic.publish(outcome.change)
 
-    async def _submit(self, channel: Channel[dict[str, Any], tuple[int, bytes]]) -> None:
+    async def _submit(self, channel: Channel[Answer, tuple[int, bytes]]) -> None:
         """Each entry, under a number of the submitter's, gets a receipt at once, then what became of it; several may be
         on their way."""
         room = anyio.Semaphore(limits.SUBMISSIONS)
@@ -126,24 +127,22 @@ class RegistryService:
                 tasks.start_soon(self._take, channel, number, data, room)
 
     async def _take(
-        self, channel: Channel[dict[str, Any], Any], number: int, data: bytes, room: anyio.Semaphore
+        self, channel: Channel[Answer, Any], number: int, data: bytes, room: anyio.Semaphore
     ) -> None:
         try:
-            await channel.send({"number": number} | await self._taken_in(channel, number, data))
+            await channel.send(await self._taken_in(channel, number, data))
         finally:
             room.release()
 
-    async def _taken_in(
-        self, channel: Channel[dict[str, Any], Any], number: int, data: bytes
-    ) -> dict[str, Any]:
+    async def _taken_in(self, channel: Channel[Answer, Any], number: int, data: bytes) -> Answer:
         """The answer to one submission."""
         try:
             entry = Entry.from_untrusted(data)
             self._policy.check(entry, channel.peer)
         except EntryRefused as error:
-            return _refusal(error)
+            return _refusal(number, error)
         receipt = self._registrar.receipt(entry.hash)
-        await channel.send({"number": number, "receipt": receipt.to_bytes()})
+        await channel.send(Answer(number=number, receipt=receipt.to_bytes()))
         submission = _Submission(data)
         async with self._room:
             self._waiting.append(submission)
@@ -152,10 +151,11 @@ class RegistryService:
         match submission.outcome:
             case Appended(index, logged_at):
                 proof = self._registrar.proof(index).to_bytes()
-                return {"index": index, "logged_at": logged_at, "proof": proof}
+                return Answer(number=number, index=index, logged_at=logged_at, proof=proof)
             case EntryRefused() as refusal:
-                return _refusal(refusal)
-        return {"fault": Fault.UNAVAILABLE.value, "text": "the log cannot be written: try again later"}
+                return _refusal(number, refusal)
+        unavailable = EntryRefused(Fault.UNAVAILABLE, "the log cannot be written: try again later")
+        return _refusal(number, unavailable)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -165,17 +165,17 @@ class RegistryService:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
         return status.to_bytes()
 
-    async def _record(self, call: Call, auto_id: bytes) -> dict[str, Any]:
-        """What an ID's next entry must follow, and its last one with its proof."""
+    async def _record(self, call: Call, auto_id: bytes) -> Place:
         record = self._store.record(_auto_id(auto_id))
         if record is None:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
-        return {
-            "head": record.head, "authority": record.authority, "entries": record.entries, "touched": record.touched,
-            "certificate": record.certificate, "rotations": list(record.rotations), "delay": record.guardians.delay,
-            "threshold": record.guardians.threshold, "guardians": len(record.guardians.hashes),
-            "recovered_at": record.recovery.ready_at if record.recovery else None, "service": record.service,
-        }  # fmt: skip
+        recovery = record.recovery
+        return Place(
+            head=record.head, authority=record.authority, entries=record.entries, touched=record.touched,
+            certificate=record.certificate, rotations=list(record.rotations), delay=record.guardians.delay,
+            threshold=record.guardians.threshold, guardians=len(record.guardians.hashes),
+            recovered_at=recovery.ready_at if recovery else None,
+        )  # fmt: skip
 
     async def _entries(self, call: Call, places: list[int]) -> list[bytes]:
         """The leaves at these places."""
@@ -207,12 +207,12 @@ class RegistryService:
     async def _changes_since(self, call: Call, start: int) -> list[tuple[int, bytes]]:
         return self._store.changes(start, _PAGE)
 
-    async def _consistency(self, call: Call, old: int) -> dict[str, Any]:
+    async def _consistency(self, call: Call, old: int) -> Consistency:
         """The newest checkpoint, and that the log of `old` entries is its beginning."""
         head = self._store.head  # once: an append may be under way
         if not 0 <= old <= head.size:
             raise CallError(Code.OUT_OF_RANGE, f"the log has {head.size} entries")
-        return {"checkpoint": head.checkpoint, "path": list(self._registrar.consistency(old, head.size))}
+        return Consistency(checkpoint=head.checkpoint, path=list(self._registrar.consistency(old, head.size)))
 
 
 def _auto_id(value: bytes) -> AutoId:
@@ -222,5 +222,5 @@ def _auto_id(value: bytes) -> AutoId:
         raise CallError(Code.INVALID_ARGUMENT, str(error)) from None
 
 
-def _refusal(refusal: EntryRefused) -> dict[str, Any]:
-    return {"fault": Fault(refusal.fault).value, "text": str(refusal)}
+def _refusal(number: int, refusal: EntryRefused) -> Answer:
+    return Answer(number=number, fault=refusal.fault.value, text=str(refusal))
