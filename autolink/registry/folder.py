@@ -26,7 +26,6 @@ from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.registry.audit import Audit, LogConvicted, Taken, audit_source, check_change
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
-from autolink.registry.ledger import MemoryLedger
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record
@@ -283,9 +282,10 @@ def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
         LogConvicted: something in the log, or beside it, is not so.
         StoreFailed: the file cannot be read.
     """
-    changes = source.changes()
+    changes, ids = source.changes(), set[AutoId]()
 
     def compare(taken: Taken) -> None:
+        ids.add(taken.record.auto_id)
         if taken.op in TELLING:
             place, change = next(changes, (None, b""))
             if place != taken.index:
@@ -297,12 +297,9 @@ def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
         raise LogConvicted(f"there are {entries} entries, and {replayed.size} were signed")
     for place, change in changes:
         raise LogConvicted("the feed has told a change where there is none", index=place, evidence=change)
-    ledger = replayed.ledger
-    if not isinstance(ledger, MemoryLedger):
-        raise AssertionError("an audit in memory")
     kept = dict(source.records())
-    for auto_id in sorted(kept.keys() | ledger.records.keys()):
-        if kept.get(auto_id) != ledger.records.get(auto_id):
+    for auto_id in sorted(kept.keys() | ids):
+        if kept.get(auto_id) != replayed.ledger.record(auto_id):
             text = f"what the registry has on record of {auto_id} is not what follows from its entries"
             raise LogConvicted(text, evidence=kept[auto_id].to_bytes() if auto_id in kept else b"")
     return replayed
