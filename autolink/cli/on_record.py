@@ -132,8 +132,8 @@ def register(
     issued = len(credential.chain) > 1
     reached = None if out else reach(passphrase_file=passphrase_file, **how)
     issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
-    following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
     chosen = _chosen(name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file)
+    following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
         entry = making.register(credential, slot, next_key=following, guardians=chosen)

@@ -79,7 +79,7 @@ class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the new
             return Spec(kind, Path(file))
         if not colon and kind in _BARE:
             return Spec(kind)
-        if kind == "registered":
+        if colon and file and kind == "registered":
             try:
                 return Spec(kind, registered=_registered(file))
             except AutolinkError as error:

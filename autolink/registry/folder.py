@@ -13,7 +13,6 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -257,9 +256,9 @@ class FolderSource:
 
     def _rows(self, query: str, *values: int) -> Iterator[tuple[Any, ...]]:
         try:
-            with closing(self._db.execute(query, values)) as cursor:
-                while rows := cursor.fetchmany(_PAGE):
-                    yield from rows
+            cursor = self._db.execute(query, values)
+            while rows := cursor.fetchmany(_PAGE):
+                yield from rows
         except sqlite3.Error as error:
             raise StoreFailed(f"the registry in {display(str(self._folder))}: {error}") from error
 
