@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -21,6 +21,8 @@ from autolink.registry.records import State
 from autolink.registry.status import VerifiedStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_TRIES: Final = 3
 
 
 def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
@@ -95,7 +97,10 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
 
     async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place]:
         try:
-            verified, place = await client.status(auto_id), await client.place(auto_id)
+            for _ in range(_TRIES):
+                verified, place = await client.status(auto_id), await client.place(auto_id)
+                if verified.status.entries == place.entries:
+                    break  # else an entry came in between
         except CallError as error:
             raise not_on_record(auto_id, error) from None
         _check_age(verified, max_age)
@@ -159,7 +164,7 @@ async def _places(client: RegistryClient, auto_id: AutoId, last: int) -> list[in
     places: list[int] = []
     while more := await client.history(auto_id, places[-1] + 1 if places else 0):
         if sorted(set(more)) != more or (places and more[0] <= places[-1]):
-            raise BadSignature("the registry tells of an ID's entries in no order")
+            raise BadSignature("the registry tells of this ID's entries out of order")
         places += more
         if places[-1] >= last:
             break

@@ -25,7 +25,7 @@ from autolink.registry.folder import FolderSource, audit_folder
 from autolink.registry.ledger import MemoryLedger, standing
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.monitor import Monitor, Report, keep_evidence
+from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -136,7 +136,12 @@ def monitor(
         _tell(report, evidence, as_json=as_json)
 
     async def look(client: RegistryClient) -> None:
-        await watching.look(client, tell)
+        try:
+            await watching.look(client, tell)
+        except Unproved as error:
+            kept = keep_evidence(evidence, "unproved", error.evidence, str(error))
+            error.add_note(f"what it shows is in {display(str(kept))}")
+            raise
         files.write_atomic(str(state), watching.checkpoint, mode=0o644)
 
     try:

@@ -81,6 +81,13 @@ class Audit:
         """The root over the entries so far."""
         return self._tree.root()
 
+    def root_with(self, leaf_hashes: Iterable[bytes]) -> bytes:
+        """The root that there would be with these behind the entries so far."""
+        grown = self._tree.copy()
+        for each in leaf_hashes:
+            grown.add(each)
+        return grown.root()
+
     def take(self, leaf: bytes) -> Taken:
         """The next entry.
 

@@ -149,9 +149,13 @@ class RegistryClient:
         self.seen = newest
         return newest
 
-    async def checkpoint(self) -> bytes:
-        """The newest signed note, as it came: what it is worth, the caller finds out."""
-        return (await self._link.call("registry.consistency", 0, returns=Consistency)).checkpoint
+    async def consistency(self, old: int = 0) -> Consistency:
+        """The newest signed note, and the path to it from the log of `old` entries; nothing of it is verified.
+
+        Raises:
+            CallError: `out_of_range`: the log is not that long.
+        """
+        return await self._link.call("registry.consistency", old, returns=Consistency)
 
     async def entries(self, places: Sequence[int]) -> list[bytes]:
         """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""

@@ -7,7 +7,7 @@ replayed log must agree, or the registry shows different people different pasts.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +15,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, final
 
-from autolink.errors import CallError, Code, RemoteProtocolError
+from autolink.errors import BadSignature, CallError, Code, RemoteProtocolError
 from autolink.identity import AutoId, files
 from autolink.messages import instant, microseconds
+from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import Audit, LogConvicted, Taken, check_change
 from autolink.registry.client import RegistryClient
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.tree import check_consistency
 from autolink.registry.records import SECOND
 
 _PAGE: Final = 256
@@ -51,6 +53,15 @@ class Report:
     index: int | None
     at: datetime
     evidence: bytes = b""
+
+
+class Unproved(RemoteProtocolError):
+    """What a registry shows does not go together with what it has signed, but nothing that is signed proves it: it may
+    be an old state of the log, another log, or somebody in between. `evidence` holds the checkpoints."""
+
+    def __init__(self, text: str, evidence: bytes) -> None:
+        super().__init__(text)
+        self.evidence = evidence
 
 
 @final
@@ -107,10 +118,11 @@ class Monitor:
 
         Raises:
             LogConvicted: the log has signed what is not so; nothing that it says is to be believed any more.
+            Unproved: it shows no log that goes on from the one that was seen; nothing of that was taken.
             RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
             CallError, LinkLost: it does not answer.
         """
-        changed = await self._replay(client, await client.checkpoint(), report)
+        changed = await self._replay(client, (await client.consistency()).checkpoint, report)
         self._check_told()
         for auto_id in changed if self._watched is None else sorted(self._watched):
             await self._check_status(client, auto_id, report)
@@ -121,34 +133,54 @@ class Monitor:
         """Take the log up to a checkpoint; the watched IDs that something has happened to."""
         changed: dict[AutoId, None] = {}
         signed = verify_untrusted(note, self._key)
-        if signed.size < self._audit.size:
-            raise LogConvicted("it became shorter", evidence=_both(self.checkpoint, note))
-        self._check_expected()
-        while (first := self._audit.size) < signed.size:
-            leaves = await client.entries(range(first, min(first + _PAGE, signed.size)))
-            if not leaves:
-                raise RemoteProtocolError(
-                    f"the registry does not give entry {first}, which its checkpoint counts"
-                )
-            for leaf in leaves[: signed.size - first]:
+        if signed.size < self.size:
+            raise Unproved(
+                "the registry shows fewer entries than its log had before", _both(self.checkpoint, note)
+            )
+        self._check_expected(note)
+        while (first := self.size) < signed.size:
+            leaves = (await client.entries(range(first, min(first + _PAGE, signed.size))))[
+                : signed.size - first
+            ]
+            await self._check_signed(client, leaves, signed, note)
+            for leaf in leaves:
                 taken = self._audit.take(leaf)
                 self._remember(taken)
-                self._check_expected()
+                self._check_expected(note)
                 auto_id = taken.record.auto_id
                 if self._watched is None or auto_id in self._watched:
                     changed[auto_id] = None
                     report(_report(taken))
         if signed.root != self._audit.root:
-            text = "the checkpoint that it has signed is not that of the entries that it gives"
-            raise LogConvicted(text, evidence=_both(self.checkpoint, note))
+            raise LogConvicted("two logs of one size were signed", evidence=_both(self.checkpoint, note))
         self.checkpoint = note
         return changed
 
-    def _check_expected(self) -> None:
-        for signed, note in self._expected.pop(self._audit.size, ()):
+    async def _check_signed(
+        self, client: RegistryClient, leaves: Sequence[bytes], signed: Checkpoint, note: bytes
+    ) -> None:
+        """That these are the log's next entries, before they are judged: no leaf is signed by itself."""
+        if not leaves:
+            raise RemoteProtocolError(
+                f"the registry does not give entry {self.size}, which its checkpoint counts"
+            )
+        size, root = self.size + len(leaves), self._audit.root_with(map(leaf_hash, leaves))
+        newest: Checkpoint = signed
+        path: tuple[bytes, ...] = ()
+        if size != signed.size:
+            found = await client.consistency(size)
+            newest, path = verify_untrusted(found.checkpoint, self._key), tuple(found.path)
+        try:
+            check_consistency(size, root, newest.size, newest.root, path)
+        except BadSignature:
+            text = "the entries that the registry gives are not those that its log has signed"
+            raise Unproved(text, _both(self.checkpoint, note)) from None
+
+    def _check_expected(self, shown: bytes) -> None:
+        for signed, note in self._expected.pop(self.size, ()):
             if signed.root != self._audit.root:
                 text = f"it shows different pasts: another log of {signed.size} entries was signed, too"
-                raise LogConvicted(text, evidence=note)
+                raise LogConvicted(text, evidence=_both(note, shown))
 
     def _remember(self, taken: Taken) -> None:
         if taken.op in TELLING:

@@ -11,11 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential
 from autolink.errors import BadSignature, Code, EntryRefused, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.registry import monitor as module
+from autolink.registry.answers import Consistency
 from autolink.registry.audit import LogConvicted
 from autolink.registry.entries import Op, encode_leaf
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
-from autolink.registry.monitor import Monitor, Report, keep_evidence
+from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
 from autolink.registry.records import State
 from autolink.trust import SelfCertified
 
@@ -103,7 +105,7 @@ async def test_a_split_view_is_found_by_a_checkpoint_that_another_one_was_shown(
         note = forked.store.head.checkpoint
         with pytest.raises(LogConvicted, match="different pasts") as conviction:
             await look(served, monitor(served, seen=[note]))
-        assert conviction.value.evidence == note
+        assert conviction.value.evidence == note + b"\n" + served.store.head.checkpoint
         honest = monitor(served, seen=[served.store.head.checkpoint])
         assert len(await look(served, honest)) == 3
     with pytest.raises(RemoteProtocolError):
@@ -115,16 +117,46 @@ async def test_a_split_view_is_found_by_a_checkpoint_that_another_one_was_shown(
         monitor(served, seen=[stranger.signed(Ed25519PrivateKey.generate())])
 
 
-async def test_a_log_that_loses_entries_is_convicted(tmp_path: Path) -> None:
+async def test_a_log_that_does_not_go_on_from_what_was_seen_is_not_followed(tmp_path: Path) -> None:
+    """It has lost entries, or has others: nothing of it is taken, and both checkpoints are kept."""
     async with serving(tmp_path / "one") as served, serving(tmp_path / "other") as forked:
         await register(served, "echo")
         watching = monitor(served)
         await look(served, watching)
         async with client(forked) as asked:
-            with pytest.raises(LogConvicted, match="became shorter") as conviction:
+            for names, says in (((), "fewer entries"), (("one", "two"), "not those that its log")):
+                await register(forked, *names)
+                with pytest.raises(Unproved, match=says) as unproved:
+                    await watching.look(asked, lambda report: None)
+                assert unproved.value.evidence == watching.checkpoint + b"\n" + forked.store.head.checkpoint
+        assert watching.size == 2
+        assert await look(served, watching) == []
+
+
+async def test_two_logs_of_one_size_convict(tmp_path: Path) -> None:
+    async with serving(tmp_path / "one") as served, serving(tmp_path / "other") as forked:
+        watching = monitor(served)
+        for each in (served, forked):
+            await register(each, "echo")
+        await look(served, watching)
+        async with client(forked) as asked:
+            with pytest.raises(LogConvicted, match="two logs of one size"):
                 await watching.look(asked, lambda report: None)
-    assert watching.checkpoint in conviction.value.evidence
-    assert forked.store.head.checkpoint in conviction.value.evidence
+
+
+async def test_a_long_log_is_proved_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PAGE", 2)
+    async with serving(tmp_path) as served:
+        await register(served, "one", "two", "three", "four")
+        watching = monitor(served)
+        assert len(await look(served, watching)) == 5
+
+        async def swapped(call: Any, places: list[int]) -> list[bytes]:
+            return served.store.read_leaves(places[0], places[-1] + 1)[::-1]
+
+        replaced(served, "entries", swapped)
+        with pytest.raises(Unproved, match="not those that its log has signed"):
+            await look(served, monitor(served))
 
 
 async def test_entries_that_are_not_those_that_were_signed_are_found(tmp_path: Path) -> None:
@@ -138,7 +170,7 @@ async def test_entries_that_are_not_those_that_were_signed_are_found(tmp_path: P
             return []
 
         replaced(served, "entries", one_other)
-        with pytest.raises(LogConvicted):
+        with pytest.raises(Unproved, match="not those that its log has signed"):
             await look(served, monitor(served))
         replaced(served, "entries", none)
         with pytest.raises(RemoteProtocolError, match="does not give entry 0"):
@@ -238,14 +270,14 @@ async def test_what_is_logged_between_the_checkpoint_and_a_status_is_taken_too(t
         watching, reports = monitor(served), []
 
         async with client(served) as asked:
-            asked.checkpoint = lambda: _given(note)
+            asked.consistency = lambda: _given(note)
             await watching.look(asked, reports.append)
         assert [report.what for report in reports] == ["register", "register", "revoke"]
         assert watching.size == 3
 
 
-async def _given(note: bytes) -> bytes:
-    return note
+async def _given(note: bytes) -> Consistency:
+    return Consistency(checkpoint=note, path=[])
 
 
 def test_evidence_is_kept_once_with_a_text_beside_it(tmp_path: Path) -> None:
