@@ -78,7 +78,11 @@ COMMON_NAME: Final = 64
 
 ROTATIONS: Final = 32
 """Earlier certificates that lead from a bound name's first key to the one in use: 2 ms of signatures, which a stranger can
-make us verify. With ML-DSA keys EVIDENCE_BYTES ends it at eight."""
+make us verify; and ..."""
+
+ROTATIONS_BYTES: Final = 40 * KIB
+"""... their DER together, 32 times P-256 or 7 times ML-DSA-65: what fits into one HELLO or EVIDENCE frame beside a chain of
+four ML-DSA certificates."""
 
 LIFETIME_SELF_ISSUED_DAYS: Final = 3660
 """Validity of a self-issued certificate: ten years; rotation, not expiry, is what ends a root's key."""

@@ -75,7 +75,7 @@ class LinkCore:
         self.protocol = opened.protocol
         self.traffic = Traffic(
             opened.stream, opened.protocol, credential=opened.credential, peer_leaf=opened.peer.leaf,
-            peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
+            peer_id=opened.author, peer_chain=opened.chain, peer_evidence=opened.peer.presented.evidence, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
         self.tasks: Tasks
@@ -420,6 +420,8 @@ class LinkCore:
             self.go_away("credential")
         elif self._cause is None:
             fields = {"chain": [certificate.der for certificate in credential.chain]}
+            if credential.evidence:
+                fields["evidence"] = list(credential.evidence)
             self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:

@@ -24,7 +24,8 @@ import anyio
 
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
-from autolink.identity import BOUND, AutoId, Certificate, Credential, PeerId, is_bound_to, key_authority
+from autolink.identity import BOUND, AutoId, Certificate, Credential, PeerId, key_authority
+from autolink.identity.names import split_bound
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
 from autolink.trust import Context, Model, VerifiedPeer, judge, recall
 from autolink.version import __version__
@@ -121,6 +122,8 @@ async def open_link(
 def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
     now = int(agent.clock().timestamp() * 1_000_000)
     said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
+    if credential.evidence:
+        said["evidence"] = list(credential.evidence)
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
     return said
@@ -278,8 +281,10 @@ def early_objection(expect: PeerId) -> Callable[[tuple[bytes, ...]], str | None]
         if expect.auto_id is not None and leaf.auto_id != expect.auto_id:
             return "another Auto ID answered"
         if expect.authority == BOUND:
-            if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
-                return "its name is not bound to its key"
+            if (
+                split_bound(root.common_name) is None
+            ):  # whether it is bound to this key HELLO may yet show: a rotation
+                return "its name is not bound to a key"
         elif expect.authority not in {key_authority(one.spki_sha256) for one in certificates}:
             return "the key is not the expected one"
         return None

@@ -278,15 +278,15 @@ def encode_next_key_hash(next_key_hash: bytes) -> bytes:
 
 
 def load_chain(pem: bytes) -> tuple[Certificate, ...]:
-    """Read PEM certificates, leaf first.
+    """Read PEM certificates, leaf first; behind a root that was rotated its earlier ones (rotation.py).
 
     Raises:
-        IdentityError: none, more than `limits.CHAIN`, too large, or one of them malformed.
+        IdentityError: none, more than `limits.CHAIN` and `limits.ROTATIONS`, too large, or one of them malformed.
     """
     if len(pem) > 2 * limits.CHAIN_BYTES:
         raise IdentityError("a certificate file is too large")
-    if pem.count(b"-----BEGIN CERTIFICATE-----") > limits.CHAIN:
-        raise IdentityError(f"a chain holds more than {limits.CHAIN} certificates")
+    if pem.count(b"-----BEGIN CERTIFICATE-----") > limits.CHAIN + limits.ROTATIONS:
+        raise IdentityError(f"a file holds more than {limits.CHAIN + limits.ROTATIONS} certificates")
     try:
         parsed = x509.load_pem_x509_certificates(pem)
     except PARSER_ERRORS as error:

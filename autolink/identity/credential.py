@@ -26,6 +26,7 @@ from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind
 from autolink.identity.issuing import build_issued, build_request, build_self_issued
 from autolink.identity.keys import KeyType, PrivateKey, PublicKey
 from autolink.identity.names import check_common_name, make_bound, show_name, split_bound
+from autolink.identity.rotation import encode_rotations, split_chain
 
 PEM_BYTES = 2 * limits.CHAIN_BYTES
 """Bytes of a PEM file that is read at all: a whole chain in base64."""
@@ -45,7 +46,9 @@ class Credential:
     Attributes:
         chain: the certificates, leaf first, up to and including the self-issued root.
         private_key: never shown, pickled or copied.
-        rotations: where the chain's root is bound to an earlier key than its own, the certificates that lead from there.
+        rotations: where the chain's root is bound to an earlier key than its own, the certificates that lead from there,
+            first one first.
+        evidence: what a peer needs beside the chain: the rotations, encoded.
         auto_id: recomputed along the names of the chain.
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
@@ -58,6 +61,7 @@ class Credential:
         "__weakref__",
         "auto_id",
         "chain",
+        "evidence",
         "folder",
         "made_here",
         "next_key",
@@ -83,6 +87,7 @@ class Credential:
         self.rotations = tuple(rotations)
         self.auto_id, authority = check_chain(self.chain, self.rotations)
         self.peer_id = PeerId(self.auto_id, authority)
+        self.evidence = (encode_rotations(self.rotations),) if self.rotations else ()
         if self.leaf.spki != keys.spki(private_key.public_key()):
             raise IdentityError(
                 f"the private key does not belong to the certificate of {show_name(self.name)!r}"
@@ -170,6 +175,11 @@ class Credential:
     ) -> Self:
         """Use certificates and a PKCS#8 key from PEM files, such as mounted secrets; bytes are the PEM itself.
 
+        Args:
+            chain: as `from_key`.
+            key: PKCS#8.
+            passphrase: of the key, if it is encrypted.
+
         Raises:
             IdentityError: a file is malformed, the passphrase is wrong, or see `from_key`.
             OSError: a file cannot be read.
@@ -184,13 +194,16 @@ class Credential:
         """Join a chain, leaf first, and its key. Validity in time is left to those who are shown it.
 
         Args:
-            rotations: the root's earlier certificates, first one first, where its bound name has been rotated.
+            chain: up to the root; where that was rotated its earlier certificates follow, as in `certificates`.
+            private_key: the leaf's.
+            rotations: the earlier certificates, first one first, if they are not in `chain`.
 
         Raises:
             IdentityError: the chain does not join up to a self-issued root, an id in it is not its name
                 path's, a bound root is not bound to its key, or the key is another.
         """
-        return cls(chain, private_key, rotations=rotations)
+        chain, earlier = split_chain(chain)
+        return cls(chain, private_key, rotations=(*rotations, *earlier))
 
     def rotate(
         self,
@@ -200,10 +213,27 @@ class Credential:
         lifetime: timedelta | None = None,
         now: datetime | None = None,
     ) -> "Credential":
-        """This self-issued identity over the key that it has committed to. Others believe it once they are shown the
-        rotation (which an agent's HELLO does), or a registry has it on record.
+        """This self-issued identity over the key that it has committed to: see `rotated`."""
+        return self.rotated(
+            self.certificates, next_key, next_key_hash=next_key_hash, lifetime=lifetime, now=now
+        )
+
+    @classmethod
+    def rotated(
+        cls,
+        certificates: Sequence[Certificate],
+        next_key: PrivateKey,
+        *,
+        next_key_hash: bytes | None = None,
+        lifetime: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Self:
+        """A self-issued identity over the key that it has committed to. The key in use may be lost: its certificates, which
+        are public, are enough. Others believe it once they are shown the rotation (which an agent's HELLO does), or a
+        registry has it on record.
 
         Args:
+            certificates: the identity's, see `Credential.certificates`.
             next_key: the one that was kept elsewhere.
             next_key_hash: what to commit to now, SHA-256 of an SPKI; None makes a key for it, in `next_key` of the
                 result. Of a plain name the registry alone keeps it.
@@ -213,31 +243,42 @@ class Credential:
         Raises:
             IdentityError: this identity was issued, it has committed to another key, or was rotated too often.
         """
-        leaf = self.leaf
-        if len(self.chain) > 1:
-            raise IdentityError(f"{show_name(self.name)!r} is given another key by its issuer, not by itself")
+        chain, earlier = split_chain(certificates)
+        check_chain(chain, earlier)
+        leaf = chain[0]
+        name = show_name(leaf.common_name)
+        if len(chain) > 1:
+            raise IdentityError(
+                f"{name!r} is given another key by its issuer, not by itself: make a new request and have it issued"
+            )
         bound = leaf.next_key_hash is not None
         if bound and keys.hash_of_key(next_key.public_key()) != leaf.next_key_hash:
-            raise IdentityError(f"{show_name(self.name)!r} has committed to another next key than this one")
+            raise IdentityError(f"{name!r} has committed to another next key than this one")
         following = keys.generate(keys.key_type(next_key.public_key())) if next_key_hash is None else None
         if following is not None:
             next_key_hash = keys.hash_of_key(following.public_key())
+        if next_key_hash == keys.hash_of_key(next_key.public_key()):
+            raise IdentityError(f"the key after this rotation of {name!r} must be another one")
         certificate = build_self_issued(
-            self.name,
+            leaf.common_name,
             next_key,
             kind=leaf.kind or EntityKind.ORGANIZATION,
             next_key_hash=next_key_hash if bound else None,
             lifetime=lifetime,
             now=_or_system_clock(now),
         )
-        earlier = (*self.rotations, leaf) if bound else ()
-        return Credential((certificate,), next_key, next_key=following, rotations=earlier)
+        return cls((certificate,), next_key, next_key=following, rotations=(*earlier, leaf) if bound else ())
 
     def mark_used(self) -> None:
         """From now on somebody remembers what this identity has taken; see `unused_since`."""
         self.unused_since = None
         if self.folder is not None:
             (self.folder / UNUSED).unlink(missing_ok=True)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The chain, leaf first, and behind a rotated root its earlier certificates, back to the first: what files hold."""
+        return (*self.chain, *reversed(self.rotations))
 
     @property
     def leaf(self) -> Certificate:
@@ -289,7 +330,7 @@ class Credential:
             now: None for the system clock.
 
         Returns:
-            The full chain, new certificate first, for `CredentialRequest.complete`.
+            The new certificate and our `certificates`, for `CredentialRequest.complete`.
 
         Raises:
             IdentityError: we may not issue this, the name or the lifetime is not allowed, or it would outlive
@@ -308,7 +349,7 @@ class Credential:
             lifetime=lifetime,
             now=_or_system_clock(now),
         )
-        return (certificate, *self.chain)
+        return (certificate, *self.certificates)
 
     def __repr__(self) -> str:
         return f"<Credential {show_name(self.name)!r} {self.auto_id.short} {self.key_type.value}>"
@@ -382,16 +423,13 @@ class CredentialRequest:
             )
         return cls(name, cast("PublicKey", public_key), request.public_bytes(Encoding.PEM), None)
 
-    def complete(
-        self, chain: Sequence[Certificate], *, first_use: bool = False, rotations: Sequence[Certificate] = ()
-    ) -> Credential:
+    def complete(self, chain: Sequence[Certificate], *, first_use: bool = False) -> Credential:
         """Join our key and the chain that the issuer answered with.
 
         Args:
             chain: the answer, leaf first.
             first_use: nobody has ever acted under this Auto ID, as you know and we cannot: its agent then takes
                 forwarded messages at once. Otherwise it refuses, for a minute, what an earlier holder may have taken.
-            rotations: the issuer's `Credential.rotations`.
 
         Raises:
             IdentityError: the chain is not for our key, or see `Credential.from_key`.
@@ -400,6 +438,7 @@ class CredentialRequest:
         if self.private_key is None:
             raise UsageError("only the machine that made a request can complete it: its key is there")
         made_here = first_use or chain[-1] in _ROOTS_MADE_HERE
+        chain, rotations = split_chain(chain)
         return Credential(chain, self.private_key, made_here=made_here, rotations=rotations)
 
     def __repr__(self) -> str:

@@ -15,6 +15,9 @@ show another way on from there; that this way is not the one that was taken only
 commitment used once.
 
 How old the earlier certificates are does not matter: they say what was committed to, not who acts now.
+
+In files, and in an issuer's answer, the earlier certificates stand behind the chain: leaf, issuers, the root in use, the one
+before it, and so on back to the first (`split_chain`). One list in one order, so nobody can hand on half of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +38,7 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
 
     Args:
         earlier: the certificates that came before it, first one first.
-        current: in use now, signed by its own key.
+        current: in use now. That it is signed by its own key, and has its name's AutoId, the caller has seen.
 
     Raises:
         IdentityError: the way does not lead there; `reason` is IMPOSTOR.
@@ -43,6 +46,8 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
     name = current.common_name
     if not 1 <= len(earlier) <= limits.ROTATIONS:
         raise _impostor(name, f"{len(earlier)} rotations, 1 to {limits.ROTATIONS} can be shown")
+    if sum(len(certificate.der) for certificate in earlier) > limits.ROTATIONS_BYTES:
+        raise _impostor(name, f"its rotations are larger than {limits.ROTATIONS_BYTES} bytes")
     if not is_bound_to(name, earlier[0].spki, earlier[0].next_key_hash):
         raise _impostor(name, "the first certificate of its rotations is not the one it is bound to")
     committed = earlier[0].next_key_hash
@@ -54,6 +59,20 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
     for step, certificate in enumerate(earlier):  # signatures last: they cost most
         if certificate.common_name != name or certificate.auto_id != auto_id or not certificate.self_issued:
             raise _impostor(name, f"the certificate of rotation {step} is not one that it gave itself")
+
+
+def split_chain(
+    certificates: Sequence[Certificate],
+) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
+    """The chain up to its self-issued root, and what stands behind that: the root's earlier certificates, unchecked.
+
+    Returns:
+        The chain, leaf first; the earlier certificates, first one first.
+    """
+    for length, certificate in enumerate(certificates, 1):
+        if certificate.names_itself:
+            return tuple(certificates[:length]), tuple(reversed(certificates[length:]))
+    return tuple(certificates), ()
 
 
 def encode_rotations(earlier: Iterable[Certificate]) -> bytes:

@@ -187,10 +187,11 @@ class Step:
     def _check_successor(self, record: Record) -> None:
         """Another key may take over: what an ID keeps about its former ones is bounded."""
         entry = self._entry
-        if record.bound and len(record.rotations) >= limits.ROTATIONS:
+        shown = (*record.rotations, record.certificate)
+        if record.bound and (len(shown) > limits.ROTATIONS or sum(map(len, shown)) > limits.ROTATIONS_BYTES):
             raise EntryRefused(
                 Fault.NOT_COMMITTED,
-                f"a bound name is rotated at most {limits.ROTATIONS} times: register another ID",
+                "a bound name that is rotated once more has more rotations than can be shown: register another ID",
             )
         if entry.void_from is None:
             return
