@@ -169,7 +169,8 @@ def _file_facts(pem: bytes) -> dict[str, Any]:
     if b"REQUEST-----" in pem:
         return _request_facts(pem)
     chain = load_chain(pem)
-    if split_chain(chain)[1] and split_bound(chain[0].common_name) is None:  # an anchor of several keys
+    alone, more = split_chain(chain)
+    if len(alone) == 1 and more and split_bound(chain[0].common_name) is None:  # an anchor of several keys
         all_keys = ", ".join(key_authority(certificate.spki_sha256) for certificate in chain)
         return describe(TrustAnchor(chain).certificates[:1]) | {"keys": all_keys}
     return describe(chain)
