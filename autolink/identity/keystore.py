@@ -42,7 +42,8 @@ import platformdirs
 from autolink.errors import IdentityError, KeystoreError, display
 from autolink.identity import files, keys
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
-from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, CredentialRequest, check_chain
+from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, check_chain
+from autolink.identity.request import CredentialRequest
 from autolink.identity.rotation import split_chain
 from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, belongs_to, is_sealed, seal, unseal
 
