@@ -44,10 +44,7 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
         IdentityError: the way does not lead there; `reason` is IMPOSTOR.
     """
     name = current.common_name
-    if not 1 <= len(earlier) <= limits.ROTATIONS:
-        raise _impostor(name, f"{len(earlier)} rotations, 1 to {limits.ROTATIONS} can be shown")
-    if sum(len(certificate.der) for certificate in earlier) > limits.ROTATIONS_BYTES:
-        raise _impostor(name, f"its rotations are larger than {limits.ROTATIONS_BYTES} bytes")
+    _check_size([certificate.der for certificate in earlier])
     if not is_bound_to(name, earlier[0].spki, earlier[0].next_key_hash):
         raise _impostor(name, "the first certificate of its rotations is not the one it is bound to")
     committed = earlier[0].next_key_hash
@@ -94,13 +91,26 @@ def rotations_in(evidence: Iterable[bytes]) -> tuple[Certificate, ...]:
 
 def _decode(item: bytes) -> tuple[Certificate, ...]:
     try:
-        value = codec.decode_untrusted(item, what="rotations", nodes=2 * limits.ROTATIONS)
+        value = codec.decode_untrusted(item, what="rotations", nodes=limits.CONTROL_NODES)
     except RemoteProtocolError as error:
         raise IdentityError(str(error)) from None
     match value:
         case [str(tag), list(ders)] if tag == TAG and all(type(der) is bytes for der in ders):
-            return tuple(map(Certificate.parse_untrusted, ders[: limits.ROTATIONS + 1]))
+            _check_size(ders)  # before any is parsed
+            return tuple(map(Certificate.parse_untrusted, ders))
     raise IdentityError("rotations: not a tag and certificates")
+
+
+def _check_size(ders: Sequence[bytes]) -> None:
+    if not 1 <= len(ders) <= limits.ROTATIONS:
+        raise IdentityError(
+            f"bound to another key: {len(ders)} rotations, 1 to {limits.ROTATIONS} can be shown",
+            Reason.IMPOSTOR,
+        )
+    if sum(map(len, ders)) > limits.ROTATIONS_BYTES:
+        raise IdentityError(
+            f"bound to another key: rotations of more than {limits.ROTATIONS_BYTES} bytes", Reason.IMPOSTOR
+        )
 
 
 def _impostor(name: str, text: str) -> IdentityError:

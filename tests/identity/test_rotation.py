@@ -268,7 +268,7 @@ def test_as_many_large_ones_as_fit_beside_the_longest_chain(now: datetime) -> No
     root = Credential.self_issued("a" * 32, key_type=KeyType.ML_DSA_65, now=now)
     most = rotated(root, 7, now)
     assert most.next_key is not None
-    with pytest.raises(IdentityError, match=f"larger than {limits.ROTATIONS_BYTES} bytes"):
+    with pytest.raises(IdentityError, match=f"more than {limits.ROTATIONS_BYTES} bytes"):
         most.rotate(most.next_key, now=now)
     holder = most
     for place, name in enumerate("bcd"):
