@@ -10,9 +10,9 @@ signed, which holds both:
     ...
     certificate in use its key is what the last of them committed to
 
-A thief of a key in use cannot go on from it, for he lacks the key after it. A thief of a key that was replaced can
-show another way on from there; that this way is not the one that was taken only a registry can say, which sees each
-commitment used once.
+A thief of the first key cannot go on from it, for the name fixes the key after it. A thief of a later one can sign another
+certificate of it, with a commitment to a key of his own, and show another way on from there; that this way is not the one
+that was taken only a registry can say, which sees each commitment used once.
 
 How old the earlier certificates are does not matter: they say what was committed to, not who acts now.
 

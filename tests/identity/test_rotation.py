@@ -233,7 +233,7 @@ def test_who_has_seen_the_second_public_key_cannot_say_what_follows_it(
     assert refusal.value.reason is Reason.IMPOSTOR
 
 
-def test_who_has_the_key_in_use_cannot_go_on_from_it(acme: Credential, now: datetime) -> None:
+def test_who_has_the_first_key_cannot_go_on_from_it(acme: Credential, now: datetime) -> None:
     """A thief of the first key writes what it commits to anew, and has another name then."""
     own = keys.generate(KeyType.P256)
     stolen = certify(acme.name, acme.private_key, now, following=own)
