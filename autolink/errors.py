@@ -188,6 +188,10 @@ class Fault(StrEnum):
     NOT_RECOVERING = "not_recovering"
     DEACTIVATED = "deactivated"
     ISSUER = "issuer"
+    # A registry's own policy, not the log's rules.
+    NOT_INVITED = "not_invited"
+    TOO_MANY = "too_many"
+    UNAVAILABLE = "unavailable"
 
 
 class EntryRefused(AutolinkError):

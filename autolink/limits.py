@@ -310,12 +310,37 @@ CHECKPOINT_EXTENSIONS: Final = 16
 LOG_PROOF: Final = NOTE + 64 * KIB
 """Bytes of a self-contained proof: a checkpoint, 63 hashes (3 KiB), and the rest for what the application adds."""
 
+INCLUSION: Final = 60.0
+"""Seconds in which a log promises to have taken an entry that it has received. It takes milliseconds; what it cannot keep in
+this time must not be promised. (Certificate Transparency's maximum merge delay: 24 hours.)"""
+
+SUBMISSIONS: Final = 64
+"""Entries that one submitter may have waiting for the log, and ..."""
+
+SUBMISSIONS_ALL: Final = 4_096
+"""... all of them together: two seconds' work, in at most 200 MB."""
+
+ENTRIES_A_MINUTE: Final = 60.0
+"""Entries that one submitter may bring in the long run, where the registry does not say, and ..."""
+
+ENTRIES_BURST: Final = 300
+"""... at once: an organisation that registers its agents."""
+
+SUBMITTERS: Final = 65_536
+"""Submitters whose rate is remembered: about 10 MiB."""
+
+CHANGES_BUFFER: Final = 1_024
+"""Changes that wait for one subscriber of the feed; a slower one is disconnected, and asks for what it missed."""
+
 STATUS: Final = 8 * KIB
 """One status: about 600 bytes, its proof of 3 KiB in the largest log, and the signatures of some witnesses."""
 
 STATUS_LIFETIME: Final = 3600.0
 """Seconds for which a status is to be believed where nobody says another `max_age`: how long a revocation may go unheard of
 while the registry cannot be reached. (OCSP responses: days.)"""
+
+STATUS_AGE: Final = 7 * 24 * 3600.0
+"""Seconds that a status may be old at most, whatever is asked for: what the feed has told is remembered as long."""
 
 STATUSES: Final = 65_536
 """IDs whose newest status a process remembers: about 20 MiB."""

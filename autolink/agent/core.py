@@ -418,10 +418,16 @@ class LinkCore:
         shown the renewed chain; otherwise the link is drained."""
         if credential.leaf.spki != self.credential.leaf.spki:
             self.go_away("credential")
-        elif self._cause is None:
-            fields = {"chain": [certificate.der for certificate in credential.chain]}
-            if credential.evidence:
-                fields["evidence"] = list(credential.evidence)
+        else:
+            self.credential = credential
+            self.show_evidence()
+
+    def show_evidence(self) -> None:
+        """Show the peer our chain and all our evidence anew."""
+        if self._cause is None:
+            fields = {"chain": [certificate.der for certificate in self.credential.chain]}
+            if evidence := [*self.credential.evidence, *self.agent.evidence]:
+                fields["evidence"] = evidence
             self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:

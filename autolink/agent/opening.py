@@ -122,10 +122,10 @@ async def open_link(
 def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
     now = int(agent.clock().timestamp() * 1_000_000)
     said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
-    if credential.evidence:
-        said["evidence"] = list(credential.evidence)
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
+    if evidence := [*credential.evidence, *agent.evidence]:
+        said["evidence"] = evidence
     return said
 
 

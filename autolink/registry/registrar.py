@@ -16,14 +16,17 @@ from autolink.errors import EntryRefused, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
-from autolink.registry.ledger import Applied, Ledger
+from autolink.registry.feed import TELLING, sign_change
+from autolink.registry.ledger import Applied, Ledger, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.log.tree import consistency_proof, inclusion_proof
+from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
 from autolink.registry.state import apply
+from autolink.registry.status import Status, sign_status
 from autolink.registry.store import Group, Head, Store
 
 GROUP: Final = 256
@@ -39,16 +42,20 @@ class Appended:
         index: its place.
         logged_at: log time, microseconds.
         record: of its ID, after it.
+        change: what the feed tells of it; empty for nothing.
     """
 
     index: int
     logged_at: int
     record: Record
+    change: bytes = b""
 
 
 @final
 class Registrar:
-    """Appends to one store; the only one who does. Not for several threads at once.
+    """Appends to one store; the only one who does, and not in several threads at once.
+
+    `proof`, `status`, `receipt` and `consistency` may be called in another thread while one appends.
 
     Args:
         store: the log.
@@ -67,7 +74,7 @@ class Registrar:
         if head.size:
             self._check(head)
         else:
-            store.append(Group((), (), (), {}, (), self._head(self._frontier, head.time)))
+            store.append(Group((), (), (), {}, (), (), self._head(self._frontier, head.time)))
 
     def _check(self, head: Head) -> None:
         try:
@@ -94,6 +101,7 @@ class Registrar:
         pending = _Pending(self._store)
         outcomes: list[Appended | EntryRefused] = []
         leaves: list[bytes] = []
+        changes: list[tuple[int, bytes]] = []
         for data in submitted:
             try:
                 entry = Entry.from_untrusted(data)
@@ -104,11 +112,19 @@ class Registrar:
                 continue
             pending.take(applied)
             leaves.append(encode_leaf(now, data))
-            outcomes.append(Appended(index, now, applied.record))
+            change = b""
+            if entry.op in TELLING:
+                change = sign_change(
+                    entry, applied.record.state, index=index, at=now, key=self._key
+                ).to_bytes()
+                changes.append((index, change))
+            outcomes.append(Appended(index, now, applied.record, change))
         if leaves:
             frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
             new_head = self._head(frontier, now)
-            self._store.append(Group(leaves, pending.ids, tiles, pending.records, pending.used, new_head))
+            self._store.append(
+                Group(leaves, pending.ids, tiles, pending.records, pending.used, changes, new_head)
+            )
             self._frontier = frontier
         return outcomes
 
@@ -121,13 +137,30 @@ class Registrar:
         head = self._store.head
         return LogProof(index, inclusion_proof(index, head.size, self._store.read_tile), head.checkpoint)
 
-    def consistency(self, old: int) -> tuple[bytes, ...]:
-        """That the log of `old` entries is the beginning of the one of the newest checkpoint.
+    def status(self, auto_id: AutoId) -> Status | None:
+        """How an ID stands now, in the log's signed word; None if it is not on record."""
+        found = self._store.record(auto_id)
+        if found is None:
+            return None
+        now = max(self._clock(), self._store.head.time)
+        record = found.at(now)
+        (leaf,) = self._store.read_leaves(record.touched, record.touched + 1)
+        return sign_status(
+            record, standing(self._store, record, now), origin=self._store.origin, leaf=leaf_hash(leaf),
+            proof=self.proof(record.touched), now=now, key=self._key,
+        )  # fmt: skip
+
+    def receipt(self, entry_hash: bytes) -> Receipt:
+        """The log's promise about an entry that was received just now."""
+        return sign_receipt(entry_hash, origin=self._store.origin, now=self._clock(), key=self._key)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """That the log of `old` entries is the beginning of the one of `new`.
 
         Raises:
             UsageError: the log was never that long.
         """
-        return consistency_proof(old, self._store.head.size, self._store.read_tile)
+        return consistency_proof(old, new, self._store.read_tile)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())

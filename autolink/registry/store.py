@@ -38,6 +38,7 @@ CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
 CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
 CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
 CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
 """
 
@@ -76,6 +77,7 @@ class Group:
         tiles: new, or wider than before.
         records: those that changed, as they are after the last leaf.
         used: keys that became some ID's.
+        changes: what the feed tells of them, each with the place of its entry.
         head: after the last leaf.
     """
 
@@ -84,6 +86,7 @@ class Group:
     tiles: Sequence[tuple[Tile, bytes]]
     records: Mapping[AutoId, Record]
     used: Sequence[bytes]
+    changes: Sequence[tuple[int, bytes]]
     head: Head
 
 
@@ -121,6 +124,9 @@ class Store(Ledger, Protocol):
 
     def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, at most so many."""
+
+    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+        """What the feed has told of entries from place `start` on, at most so many, each with its place."""
 
 
 @final
@@ -203,6 +209,7 @@ class SqliteStore:
             ((auto_id.value, record.to_bytes()) for auto_id, record in group.records.items()),
         )
         db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
+        db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
         head = group.head
         changed = db.execute(
             "UPDATE log SET size = ?, time = ?, checkpoint = ? WHERE size = ?",
@@ -236,6 +243,11 @@ class SqliteStore:
             auto_id.value, start, most,
         )  # fmt: skip
 
+    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+        return self._rows(
+            "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
+        )
+
     def close(self) -> None:
         """Close the files; another process may open them."""
         with self._lock:
@@ -252,9 +264,12 @@ class SqliteStore:
         return rows[0] if rows else None
 
     def _all(self, query: str, *values: object) -> list[Any]:
+        return [value for (value,) in self._rows(query, *values)]
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
         with self._lock:
             try:
-                return [value for (value,) in self._reader.execute(query, values)]
+                return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise self._failed(error) from error
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from autolink import Agent, Credential, CredentialRequest, EntityKind, Reason, Refused
+from autolink import Agent, Credential, CredentialRequest, EntityKind, Reason, Refused, UsageError, limits
 from autolink.errors import EnvelopeRefused
 from autolink.identity import dump_chain, load_chain
 from autolink.identity.issuing import build_self_issued
@@ -97,6 +97,23 @@ async def test_a_live_link_is_shown_the_rotation_of_ones_organisation(corp, acme
         seller.invalidate()  # judged again from what was shown last
         await anyio.sleep(1)
         assert far.lost is None
+
+
+async def test_other_evidence_is_shown_beside_the_rotations_and_not_in_their_place(corp, acme, virtual_clock):
+    """When a link opens, and on a live one."""
+    after = rotated(corp)
+    clerk = agent(issued("clerk", after), IssuedBy(acme.anchor))
+    clerk.replace_evidence(b"a status")
+    seller = acme.agent("seller", trust=IssuedBy(corp.anchor))
+    async with link_pair(clerk, seller) as (link, far):
+        assert far.peer.presented.evidence == (*after.evidence, b"a status")
+        clerk.replace_evidence(b"a newer one")
+        await link.ping()
+        await anyio.sleep(1)
+        assert far.peer.presented.evidence == (*after.evidence, b"a newer one")
+        assert far.lost is link.lost is None
+    with pytest.raises(UsageError, match="at most 8 items"):
+        clerk.replace_evidence(*[b"status"] * limits.EVIDENCE)
 
 
 async def test_a_live_link_that_is_shown_the_chain_without_the_way_ends(

@@ -78,7 +78,7 @@ def test_every_entry_is_proved_and_every_checkpoint_leads_to_the_next(
             registrar.proof(index).verify(leaf_hash(leaf + b"x"), registrar.verifier_key)
     newest = checkpoints[-1]
     for older in checkpoints:
-        path = registrar.consistency(older.size)
+        path = registrar.consistency(older.size, newest.size)
         check_consistency(older.size, older.root, newest.size, newest.root, path)
 
 

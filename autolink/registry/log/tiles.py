@@ -30,7 +30,6 @@ HEIGHT: Final = 8
 ENTRIES: Final = -1
 """The level of the entry bundles, whose places are those of the tiles of level 0."""
 
-_LEVEL_MOST: Final = 63
 _PATH_MOST: Final = len("tile/entries/x000/x000/x000/x000/x000/000.p/255")
 _LENGTH: Final = struct.Struct(">H")
 
@@ -69,15 +68,16 @@ def tile_from_untrusted(path: str) -> Tile:
     Raises:
         RemoteProtocolError: it is no such path, or no log that `limits.LOG_ENTRIES` allows has this tile.
     """
-    head, partial, width = path[: _PATH_MOST + 1].partition(".p/")
+    head, partial, width = path[:_PATH_MOST].partition(".p/")  # a longer one is not what is compared below
     parts = head.split("/")
     number = "".join(part.removeprefix("x") for part in parts[2:])
-    if len(path) > _PATH_MOST or not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit()):
         raise RemoteProtocolError("tile: not the path of one")
     level = ENTRIES if parts[1] == "entries" else decimal_untrusted(parts[1], "tile: level")
     tile = Tile(level, int(number), decimal_untrusted(width, "tile: width") if partial else WIDTH)
-    if tile.path != path or not tile.width or level > _LEVEL_MOST:
+    if tile.path != path or not tile.width:
         raise RemoteProtocolError("tile: not the path of one, or not written in the one way")
+    # That leaves no level above 7, of the 64 that the specification has numbers for.
     if tile.index * WIDTH + tile.width > limits.LOG_ENTRIES >> HEIGHT * max(level, 0):
         raise RemoteProtocolError(f"tile: beyond the {limits.LOG_ENTRIES} entries that a log can have")
     return tile

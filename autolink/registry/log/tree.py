@@ -122,9 +122,8 @@ def _roots(old_size: int, old_root: bytes, new_size: int, path: Sequence[bytes])
     while old & 1:  # up to the subtree in which both trees begin to differ
         old, new = old >> 1, new >> 1
     hashes = iter(path)
-    old_node = new_node = next(hashes, b"") if old else old_root  # a complete old tree is not in its own path
-    if not old_node:
-        raise wrong
+    # A complete old tree is not in its own path. If a hash is missing here, `new` is not used up at the end.
+    old_node = new_node = next(hashes, b"") if old else old_root
     for sibling in hashes:
         if not new:
             raise wrong
