@@ -168,16 +168,21 @@ class Registrar:
 
 
 class _Pending:
-    """A store's state after entries that it does not have yet."""
+    """A store's state after entries that it does not have yet. Nobody else writes, so each record is read once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._read: dict[AutoId, Record | None] = {}
         self.records: dict[AutoId, Record] = {}
         self.used: list[bytes] = []
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
-        return self.records.get(auto_id) or self._ledger.record(auto_id)
+        if (changed := self.records.get(auto_id)) is not None:
+            return changed
+        if auto_id not in self._read:
+            self._read[auto_id] = self._ledger.record(auto_id)
+        return self._read[auto_id]
 
     def is_used(self, key: bytes) -> bool:
         return key in self.used or self._ledger.is_used(key)
