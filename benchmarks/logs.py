@@ -114,7 +114,7 @@ class _Filling:
         records = {record.auto_id: record for _, record in made}
         used = [record.key for _, record in made]
         head = Head(self._frontier.size, self._start, checkpoint)
-        self._store.append(Group(leaves, list(records), tiles, records, used, head))
+        self._store.append(Group(leaves, list(records), tiles, records, used, (), head))
 
     def _at(self, place: int) -> tuple[bytes, Record]:
         """An entry and the record that follows from it, or would."""

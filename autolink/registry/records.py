@@ -155,7 +155,7 @@ class Record:
         (
             auto_id, issuer, bound, certificate, key, issuers, next_key, guardians, head, authority, entries, registered,
             certified, touched, revoked_by, deactivated_by, recovery, rotations, voids, service,
-        ) = codec.decode_untrusted(data, what="record")  # fmt: skip
+        ) = codec.unpack_untrusted(data, what="record")  # fmt: skip
         return cls(
             AutoId(auto_id), _auto_id(issuer), bound, certificate, key, tuple(issuers), next_key,
             Guardians(tuple(guardians[0]), guardians[1], guardians[2]), head, authority, entries, registered,

@@ -12,7 +12,7 @@ from typing import Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.errors import EntryRefused, UsageError
+from autolink.errors import BadSignature, EntryRefused, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
@@ -22,12 +22,12 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.log.tree import consistency_proof, inclusion_proof
+from autolink.registry.log.tree import Known, Tree, check_inclusion
 from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
 from autolink.registry.state import apply
 from autolink.registry.status import Status, sign_status
-from autolink.registry.store import Group, Head, Store
+from autolink.registry.store import Group, Head, Store, StoreFailed
 
 GROUP: Final = 256
 """Entries of one group at most: a tile of them."""
@@ -70,6 +70,8 @@ class Registrar:
         self._store, self._key, self._clock = store, key, clock
         self.verifier_key = VerifierKey.of(store.origin, key.public_key())
         head = store.head
+        self._known = Known()
+        self._tree = Tree(0, store.read_tile, self._known)
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -134,21 +136,41 @@ class Registrar:
         Raises:
             UsageError: there is no such entry.
         """
-        head = self._store.head
-        return LogProof(index, inclusion_proof(index, head.size, self._store.read_tile), head.checkpoint)
+        return self._proof(index, self._store.head)[1]
 
     def status(self, auto_id: AutoId) -> Status | None:
-        """How an ID stands now, in the log's signed word; None if it is not on record."""
-        found = self._store.record(auto_id)
-        if found is None:
-            return None
-        now = max(self._clock(), self._store.head.time)
-        record = found.at(now)
-        (leaf,) = self._store.read_leaves(record.touched, record.touched + 1)
+        """How an ID stands now, in the log's signed word; None if it is not on record.
+
+        Raises:
+            StoreFailed: the store is damaged, so that nobody would believe the status.
+        """
+        with self._store.snapshot() as head:  # a record that is newer than the checkpoint would make a lie of it
+            found = self._store.record(auto_id)
+            if found is None:
+                return None
+            now = max(self._clock(), head.time)
+            record = found.at(now)
+            where = standing(self._store, record, now)
+            leaf, proof = self._proof(record.touched, head)
         return sign_status(
-            record, standing(self._store, record, now), origin=self._store.origin, leaf=leaf_hash(leaf),
-            proof=self.proof(record.touched), now=now, key=self._key,
-        )  # fmt: skip
+            record, where, origin=self._store.origin, leaf=leaf, proof=proof, now=now, key=self._key
+        )
+
+    def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
+        """An entry's leaf hash, and the proof of it; they have been checked against what was signed."""
+        tree = self._tree_of(head.size)
+        path = tree.inclusion(index)
+        leaf = tree.leaf(index)
+        try:
+            check_inclusion(leaf, index, head.size, tree.root(), path)
+        except BadSignature as error:
+            raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
+        return leaf, LogProof(index, path, head.checkpoint)
+
+    def _tree_of(self, size: int) -> Tree:
+        if self._tree.size != size:
+            self._tree = Tree(size, self._store.read_tile, self._known)
+        return self._tree
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now."""
@@ -160,7 +182,7 @@ class Registrar:
         Raises:
             UsageError: the log was never that long.
         """
-        return consistency_proof(old, new, self._store.read_tile)
+        return self._tree_of(new).consistency(old)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())

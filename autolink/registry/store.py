@@ -12,11 +12,13 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Literal, Protocol, Self, final
 
 from autolink.errors import AutolinkError, UsageError, display
 from autolink.identity import AutoId, files
@@ -44,6 +46,13 @@ CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place))
 
 _CACHE_KIB: Final = 32 * 1024
 """Pages of the database that stay in memory, however large it is."""
+
+_WAL_PAGES: Final = 16 * 1024
+"""Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
+thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
+
+_RECORDS_READ: Final = 1024
+"""Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
 
 
 class StoreFailed(AutolinkError):
@@ -101,6 +110,14 @@ class Store(Ledger, Protocol):
     def head(self) -> Head:
         """The newest one that was appended."""
 
+    def snapshot(self) -> AbstractContextManager[Head]:
+        """Hold all that this thread reads in the block to one moment, that of the head which it gives, while another thread
+        may append.
+
+        Raises:
+            StoreFailed: nothing can be read.
+        """
+
     def append(self, group: Group) -> None:
         """Keep a group for good.
 
@@ -142,12 +159,13 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()  # of the reader; appending is one thread's
+        self._lock = threading.RLock()  # of the reader; appending is one thread's
         with ExitStack() as opened:
             opened.callback(os.close, _claim(folder))
             try:
                 self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
                 self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
+                _check_length(self._writer, folder / DATABASE)
                 row = self._reader.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
@@ -184,6 +202,27 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
 
+    def check(self) -> None:
+        """Look at the whole file, which takes time with its size: whether it is what SQLite has written. What it says, an audit
+        finds out.
+
+        Raises:
+            StoreFailed: it is not.
+        """
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != ["ok"]:
+            raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Head]:
+        with self._lock:
+            self._rows("BEGIN")
+            try:
+                ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
+                yield Head(size, time, checkpoint)
+            finally:
+                self._rows("COMMIT")
+
     def append(self, group: Group) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -206,7 +245,7 @@ class SqliteStore:
         )
         db.executemany(
             "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
-            ((auto_id.value, record.to_bytes()) for auto_id, record in group.records.items()),
+            ((auto_id.value, _checked(record.to_bytes())) for auto_id, record in group.records.items()),
         )
         db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
         db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
@@ -220,7 +259,10 @@ class SqliteStore:
 
     def record(self, auto_id: AutoId) -> Record | None:
         found = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
-        return None if found is None else Record.from_bytes(found)
+        record = None if found is None else _read_record(found)
+        if record is False or (record is not None and record.auto_id != auto_id):
+            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id.short} is not what was kept")
+        return record
 
     def is_used(self, key: bytes) -> bool:
         return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
@@ -284,11 +326,34 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA trusted_schema = OFF")
     except sqlite3.Error:
         db.close()
         raise
     return db
+
+
+def _check_length(db: sqlite3.Connection, path: Path) -> None:
+    """What a killed process has left is moved to its place; then the file is as long as it says."""
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
+    ((size,),) = db.execute("PRAGMA page_size").fetchall()
+    if path.stat().st_size != pages * size:
+        raise sqlite3.DatabaseError("the file is cut short, or too long")
+
+
+def _checked(record: bytes) -> bytes:
+    """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
+    return zlib.crc32(record).to_bytes(4) + record
+
+
+@lru_cache(maxsize=_RECORDS_READ)
+def _read_record(kept: bytes) -> Record | Literal[False]:
+    """False for one that has changed since."""
+    record = kept[4:]
+    return zlib.crc32(record).to_bytes(4) == kept[:4] and Record.from_bytes(record)
 
 
 def _claim(folder: Path) -> int:

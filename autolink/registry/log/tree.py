@@ -8,8 +8,11 @@ Checking needs no tiles. A proof made from somebody else's tiles is no more true
 verified checkpoint.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from autolink import limits
 from autolink.errors import BadSignature, RemoteProtocolError, UsageError
 from autolink.messages import merkle
 from autolink.messages.merkle import EMPTY, HASH, node_hash
@@ -27,20 +30,7 @@ def inclusion_proof(index: int, size: int, read: ReadTile) -> tuple[bytes, ...]:
         UsageError: that tree has no such entry.
         RemoteProtocolError: a tile that was read is not as long as its width.
     """
-    if not 0 <= index < size:
-        raise UsageError(f"there is no entry {index} among {size}")
-    subtrees = _Subtrees(size, read)
-    path: list[bytes] = []
-    begin, end = 0, size
-    while end - begin > 1:
-        middle = begin + _split(end - begin)
-        if index < middle:
-            path.append(subtrees.root(middle, end))
-            end = middle
-        else:
-            path.append(subtrees.root(begin, middle))
-            begin = middle
-    return tuple(reversed(path))
+    return Tree(size, read).inclusion(index)
 
 
 def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
@@ -53,22 +43,7 @@ def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
     """
     if not 0 <= old <= new:
         raise UsageError("a log only grows")
-    if old == 0:
-        return ()
-    subtrees = _Subtrees(new, read)
-    path: list[bytes] = []
-    begin, end = 0, new
-    while old < end:
-        middle = begin + _split(end - begin)
-        if old <= middle:
-            path.append(subtrees.root(middle, end))
-            end = middle
-        else:
-            path.append(subtrees.root(begin, middle))
-            begin = middle
-    if begin:  # otherwise what is left is the old tree, whose root the reader has
-        path.append(subtrees.root(begin, end))
-    return tuple(reversed(path))
+    return Tree(new, read).consistency(old)
 
 
 def tree_root(size: int, read: ReadTile) -> bytes:
@@ -77,7 +52,7 @@ def tree_root(size: int, read: ReadTile) -> bytes:
     Raises:
         RemoteProtocolError: a tile that was read is not as long as its width.
     """
-    return _Subtrees(size, read).root(0, size)
+    return Tree(size, read).root()
 
 
 def check_inclusion(leaf_hash: bytes, index: int, size: int, root: bytes, path: Sequence[bytes]) -> None:
@@ -150,16 +125,105 @@ def _split(count: int) -> int:
     return 1 << (count - 1).bit_length() - 1
 
 
-class _Subtrees:
-    """Roots over ranges of the first `size` entries, from tiles that are read once each."""
+_PART_HEIGHT: Final = HEIGHT // 2
+_PART: Final = 1 << _PART_HEIGHT
+"""Hashes of a sixteenth of a tile."""
 
-    def __init__(self, size: int, read: ReadTile) -> None:
-        self._size = size
+
+class Known:
+    """What was computed of full tiles, which never change: of each the sixteen roots over sixteen of its hashes, so that the next
+    path through it takes twenty hashes where the first took hundreds. Those that were asked for longest ago go first.
+
+    Args:
+        most: tiles, of 0.7 KiB each.
+    """
+
+    def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+
+    def sixteenths(self, level: int, index: int, read: ReadTile) -> list[bytes]:
+        """The roots over sixteen hashes each of a full tile."""
+        found = self._kept.pop((level, index), None)
+        if found is None:
+            row = _hashes(read(level, index, WIDTH), WIDTH)
+            found = [merkle.root(row[at : at + _PART]) for at in range(0, WIDTH, _PART)]
+            if len(self._kept) >= self._most:
+                self._kept.popitem(last=False)
+        self._kept[level, index] = found
+        return found
+
+
+class Tree:
+    """The tree over the first `size` entries, from its tiles. Not for several threads at once.
+
+    Within one question a tile is read once. What is asked again and again is remembered: the roots at the right edge, which
+    are this tree's, and in `known` what is true of every tree of this log.
+
+    Args:
+        read: gives its tiles.
+        known: shared by the trees of one log; None for its own.
+    """
+
+    def __init__(self, size: int, read: ReadTile, known: Known | None = None) -> None:
+        self.size = size
         self._read = read
-        self._tiles: dict[tuple[int, int], bytes] = {}
+        self._known = Known() if known is None else known
+        self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
+        self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
 
-    def root(self, begin: int, end: int) -> bytes:
+    def root(self) -> bytes:
+        """See `tree_root`."""
+        self._tiles.clear()
+        return self._root(0, self.size)
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """See `inclusion_proof`."""
+        if not 0 <= index < self.size:
+            raise UsageError(f"there is no entry {index} among {self.size}")
+        self._tiles.clear()
+        path: list[bytes] = []
+        begin, end = 0, self.size
+        while end - begin > 1:
+            middle = begin + _split(end - begin)
+            if index < middle:
+                path.append(self._root(middle, end))
+                end = middle
+            else:
+                path.append(self._root(begin, middle))
+                begin = middle
+        return tuple(reversed(path))
+
+    def consistency(self, old: int) -> tuple[bytes, ...]:
+        """See `consistency_proof`."""
+        if not 0 <= old <= self.size:
+            raise UsageError("a log only grows")
+        self._tiles.clear()
+        if old == 0:
+            return ()
+        path: list[bytes] = []
+        begin, end = 0, self.size
+        while old < end:
+            middle = begin + _split(end - begin)
+            if old <= middle:
+                path.append(self._root(middle, end))
+                end = middle
+            else:
+                path.append(self._root(begin, middle))
+                begin = middle
+        if begin:  # otherwise what is left is the old tree, whose root the reader has
+            path.append(self._root(begin, end))
+        return tuple(reversed(path))
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of one entry, as its tile has it."""
+        return self._complete(0, index)
+
+    def _root(self, begin: int, end: int) -> bytes:
         """Of the entries from `begin` to before `end`: a range that RFC 9162 makes a subtree, complete or not."""
+        if end == self.size and begin in self._edges:
+            return self._edges[begin]
+        first = begin
         roots: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1
@@ -168,20 +232,28 @@ class _Subtrees:
         node = roots.pop() if roots else EMPTY
         while roots:
             node = node_hash(roots.pop() + node)
+        if end == self.size:
+            self._edges[first] = node
         return node
 
     def _complete(self, height: int, index: int) -> bytes:
         """Of the `index`-th run of two to the power of `height` entries."""
         level, within = divmod(height, HEIGHT)
         number, first = divmod(index << within, WIDTH)
-        row = self._tile(level, number)
-        return merkle.root([row[at * HASH : (at + 1) * HASH] for at in range(first, first + (1 << within))])
+        if within >= _PART_HEIGHT and width_at(level, number, self.size) == WIDTH:
+            parts, part = self._known.sixteenths(level, number, self._tile), first // _PART
+            return merkle.root(parts[part : part + (1 << within - _PART_HEIGHT)])
+        row = self._tile(level, number, width_at(level, number, self.size))
+        return merkle.root(_hashes(row[first * HASH : (first + (1 << within)) * HASH], 1 << within))
 
-    def _tile(self, level: int, index: int) -> bytes:
+    def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
         if row is None:
-            width = width_at(level, index, self._size)
             row = self._tiles[level, index] = self._read(level, index, width)
             if len(row) != width * HASH:
                 raise RemoteProtocolError(f"tile: not {width} hashes")
         return row
+
+
+def _hashes(row: bytes, count: int) -> list[bytes]:
+    return [row[at * HASH : (at + 1) * HASH] for at in range(count)]
