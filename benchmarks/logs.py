@@ -78,9 +78,10 @@ class Made:
     holders: Sequence[Holder]
 
 
-def id_at(place: int) -> AutoId:
-    """Of the synthetic record at this place of the log."""
-    return AutoId(_hash(b"id", place))
+def id_at(place: int, size: int) -> AutoId:
+    """Of the synthetic record at this place of a log of this size. They ascend, because a database takes keys in their order
+    several times as fast, and are spread over all that an ID may be."""
+    return AutoId(_ascending(b"id", place, size))
 
 
 def fill(folder: Path, size: int, root: Credential, holders: int) -> Made:
@@ -90,7 +91,7 @@ def fill(folder: Path, size: int, root: Credential, holders: int) -> Made:
     kept = {place: Holder(root, name, start) for place, name in spread.items()}
     SqliteStore.create(folder, ORIGIN)
     with SqliteStore(folder) as store:
-        filling = _Filling(store, root, kept, start)
+        filling = _Filling(store, root, kept, start, size)
         for first in range(0, size, _GROUP):
             filling.append(range(first, min(first + _GROUP, size)))
     return Made(start, size, list(kept.values()))
@@ -99,8 +100,10 @@ def fill(folder: Path, size: int, root: Credential, holders: int) -> Made:
 class _Filling:
     """What is appended group by group, without a judge."""
 
-    def __init__(self, store: SqliteStore, root: Credential, kept: dict[int, Holder], start: int) -> None:
-        self._store, self._kept, self._start = store, kept, start
+    def __init__(
+        self, store: SqliteStore, root: Credential, kept: dict[int, Holder], start: int, size: int
+    ) -> None:
+        self._store, self._kept, self._start, self._size = store, kept, start, size
         self._frontier = Frontier()
         self._root = root
         self._pattern = Holder(root, "pattern", start)
@@ -124,7 +127,8 @@ class _Filling:
         if place == 0:
             return self._bytes, self._organisation()
         copied = replace(
-            self._pattern.record(place), auto_id=id_at(place), key=_hash(b"key", place), head=_hash(b"head", place)
+            self._pattern.record(place), auto_id=id_at(place, self._size), key=_ascending(b"key", place, self._size),
+            head=hashlib.sha256(b"head" + place.to_bytes(8)).digest(),
         )  # fmt: skip
         return self._bytes + copied.head, copied
 
@@ -136,5 +140,5 @@ class _Filling:
         )  # fmt: skip
 
 
-def _hash(what: bytes, place: int) -> bytes:
-    return hashlib.sha256(what + place.to_bytes(8)).digest()
+def _ascending(what: bytes, place: int, size: int) -> bytes:
+    return (place * 2**32 // size).to_bytes(4) + hashlib.sha256(what + place.to_bytes(8)).digest()[4:]

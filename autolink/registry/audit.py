@@ -7,13 +7,14 @@ and the evidence says which.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from autolink.errors import AutolinkError, EntryRefused
 from autolink.identity import AutoId
-from autolink.messages.merkle import StreamingRoot, leaf_hash
+from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
 from autolink.registry.entries import decode_leaf_untrusted
 from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
@@ -21,6 +22,11 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record
 from autolink.registry.state import apply
 from autolink.registry.status import Status
+from autolink.registry.store import Store, StoreFailed
+
+
+_PAGE: Final = 256
+"""Entries that are read at once: those of a tile."""
 
 
 class LogConvicted(AutolinkError):
@@ -160,4 +166,34 @@ def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit
             break
         replayed.take(leaf)
     replayed.check_checkpoint(checkpoint)
+    return replayed
+
+
+def check_store(store: Store, key: VerifierKey) -> Audit:
+    """Audit a log where it is kept, and compare the state that is kept beside it with the one that follows: what a disk's decay has
+    left of both.
+
+    Takes memory for every record.
+
+    Raises:
+        StoreFailed: something cannot be read, or the state is another.
+        RemoteProtocolError, BadSignature, LogConvicted: see `audit`.
+    """
+    store.check()
+    ledger, head = MemoryLedger(), store.head
+    replayed, places = Audit(key, ledger), defaultdict[AutoId, list[int]](list)
+    for start in range(0, head.size, _PAGE):
+        for leaf in store.read_leaves(start, min(start + _PAGE, head.size)):
+            taken = replayed.take(leaf)
+            places[taken.record.auto_id].append(taken.index)
+            if store.read_tile(0, taken.index // _PAGE, taken.index % _PAGE + 1)[-HASH:] != taken.leaf_hash:
+                raise StoreFailed(f"entry {taken.index} is not what its tile says")
+    replayed.check_checkpoint(head.checkpoint)
+    if replayed.time != head.time:
+        raise StoreFailed("the log's time is not that of its last entry")
+    for auto_id, record in ledger.records.items():
+        if store.record(auto_id) != record or store.history(auto_id, most=head.size) != places[auto_id]:
+            raise StoreFailed(f"the record of {auto_id.short} is not what follows from its entries")
+    if not all(map(store.is_used, ledger.used)):
+        raise StoreFailed("a key that was used is not on record as used")
     return replayed

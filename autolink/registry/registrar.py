@@ -12,6 +12,7 @@ from typing import Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from autolink import codec
 from autolink.errors import BadSignature, EntryRefused, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash
@@ -83,7 +84,9 @@ class Registrar:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
         except Exception as error:
             raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
-        if (signed.size, signed.root) != (head.size, self._frontier.root()):
+        (last,) = self._store.read_leaves(head.size - 1, head.size)
+        time, _ = codec.decode_untrusted(last, what="leaf", nodes=3)
+        if (signed.size, signed.root, time) != (head.size, self._frontier.root(), head.time):
             raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
 
     def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:

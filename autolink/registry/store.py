@@ -55,6 +55,10 @@ _RECORDS_READ: Final = 1024
 """Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
 
 
+_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
+
+
 class StoreFailed(AutolinkError):
     """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
 
@@ -139,6 +143,13 @@ class Store(Ledger, Protocol):
             StoreFailed: one of them is not there.
         """
 
+    def check(self) -> None:
+        """Look at all that is kept, which takes time with its size: whether it is whole. What it says, `audit` finds out.
+
+        Raises:
+            StoreFailed: it is damaged.
+        """
+
     def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, at most so many."""
 
@@ -165,12 +176,12 @@ class SqliteStore:
             try:
                 self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
                 self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
-                _check_length(self._writer, folder / DATABASE)
+                _check_file(self._writer, folder / DATABASE)
                 row = self._reader.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
-            except (sqlite3.Error, TypeError) as error:
+            except (*_UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
             if form != FORMAT:
                 raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
@@ -190,6 +201,7 @@ class SqliteStore:
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             try:
                 with closing(_connect(unfinished)) as db:
+                    db.execute("PRAGMA journal_mode = WAL")  # which stays
                     db.executescript(f"BEGIN; {_SCHEMA}")
                     db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
                     db.execute("COMMIT")
@@ -203,12 +215,6 @@ class SqliteStore:
             raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
 
     def check(self) -> None:
-        """Look at the whole file, which takes time with its size: whether it is what SQLite has written. What it says, an audit
-        finds out.
-
-        Raises:
-            StoreFailed: it is not.
-        """
         found = self._all("PRAGMA integrity_check(1)")
         if found != ["ok"]:
             raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
@@ -228,7 +234,7 @@ class SqliteStore:
             self._writer.execute("BEGIN IMMEDIATE")
             with self._writer:  # commits, or rolls back whatever raises
                 self._write(self.head.size, group)
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise self._failed(error) from error
         self.head = group.head
 
@@ -312,7 +318,7 @@ class SqliteStore:
         with self._lock:
             try:
                 return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except _UNREADABLE as error:
                 raise self._failed(error) from error
 
     def _failed(self, error: sqlite3.Error) -> StoreFailed:
@@ -323,7 +329,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?mode=rw"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
@@ -335,9 +340,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check_length(db: sqlite3.Connection, path: Path) -> None:
+def _check_file(db: sqlite3.Connection, path: Path) -> None:
     """What a killed process has left is moved to its place; then the file is as long as it says."""
+    if db.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+        raise sqlite3.DatabaseError("the file is not what was made here")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE log SET size = size")  # raises where it may only be read
+    db.execute("ROLLBACK")
     ((pages,),) = db.execute("PRAGMA page_count").fetchall()
     ((size,),) = db.execute("PRAGMA page_size").fetchall()
     if path.stat().st_size != pages * size:
@@ -358,9 +368,9 @@ def _read_record(kept: bytes) -> Record | Literal[False]:
 
 def _claim(folder: Path) -> int:
     """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
-    if not (folder / DATABASE).is_file():
-        raise UsageError(f"there is no registry in {display(str(folder))}")
     try:
+        if not (folder / DATABASE).is_file():
+            raise UsageError(f"there is no registry in {display(str(folder))}")
         claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
