@@ -1,8 +1,8 @@
 """Registries as large as one likes, filled in seconds with records that nobody has signed for.
 
 Everything has the shape and the size of the real thing: entries, records, tiles, histories, checkpoints. Of most records the
-signatures and certificates are copies of one agent's, which nobody looks at once they are on record. Among them, evenly spread, are
-agents whose keys are kept: their entries are judged like anybody's.
+signatures and certificates are copies of one agent's, which nobody looks at once they are on record. Among them, evenly
+spread, are agents whose keys are kept: their entries are judged like anybody's.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import AutoId, Credential, CredentialRequest, EntityKind
-from autolink.identity import keys
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hashes
 from autolink.registry.entries import FIRST, Entry, Guardians, Op, encode_leaf

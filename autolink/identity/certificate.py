@@ -225,7 +225,7 @@ class Certificate:
 
 
 def begin_of(der: bytes) -> datetime:
-    """`not_before` of a certificate that has been parsed at some time: it is right, and the rest of it is not asked about."""
+    """`not_before` of a certificate that was parsed before, so that it is right; the rest is not looked at again."""
     return x509.load_der_x509_certificate(der).not_valid_before_utc
 
 

@@ -24,7 +24,6 @@ from autolink.registry.state import apply
 from autolink.registry.status import Status
 from autolink.registry.store import Store, StoreFailed
 
-
 _PAGE: Final = 256
 """Entries that are read at once: those of a tile."""
 
@@ -170,8 +169,7 @@ def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit
 
 
 def check_store(store: Store, key: VerifierKey) -> Audit:
-    """Audit a log where it is kept, and compare the state that is kept beside it with the one that follows: what a disk's decay has
-    left of both.
+    """Audit a log where it is kept, and compare the state beside it with the one that follows: neither may have rotted.
 
     Takes memory for every record.
 

@@ -202,7 +202,8 @@ class Entry:
         except IdentityError as error:  # an id that is not 32 bytes
             raise _malformed(str(error)) from None
         entry = cls(**fields)
-        entry.__dict__["body"] = body  # it is in the one encoding, so `body` would make just these bytes again
+        # It is in the one encoding, so the property would make just these bytes again.
+        entry.__dict__["body"] = body
         return entry
 
 

@@ -147,7 +147,8 @@ class Registrar:
         Raises:
             StoreFailed: the store is damaged, so that nobody would believe the status.
         """
-        with self._store.snapshot() as head:  # a record that is newer than the checkpoint would make a lie of it
+        # A record that is newer than the checkpoint would make a lie of the status.
+        with self._store.snapshot() as head:
             found = self._store.record(auto_id)
             if found is None:
                 return None

@@ -321,7 +321,7 @@ class SqliteStore:
             except _UNREADABLE as error:
                 raise self._failed(error) from error
 
-    def _failed(self, error: sqlite3.Error) -> StoreFailed:
+    def _failed(self, error: Exception) -> StoreFailed:
         return StoreFailed(f"{_in(self._folder)}: {error}")
 
 

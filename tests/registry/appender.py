@@ -1,8 +1,8 @@
-"""A process that appends until it is killed: `python -m tests.registry.appender FOLDER GROUPS NOW [UID]`.
+"""A process that appends until it is killed: `python -m tests.registry.appender FOLDER GROUPS NOW [UID] [MOST]`.
 
-It opens the registry in FOLDER (first becoming user UID), says "open", and appends the groups of the file GROUPS that are not there
-yet. It says "begin" before each, and then the index of each entry that is there for good. What cannot be done ends it with a
-line on stderr and status 1.
+It becomes user UID, may write files of at most MOST bytes, opens the registry in FOLDER, says "open", and appends the groups
+of the file GROUPS that are not there yet. It says "begin" before each, and then the index of each entry that is there for
+good. What cannot be done ends it with a line on stderr and status 1.
 """
 
 import os

@@ -131,8 +131,10 @@ _PART: Final = 1 << _PART_HEIGHT
 
 
 class Known:
-    """What was computed of full tiles, which never change: of each the sixteen roots over sixteen of its hashes, so that the next
-    path through it takes twenty hashes where the first took hundreds. Those that were asked for longest ago go first.
+    """What was computed of full tiles, which never change: of each the sixteen roots over sixteen of its hashes.
+
+    The next path through it takes twenty hashes where the first took hundreds. The tiles that were asked for longest ago go
+    first.
 
     Args:
         most: tiles, of 0.7 KiB each.
