@@ -198,23 +198,22 @@ class _Pending:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._read: dict[AutoId, Record | None] = {}
+        self._seen: dict[bytes, Record | None] = {}
         self.records: dict[AutoId, Record] = {}
         self.used: list[bytes] = []
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
-        if (changed := self.records.get(auto_id)) is not None:
-            return changed
-        if auto_id not in self._read:
-            self._read[auto_id] = self._ledger.record(auto_id)
-        return self._read[auto_id]
+        key = auto_id.value
+        if key not in self._seen:
+            self._seen[key] = self._ledger.record(auto_id)
+        return self._seen[key]
 
     def is_used(self, key: bytes) -> bool:
         return key in self.used or self._ledger.is_used(key)
 
     def take(self, applied: Applied) -> None:
-        self.records[applied.record.auto_id] = applied.record
+        self.records[applied.record.auto_id] = self._seen[applied.record.auto_id.value] = applied.record
         self.ids.append(applied.record.auto_id)
         if applied.used is not None:
             self.used.append(applied.used)
