@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec
 from autolink.errors import BadSignature, EntryRefused, UsageError
 from autolink.identity import AutoId
-from autolink.messages.merkle import leaf_hash
+from autolink.messages.merkle import EMPTY, leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
 from autolink.registry.feed import TELLING, sign_change
 from autolink.registry.ledger import Applied, Ledger, standing
@@ -72,7 +72,7 @@ class Registrar:
         self.verifier_key = VerifierKey.of(store.origin, key.public_key())
         head = store.head
         self._known = Known()
-        self._tree = Tree(0, store.read_tile, self._known)
+        self._tree, self._root = Tree(0, store.read_tile, self._known), EMPTY
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -161,20 +161,16 @@ class Registrar:
         )
 
     def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
-        """An entry's leaf hash, and the proof of it; they have been checked against what was signed."""
-        tree = self._tree_of(head.size)
-        path = tree.inclusion(index)
-        leaf = tree.leaf(index)
+        """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
+        if self._tree.size != head.size:
+            self._tree = Tree(head.size, self._store.read_tile, self._known)
+            self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
+        path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
         try:
-            check_inclusion(leaf, index, head.size, tree.root(), path)
+            check_inclusion(leaf, index, head.size, self._root, path)
         except BadSignature as error:
             raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
         return leaf, LogProof(index, path, head.checkpoint)
-
-    def _tree_of(self, size: int) -> Tree:
-        if self._tree.size != size:
-            self._tree = Tree(size, self._store.read_tile, self._known)
-        return self._tree
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now."""
@@ -186,7 +182,7 @@ class Registrar:
         Raises:
             UsageError: the log was never that long.
         """
-        return self._tree_of(new).consistency(old)
+        return Tree(new, self._store.read_tile, self._known).consistency(old)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())

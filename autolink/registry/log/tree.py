@@ -137,12 +137,24 @@ class Known:
     first.
 
     Args:
-        most: tiles, of 0.7 KiB each.
+        most: tiles, of 0.7 KiB each. Of a sixty-fourth as many that are not of level 0 (which has most of them) all hashes
+            are kept too, in 8 KiB.
     """
 
     def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
         self._most = most
         self._kept: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+
+    def row(self, level: int, index: int, read: ReadTile) -> bytes:
+        """The hashes of a full tile of a higher level, in a row."""
+        found = self._rows.pop((level, index), None)
+        if found is None:
+            found = read(level, index, WIDTH)
+            if len(self._rows) > self._most // 64:
+                self._rows.popitem(last=False)
+        self._rows[level, index] = found
+        return found
 
     def sixteenths(self, level: int, index: int, read: ReadTile) -> list[bytes]:
         """The roots over sixteen hashes each of a full tile."""
@@ -172,6 +184,7 @@ class Tree:
         self._read = read
         self._known = Known() if known is None else known
         self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
+        self._partial: dict[int, bytes] = {}  # the last tile of each level
         self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
 
     def root(self) -> bytes:
@@ -223,9 +236,14 @@ class Tree:
 
     def _root(self, begin: int, end: int) -> bytes:
         """Of the entries from `begin` to before `end`: a range that RFC 9162 makes a subtree, complete or not."""
-        if end == self.size and begin in self._edges:
-            return self._edges[begin]
-        first = begin
+        if end != self.size:
+            height = (end - begin).bit_length() - 1
+            return self._complete(height, begin >> height)
+        if begin not in self._edges:
+            self._edges[begin] = self._edge(begin, end)
+        return self._edges[begin]
+
+    def _edge(self, begin: int, end: int) -> bytes:
         roots: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1
@@ -234,19 +252,25 @@ class Tree:
         node = roots.pop() if roots else EMPTY
         while roots:
             node = node_hash(roots.pop() + node)
-        if end == self.size:
-            self._edges[first] = node
         return node
 
     def _complete(self, height: int, index: int) -> bytes:
         """Of the `index`-th run of two to the power of `height` entries."""
         level, within = divmod(height, HEIGHT)
         number, first = divmod(index << within, WIDTH)
-        if within >= _PART_HEIGHT and width_at(level, number, self.size) == WIDTH:
+        width = width_at(level, number, self.size)
+        if within >= _PART_HEIGHT and width == WIDTH:
             parts, part = self._known.sixteenths(level, number, self._tile), first // _PART
             return merkle.root(parts[part : part + (1 << within - _PART_HEIGHT)])
-        row = self._tile(level, number, width_at(level, number, self.size))
+        row = self._row(level, number, width)
         return merkle.root(_hashes(row[first * HASH : (first + (1 << within)) * HASH], 1 << within))
+
+    def _row(self, level: int, index: int, width: int) -> bytes:
+        if width < WIDTH:
+            if level not in self._partial:
+                self._partial[level] = self._tile(level, index, width)
+            return self._partial[level]
+        return self._known.row(level, index, self._tile) if level else self._tile(level, index, width)
 
     def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
