@@ -89,6 +89,10 @@ class Registrar:
         if (signed.size, signed.root, time) != (head.size, self._frontier.root(), head.time):
             raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
 
+    def now(self) -> int:
+        """Log time: the clock's, or the last entry's if that is later."""
+        return max(self._clock(), self._store.head.time)
+
     def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:
         """Judge entries in their order and append those that may be: all of them at once, for good, when this returns.
 
@@ -139,7 +143,8 @@ class Registrar:
         Raises:
             UsageError: there is no such entry.
         """
-        return self._proof(index, self._store.head)[1]
+        with self._store.snapshot() as head:
+            return self._proof(index, head)[1]
 
     def status(self, auto_id: AutoId) -> Status | None:
         """How an ID stands now, in the log's signed word; None if it is not on record.

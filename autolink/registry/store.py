@@ -42,6 +42,13 @@ CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
 CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
+CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
+"""
+
+_KEEP_CRL: Final = """
+INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
+    crl = excluded.crl WHERE excluded.size >= size AND excluded.this_update > this_update
 """
 
 _CACHE_KIB: Final = 32 * 1024
@@ -156,6 +163,23 @@ class Store(Ledger, Protocol):
     def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
         """What the feed has told of entries from place `start` on, at most so many, each with its place."""
 
+    def ended(self, issuer: AutoId) -> int:
+        """The place of the last entry that ended a certificate of this issuer's; -1 without any."""
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        """The CRL that an issuer has published last, in DER."""
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        """Keep an issuer's CRL instead of its last one, unless that is newer, which the result tells.
+
+        Args:
+            size: of the log that it was made from.
+            this_update: seconds.
+
+        Raises:
+            StoreFailed: it could not be kept.
+        """
+
 
 @final
 class SqliteStore:
@@ -170,7 +194,8 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.RLock()  # of the reader; appending is one thread's
+        self._lock = threading.RLock()  # of the reader
+        self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
         with ExitStack() as opened:
             opened.callback(os.close, _claim(folder))
             try:
@@ -230,13 +255,14 @@ class SqliteStore:
                 self._rows("COMMIT")
 
     def append(self, group: Group) -> None:
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            with self._writer:  # commits, or rolls back whatever raises
-                self._write(self.head.size, group)
-        except _UNREADABLE as error:
-            raise self._failed(error) from error
-        self.head = group.head
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                with self._writer:  # commits, or rolls back whatever raises
+                    self._write(self.head.size, group)
+            except _UNREADABLE as error:
+                raise self._failed(error) from error
+            self.head = group.head
 
     def _write(self, first: int, group: Group) -> None:
         db = self._writer
@@ -255,6 +281,11 @@ class SqliteStore:
         )
         db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
         db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
+        changed_ids = ((group.records[group.ids[place - first]], place) for place, _ in group.changes)
+        db.executemany(
+            "INSERT INTO ended VALUES (?, ?) ON CONFLICT DO UPDATE SET place = excluded.place",
+            ((record.issuer.value, place) for record, place in changed_ids if record.issuer is not None),
+        )
         head = group.head
         changed = db.execute(
             "UPDATE log SET size = ?, time = ?, checkpoint = ? WHERE size = ?",
@@ -295,6 +326,21 @@ class SqliteStore:
         return self._rows(
             "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
         )
+
+    def ended(self, issuer: AutoId) -> int:
+        found: int | None = self._one("SELECT place FROM ended WHERE issuer = ?", issuer.value)
+        return -1 if found is None else found
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        found: bytes | None = self._one("SELECT crl FROM crls WHERE issuer = ?", issuer.value)
+        return found
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        with self._writing:
+            try:
+                return self._writer.execute(_KEEP_CRL, (issuer.value, size, this_update, crl)).rowcount == 1
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
 
     def close(self) -> None:
         """Close the files; another process may open them."""
