@@ -149,8 +149,6 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
         raise _malformed(f"more than {limits.CRL} bytes")
     try:
         crl = x509.load_der_x509_crl(der)
-        if crl.public_bytes(Encoding.DER) != der:
-            raise _malformed("not in the one form of DER")
         list(crl.extensions)
     except ValueError:
         raise _malformed("not DER of one") from None

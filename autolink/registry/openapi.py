@@ -100,14 +100,17 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": [
-            ({} if one.example is None else {"example": one.example}) |
-            {"name": one.name, "in": one.where, "required": one.where == "path", "description": one.text,
-             "schema": dict(one.schema)}
-            for one in operation.parameters
-        ],
+        "parameters": [_parameter(one) for one in operation.parameters],
         "responses": {"200": {"description": "The answer.", "content": content}} | faults,
     }  # fmt: skip
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    described = {
+        "name": parameter.name, "in": parameter.where, "required": parameter.where == "path",
+        "description": parameter.text, "schema": dict(parameter.schema),
+    }  # fmt: skip
+    return described if parameter.example is None else {**described, "example": parameter.example}
 
 
 def _fault(text: str, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,13 @@ class Source(Protocol):
             SourceFailed: one is not there, or not what was signed.
         """
 
+    def serves_statuses(self) -> bool:
+        """Whether a registry is there that can be asked for statuses.
+
+        Raises:
+            SourceFailed: that cannot be found out.
+        """
+
     def status(self, auto_id: AutoId) -> bytes | None:
         """What is served as an ID's status, unverified; None for nothing.
 
@@ -99,8 +106,14 @@ def open_source(where: str) -> "Source":
     raise UsageError(f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it")
 
 
-class _Closing:
-    """What needs no closing."""
+class _Silent:
+    """A source that is read only, and needs no closing."""
+
+    def serves_statuses(self) -> bool:
+        return False
+
+    def status(self, auto_id: AutoId) -> bytes | None:
+        raise UsageError("nobody serves statuses there: ask the registry by its URL")
 
     def close(self) -> None:
         """Nothing more is read."""
@@ -115,7 +128,7 @@ class _Closing:
 
 
 @final
-class FolderSource(_Closing):
+class FolderSource(_Silent):
     """A registry's folder, read while a server has it open or not; nothing in it is written.
 
     Args:
@@ -145,9 +158,6 @@ class FolderSource(_Closing):
                 raise SourceFailed(f"{self._name}: entries from {start} to {stop} are missing")
             yield from rows
             start = stop
-
-    def status(self, auto_id: AutoId) -> bytes | None:
-        raise UsageError("a folder serves no statuses: ask the registry by its URL")
 
     def close(self) -> None:
         self._db.close()
@@ -180,7 +190,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
     return db
 
 
-class _TileSource(_Closing):
+class _TileSource(_Silent):
     """A log in tiles and bundles, as C2SP lays them out, wherever its files are."""
 
     def __init__(self, name: str, fetch: Fetch) -> None:
@@ -203,9 +213,6 @@ class _TileSource(_Closing):
                 )
             yield from bundle[first:]
             start = index * WIDTH + len(bundle)
-
-    def status(self, auto_id: AutoId) -> bytes | None:
-        raise UsageError("a file server serves no statuses: ask the registry itself")
 
     def read_tile(self, level: int, index: int, width: int) -> bytes:
         """The hashes of a tile, unchecked.
@@ -294,6 +301,9 @@ class UrlSource(_TileSource):
         except httpx.InvalidURL as error:
             raise UsageError(f"{display(url)} is no URL: {error}") from None
         super().__init__(url, self._get)
+
+    def serves_statuses(self) -> bool:
+        return self._get("v1/log", limits.NOTE) is not None
 
     def status(self, auto_id: AutoId) -> bytes | None:
         return self._get(f"v1/ids/{auto_id.hex}/status", limits.STATUS)

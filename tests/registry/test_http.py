@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 
+from autolink.errors import UsageError
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.http import PublicSide
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
@@ -153,6 +154,21 @@ async def test_a_record_says_how_an_id_stands_and_proves_its_last_entry(small: K
     assert view["certificate"] == small.echo.credential.leaf.pem.decode()
     assert (view["entries"], view["places"], view["crl"]) == (1, [1], None)
     assert verify_proof(view["proof"].encode(), leaf_hash(small.leaves[1]), small.key).size == 3
+
+
+async def test_a_record_shows_a_recovery_that_is_under_way(small: Kept) -> None:
+    small.add(small.echo.recover())
+    path = f"/v1/ids/{small.echo.auto_id.hex}"
+    view = (await get(small, path)).json()
+    kept_record = small.store.record(small.echo.auto_id)
+    assert kept_record is not None
+    recovery = kept_record.recovery
+    assert recovery is not None
+    assert (view["state"], view["recovery"]["ready_at"]) == ("recovering", recovery.ready_at)
+    assert view["recovery"]["key"] == recovery.key.hex()
+    small.log.wait(8 * 24 * 3600)
+    view = (await get(small, path)).json()
+    assert (view["state"], view["recovery"], view["key"]) == ("active", None, recovery.key.hex())
 
 
 async def test_an_entry_is_served_with_its_exact_bytes_and_their_proof(public: Kept) -> None:
@@ -325,6 +341,11 @@ async def test_entry_bundles_on_their_way_are_counted(public: Kept, monkeypatch:
         assert started == ["/tile/entries/000", "/tile/0/000"]
         going_on.set()
     assert started[-1] == "/tile/entries/001.p/3"
+
+
+async def test_a_websocket_is_not_spoken_to(public: Kept) -> None:
+    with pytest.raises(UsageError, match="HTTP only"):
+        await PublicSide(public.store, public.registrar)({"type": "websocket"}, None, None)  # type: ignore[arg-type]
 
 
 async def test_the_api_describes_itself(public: Kept) -> None:

@@ -1,11 +1,13 @@
 """The public side on real sockets: a client that does not do its part is cut off, and the others are served."""
 
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ from autolink.registry.httpd import _Connection, serving_http
 from autolink.transport import TcpAddress, parse_address
 
 from .public import Kept, kept, publish_crl
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="no curl here: the public side was NOT tried on sockets"
+)
 
 HEAD = b"GET /checkpoint HTTP/1.1\r\nhost: registry\r\n"
 
@@ -54,6 +60,7 @@ async def curl(*arguments: str) -> bytes:
 # --- answering -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.anyio
 async def test_curl_gets_what_it_asks_for(small: Kept) -> None:
     async with serving(PublicSide(small.store, small.registrar)) as port:
         url = f"http://127.0.0.1:{port}"
@@ -68,6 +75,14 @@ async def test_curl_gets_what_it_asks_for(small: Kept) -> None:
         assert b"HTTP/1.1 413" in await curl("--include", "--request", "GET", "--data", "x" * 100_000, url)
         two = await curl(f"{url}/checkpoint", f"{url}/v1/log")  # on one connection
         assert two.startswith(small.store.head.checkpoint + b'{"origin"')
+
+
+async def test_it_is_served_on_a_unix_socket_too(small: Kept, tmp_path: Path) -> None:
+    at = tmp_path / "public.sock"
+    async with serving_http(PublicSide(small.store, small.registrar), parse_address(f"unix:{at}")):
+        answer = await curl("--unix-socket", str(at), "http://registry/checkpoint")
+        assert answer == small.store.head.checkpoint
+    assert not at.exists()
 
 
 async def test_requests_that_come_at_once_are_answered_one_after_the_other(small: Kept) -> None:
@@ -242,6 +257,10 @@ async def test_it_runs_under_hypercorn_on_trio(small: Kept) -> None:
         ended.set()
 
 
+@pytest.mark.skipif(
+    find_spec("schemathesis") is None,
+    reason="no schemathesis here: the public side was NOT asked what it finds",
+)
 @pytest.mark.parametrize("known", [False, True], ids=["any ID", "an ID on record"])
 async def test_schemathesis_finds_nothing(small: Kept, tmp_path: Path, known: bool) -> None:
     """Whatever the public side's own OpenAPI allows, and what it does not, against the running server."""

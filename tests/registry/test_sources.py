@@ -86,6 +86,7 @@ def test_a_folder_is_audited_while_its_registry_runs(public: Kept) -> None:
         signed = audit.replay(source, progress=lambda done, of: told.append((done, of)))
         assert signed.size == audit.size == SIZE
         assert told == [(256, SIZE), (512, SIZE), (SIZE, SIZE)]
+        assert not source.serves_statuses()
         with pytest.raises(UsageError, match="by its URL"):
             source.status(public.acme.auto_id)
 
@@ -160,7 +161,7 @@ def test_tile_files_are_audited(public: Kept, exported: Path) -> None:
     audit = audited(exported, public.key)
     assert audit.size == SIZE
     assert audit.root == verify_untrusted(public.store.head.checkpoint, public.key).root
-    with open_source(str(exported)) as source, pytest.raises(UsageError, match="no statuses"):
+    with open_source(str(exported)) as source, pytest.raises(UsageError, match="by its URL"):
         source.status(public.acme.auto_id)
 
 
@@ -192,6 +193,8 @@ def test_tiles_behind_a_plain_file_server_are_audited_by_url(public: Kept, expor
     with file_server(exported) as url:
         assert audited(url, public.key).size == SIZE
         assert audited(f"{url}/", public.key).size == SIZE
+        with open_source(url) as source:
+            assert not source.serves_statuses()
         with pytest.raises(SourceFailed, match="no checkpoint"):
             audited(f"{url}/tile", public.key)
 
@@ -205,6 +208,7 @@ async def test_a_registry_is_audited_by_url_and_every_status_that_it_serves_is_c
             audit = Audit(small.key)
             with open_source(f"http://127.0.0.1:{at.port}") as source:
                 audit.replay(source)
+                assert source.serves_statuses()
                 small.add(small.acme.service(), small.acme.revoke())  # it goes on meanwhile
                 assert audit.check_served(source, progress=lambda done, of: told.append((done, of))) == 2
                 assert told == [(1, 2), (2, 2)]
@@ -320,19 +324,21 @@ def test_a_log_that_became_shorter_is_not_gone_on_with(public: Kept, small: Kept
         audit.replay(source)
 
 
-class Lying(FolderSource.__mro__[1]):  # type: ignore[misc]
+class Lying:
     """The log in a folder, and statuses that somebody else makes."""
 
     def __init__(self, small: Kept, says: Callable[[Any], bytes | None]) -> None:
-        self._folder, self._says = FolderSource(small.folder), says
-        self.checkpoint, self.leaves, self.close = (
-            self._folder.checkpoint,
-            self._folder.leaves,
-            self._folder.close,
-        )
+        self._folder, self.status = FolderSource(small.folder), says
+        self.checkpoint, self.leaves = self._folder.checkpoint, self._folder.leaves
 
-    def status(self, auto_id: Any) -> bytes | None:
-        return self._says(auto_id)
+    def serves_statuses(self) -> bool:
+        return True
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.close()
 
 
 def test_a_false_status_convicts_the_log_and_an_old_or_withheld_one_is_said_to_be_so(small: Kept) -> None:
@@ -523,6 +529,14 @@ def test_an_export_does_not_go_on_with_what_is_not_this_logs(public: Kept, small
     with FolderSource(public.folder) as source, pytest.raises(SourceFailed, match="not those of the tree"):
         export_tiles(source, tiles, public.key)
     assert (tiles / "checkpoint").read_bytes() == before
+
+
+def test_an_export_does_not_write_what_was_not_signed(public: Kept, tmp_path: Path) -> None:
+    with Lying(public, lambda _: None) as source:
+        source.leaves = lambda start, signed: iter([*public.leaves[: signed.size - 1], b"another"])
+        with pytest.raises(SourceFailed, match="not those that were signed"):
+            export_tiles(source, tmp_path / "out", public.key)
+    assert not (tmp_path / "out" / "checkpoint").exists()
 
 
 def test_an_export_into_a_folder_that_cannot_be_written_says_so(public: Kept, tmp_path: Path) -> None:
