@@ -8,7 +8,6 @@ Checking needs no tiles. A proof made from somebody else's tiles is no more true
 verified checkpoint.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -143,8 +142,8 @@ class Known:
 
     def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
-        self._rows: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._kept: dict[tuple[int, int], list[bytes]] = {}  # last used last
+        self._rows: dict[tuple[int, int], bytes] = {}
 
     def row(self, level: int, index: int, read: ReadTile) -> bytes:
         """The hashes of a full tile of a higher level, in a row."""
@@ -152,7 +151,7 @@ class Known:
         if found is None:
             found = read(level, index, WIDTH)
             if len(self._rows) > self._most // 64:
-                self._rows.popitem(last=False)
+                del self._rows[next(iter(self._rows))]
         self._rows[level, index] = found
         return found
 
@@ -163,7 +162,7 @@ class Known:
             row = _hashes(read(level, index, WIDTH), WIDTH)
             found = [merkle.root(row[at : at + _PART]) for at in range(0, WIDTH, _PART)]
             if len(self._kept) >= self._most:
-                self._kept.popitem(last=False)
+                del self._kept[next(iter(self._kept))]
         self._kept[level, index] = found
         return found
 
@@ -197,17 +196,40 @@ class Tree:
         if not 0 <= index < self.size:
             raise UsageError(f"there is no entry {index} among {self.size}")
         self._tiles.clear()
-        path: list[bytes] = []
+        above: list[bytes] = []  # of the complete subtree that the entry is in, root side first
         begin, end = 0, self.size
-        while end - begin > 1:
+        while end - begin > 1 and end == self.size:
             middle = begin + _split(end - begin)
             if index < middle:
-                path.append(self._root(middle, end))
+                above.append(self._root(middle, end))
                 end = middle
             else:
-                path.append(self._root(begin, middle))
+                above.append(self._root(begin, middle))
                 begin = middle
-        return tuple(reversed(path))
+        return (*self._within(index, (end - begin).bit_length() - 1), *reversed(above))
+
+    def _within(self, index: int, height: int) -> list[bytes]:
+        """The path of an entry in the complete subtree of two to the power of `height` entries that it is in."""
+        path: list[bytes] = []
+        level = 0
+        while height > 0:
+            number, place = divmod(index, WIDTH)
+            width = width_at(level, number, self.size)
+            row, low = (
+                self._row(level, number, width),
+                min(height, _PART_HEIGHT if width == WIDTH else HEIGHT),
+            )
+            begin = place >> low << low
+            path += merkle.path(
+                _hashes(row[begin * HASH : (begin + (1 << low)) * HASH], 1 << low), place - begin
+            )
+            if high := min(height, HEIGHT) - low:
+                part = place >> _PART_HEIGHT
+                begin = part >> high << high
+                parts = self._known.sixteenths(level, number, self._tile)
+                path += merkle.path(parts[begin : begin + (1 << high)], part - begin)
+            index, height, level = number, height - HEIGHT, level + 1
+        return path
 
     def consistency(self, old: int) -> tuple[bytes, ...]:
         """See `consistency_proof`."""
