@@ -11,7 +11,7 @@ on from where the audit is.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -158,12 +158,18 @@ class Audit:
     # --- a log that somebody holds -------------------------------------------------------------------------
 
     def replay(
-        self, source: Source, note: bytes | None = None, *, progress: Progress | None = None
+        self,
+        source: Source,
+        note: bytes | None = None,
+        *,
+        each: Callable[[Taken], None] | None = None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         """Go on to a checkpoint with the entries of a source.
 
         Args:
             note: signed; the source's newest one if not given.
+            each: is given every entry, once it was found right by itself; the checkpoint is compared at the end.
             progress: told entries, so far and in all.
 
         Raises:
@@ -176,7 +182,9 @@ class Audit:
         if signed.size < self.size:
             raise SourceFailed(f"a checkpoint of {signed.size} entries, and {self.size} were seen before")
         for leaf in source.leaves(self.size, signed) if signed.size > self.size else ():
-            self.take(leaf)
+            taken = self.take(leaf)
+            if each is not None:
+                each(taken)
             if progress is not None and not self.size % _PAGE:
                 progress(self.size, signed.size)
         checked = self.check_checkpoint(note)

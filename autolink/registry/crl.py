@@ -23,6 +23,7 @@ from autolink import limits
 from autolink.errors import BadSignature, EntryRefused, Fault, IdentityError, UsageError
 from autolink.identity import AutoId, Certificate, Credential, keys
 from autolink.messages import instant, microseconds
+from autolink.registry.audit import Taken
 from autolink.registry.records import Record, State
 from autolink.registry.store import Store
 
@@ -54,8 +55,9 @@ class Issued:
         self.issuer = issuer
         self._logged: dict[AutoId, dict[bytes, _Logged]] = {}
 
-    def take(self, record: Record, logged_at: int) -> None:
-        """The record that followed from an entry, and the entry's log time: `audit.Taken` has both."""
+    def take(self, taken: Taken) -> None:
+        """The next entry, found right: for `Audit.replay`."""
+        record = taken.record
         if record.issuer != self.issuer:
             return
         known = self._logged.setdefault(record.auto_id, {})
@@ -68,7 +70,7 @@ class Issued:
             alive.add(coming.key)
         for one in known.values():
             if one.ended is None and one.certificate.spki_sha256 not in alive:
-                one.ended = logged_at
+                one.ended = taken.logged_at
 
     def revoked(self, now: datetime) -> Iterator[x509.RevokedCertificate]:
         """What a list must name at `now`: those that have not run out by themselves."""

@@ -14,6 +14,7 @@ from autolink.messages import instant
 from autolink.registry.audit import Audit
 from autolink.registry.crl import Issued, make_crl, publish
 from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.sources import FolderSource
 from autolink.registry.store import SqliteStore
 
 from .conftest import ORIGIN, Log, Party, new_key
@@ -81,10 +82,9 @@ def organisation(log: Log, name: str, *, plain: bool = False) -> Party:
 
 def issued_by(kept: Kept, issuer: Party) -> Issued:
     """What a replay of the whole log shows that somebody has issued."""
-    replayed, issued = Audit(kept.key), Issued(issuer.auto_id)
-    for leaf in kept.leaves:
-        taken = replayed.take(leaf)
-        issued.take(taken.record, taken.logged_at)
+    issued = Issued(issuer.auto_id)
+    with FolderSource(kept.folder) as source:
+        Audit(kept.key).replay(source, each=issued.take)
     return issued
 
 
