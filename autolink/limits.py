@@ -298,6 +298,9 @@ LOG_ENTRIES: Final = 2**63 - 1
 LOG_ENTRY: Final = 65_535
 """Bytes of one entry: what the two bytes of its length in a bundle (c2sp.org/tlog-tiles) can say."""
 
+LOG_TILES_KNOWN: Final = 16_384
+"""Full tiles of whose inside a registry remembers what proofs take longest to compute: 12 MiB, for four million entries."""
+
 NOTE: Final = 128 * KIB
 """Bytes of a signed note. It must be able to carry 16 signatures (c2sp.org/signed-note): of ML-DSA-87 these are 98 KiB."""
 
@@ -344,6 +347,50 @@ STATUS_AGE: Final = 7 * 24 * 3600.0
 
 STATUSES: Final = 65_536
 """IDs whose newest status a process remembers: about 20 MiB."""
+
+CRL: Final = 256 * KIB
+"""An issuer's revocation list: some 6,000 certificates that have not run out by themselves."""
+
+CRL_LIFETIME: Final = 7 * 24 * 3600.0
+"""Seconds that a revocation list lives when its issuer has not chosen, and ..."""
+
+CRL_LIFETIME_MOST: Final = 31 * 24 * 3600.0
+"""... longest choice: who checks lists believes one for as long, whatever happens meanwhile."""
+
+# --- a registry's public side --------------------------------------------------------------------------------
+
+HTTP_CONNECTIONS: Final = 1_024
+"""Connections at once; one more waits in the accept queue."""
+
+HTTP_HEAD: Final = 8 * KIB
+"""Bytes of one request, which has no body. (nginx: 8 KiB a line.)"""
+
+HTTP_TARGET: Final = 512
+"""Bytes of its path, and of its query: the longest of ours has 90."""
+
+HTTP_REQUEST: Final = 10.0
+"""Seconds in which a connection must bring a whole request, from its opening or from the answer before. (nginx: 60.)"""
+
+HTTP_ANSWER: Final = 30.0
+"""Seconds in which an answer must have been made and taken: 600 KiB/s for the largest."""
+
+HTTP_REQUESTS: Final = 1_000
+"""Requests on one connection. (nginx: 1,000.)"""
+
+HTTP_LARGE: Final = 64
+"""Entry bundles that are on their way at once, of up to 16 MiB each; ordinary ones have a quarter of one."""
+
+HTTP_READERS: Final = 4
+"""Threads that make answers: SQLite's pages and one lock are what they share."""
+
+HTTP_PAGE: Final = 256
+"""Places of one page of an ID's history."""
+
+FETCH: Final = 60.0
+"""Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""
+
+FETCH_TRIES: Final = 3
+"""... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 

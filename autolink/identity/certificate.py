@@ -224,6 +224,11 @@ class Certificate:
         return hash(self.der)
 
 
+def begin_of(der: bytes) -> datetime:
+    """`not_before` of a certificate that was parsed before, so that it is right; the rest is not looked at again."""
+    return x509.load_der_x509_certificate(der).not_valid_before_utc
+
+
 @lru_cache(maxsize=512)
 def _parse_once(der: bytes) -> Certificate:
     return Certificate._parse(der)  # noqa: SLF001  the same class
