@@ -29,23 +29,29 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
+from OpenSSL._util import no_zero_allocator as _no_zeros
 
-GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
-"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its
-tail."""
+GROUPS: Final = b"*X25519MLKEM768 / X25519:secp256r1"
+"""Key exchange, best first, with a key share at once for the starred one: OpenSSL's own choice, without its tail and
+without a second share. Every agent knows the first group; who does not asks for another share (HelloRetryRequest)."""
 
 SYMBOLS: Final = (
     "BIO_free",
     "BIO_get_mem_data",
     "BIO_new",
+    "BIO_read",
     "BIO_s_mem",
+    "BIO_write",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
+    "SSL_ERROR_WANT_READ",
     "SSL_MODE_AUTO_RETRY",
     "SSL_MODE_RELEASE_BUFFERS",
     "SSL_SESSION_free",
     "SSL_clear_mode",
+    "SSL_do_handshake",
     "SSL_get1_session",
+    "SSL_get_error",
     "SSL_get_ex_data_X509_STORE_CTX_idx",
     "SSL_get_peer_cert_chain",
     "SSL_get_peer_certificate",
@@ -67,6 +73,9 @@ SYMBOLS: Final = (
     "sk_X509_value",
 )
 """What this file uses of `OpenSSL._util.lib`."""
+
+_WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
+_PIECE: Final = 16_384
 
 
 def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:
@@ -189,6 +198,20 @@ def new_connection(context: SSL.Context) -> SSL.Connection:
     return connection
 
 
+def step_handshake(connection: SSL.Connection) -> bool:
+    """One call into OpenSSL: whether the handshake is done. If not, it wants to read.
+
+    Raises:
+        SSL.Error: it failed.
+    """
+    result = _lib.SSL_do_handshake(connection._ssl)  # noqa: SLF001
+    if result == 1:
+        return True
+    if _lib.SSL_get_error(connection._ssl, result) != _WANT_READ:  # noqa: SLF001
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    return False
+
+
 def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     """Let `connection` read and write `sock` from now on. Its memory BIOs must be empty: they are freed."""
     if _lib.SSL_set_fd(connection._ssl, sock.fileno()) != 1:  # noqa: SLF001
@@ -209,10 +232,22 @@ def outgoing(connection: SSL.Connection) -> int:
     return count
 
 
+def give_incoming(connection: SSL.Connection, data: bytes) -> None:
+    """Put `data` before a Connection on memory BIOs, to be read by it."""
+    if _lib.BIO_write(connection._into_ssl, data, len(data)) != len(data):  # noqa: SLF001
+        raise MemoryError("OpenSSL could not keep what arrived")
+
+
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
-    waiting = outgoing(connection)
-    return connection.bio_read(waiting) if waiting > 0 else b""
+    taken = b""
+    while True:
+        buffer = _no_zeros("char[]", _PIECE)
+        count = _lib.BIO_read(connection._from_ssl, buffer, _PIECE)  # noqa: SLF001
+        if count > 0:
+            taken += _ffi.buffer(buffer, count)[:]
+        if count < _PIECE:
+            return taken
 
 
 def verify_error_text(code: int) -> str:

@@ -168,7 +168,8 @@ async def _connect_one(target: Target) -> socket.socket:
                     # EAGAIN of a Unix socket: it would look connected if we waited for room to write.
                     await anyio.sleep(FULL)
                     continue
-                await running_loop().wait_writable(sock)
+                if not _connected(sock):
+                    await running_loop().wait_writable(sock)
                 if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(failure, os.strerror(failure)) from None
             else:
@@ -177,3 +178,12 @@ async def _connect_one(target: Target) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+
+
+def _connected(sock: socket.socket) -> bool:
+    """Whether the kernel has connected it already, as it mostly has within one machine."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -124,8 +124,10 @@ class SecureStream:
         self._check_reading()
         data = self._read(_RECORD) if _openssl.incoming(self._tls) else b""
         while not data:
-            await self.flush()
-            await self._wait_for_more(_OPENING_RECORDS)
+            if _openssl.incoming(self._tls):  # behind a record without data, such as a ticket
+                self._count_idle()
+            else:
+                await self._wait_for_more(_OPENING_RECORDS)
             data = self._read(_RECORD)
         return data
 
@@ -334,6 +336,9 @@ class SecureStream:
         except OSError as error:  # of a socket that is not OpenSSL's yet
             raise self._end_reading(translate(error, self._peer)) from error
         self._check_reading()
+        self._count_idle()
+
+    def _count_idle(self) -> None:
         self._idle += 1
         if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited
             text = f"more than {limits.IDLE_WAKEUPS} TLS records in a row without data"

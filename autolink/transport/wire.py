@@ -107,13 +107,13 @@ class Wire(ABC):
             data = await self.read(limits.TLS_STEP)
             if not data:
                 if buffer:
-                    tls.bio_write(bytes(buffer))
+                    _openssl.give_incoming(tls, bytes(buffer))
                     buffer.clear()
                 tls.bio_shutdown()
                 return 1
             buffer += data
         count, end = _records(buffer, most)
-        tls.bio_write(bytes(buffer[:end]))
+        _openssl.give_incoming(tls, bytes(buffer[:end]))
         del buffer[:end]
         return count
 
