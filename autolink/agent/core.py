@@ -91,7 +91,7 @@ class LinkCore:
         self._gone_away = Latch()
         self._flushed = Latch()
         self._over = Latch()
-        self._keeper = Keeper(self)
+        self._keeper = Keeper()
         self._reading: Scope | None = None  # until the keeper has something to do
         self._writer: Scope | None = None
         self._last_opened_by_peer = 0
@@ -134,18 +134,25 @@ class LinkCore:
                     with anyio.move_on_after(limits.FLUSH):
                         await self._flushed.wait()
             finally:
+                self._say_goodbye()
                 self.end(LinkLost("this side closed the link"))
         await self._over.wait()
+
+    def _say_goodbye(self) -> None:
+        """Where nothing is left to be sent, the reader can go on until the peer answers: it need not be stopped."""
+        if self.traffic.idle and self._reading is not None and self._stream.direct and self._stream.say_goodbye():
+            self._reading.deadline = self.traffic.loop.current_time() + limits.REFUSAL_DRAIN
+            self._reading = None
 
     async def _run(self) -> None:
         """Read until the link ends; then say the last words and close the connection."""
         try:
             self.traffic.begin(self._start_writer)
             while self._cause is None:
-                with self.traffic.loop.scope(deadline=self._keeper.next_look()) as self._reading:
+                with self.traffic.loop.scope(deadline=self._keeper.next_look(self)) as self._reading:
                     await self._read()
                 if self._cause is None:
-                    self._keeper.look()
+                    self._keeper.look(self)
                     if self.drained and not self._finishing:
                         self._finishing = True
                         self.tasks.start_soon(self._finish)
@@ -156,6 +163,12 @@ class LinkCore:
             finally:
                 self._over.set()
                 self.agent.forget(self)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing that holds us: a lost link is freed when its user lets it go, not when garbage is next collected."""
+        if not self.server.running:
+            self.server.let_go()
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
@@ -190,7 +203,10 @@ class LinkCore:
 
     async def _read(self) -> None:
         try:
-            await self.traffic.read(self._handle)
+            try:
+                await self.traffic.read(self._handle)
+            finally:
+                self._reading = None  # there is nothing to be stopped any more
             self.end(LinkLost("the peer closed the link"))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self.end(_lost("the connection broke", error))

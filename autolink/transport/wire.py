@@ -13,7 +13,7 @@ flushed by the task that writes, and by no other.
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import anyio
@@ -58,6 +58,10 @@ class Wire(ABC):
     @abstractmethod
     async def room(self) -> None:
         """Return when `tls` may be able to write more than it could."""
+
+    def shut(self) -> None:
+        """As `send_eof`, at once. Only where `attached`."""
+        raise NotImplementedError
 
     def failure(self) -> int:
         """The errno of an error that the connection has met and nobody has been told, or 0."""
@@ -187,6 +191,10 @@ class SocketWire(Wire):
 
     def failure(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def shut(self) -> None:
+        with suppress(OSError):  # the peer is gone, as the reader will be told
+            self._socket.shutdown(socket.SHUT_WR)
 
     async def send_eof(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
