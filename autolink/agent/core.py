@@ -140,7 +140,12 @@ class LinkCore:
 
     def _say_goodbye(self) -> None:
         """Where nothing is left to be sent, the reader can go on until the peer answers: it need not be stopped."""
-        if self.traffic.idle and self._reading is not None and self._stream.direct and self._stream.say_goodbye():
+        if (
+            self.traffic.idle
+            and self._reading is not None
+            and self._stream.direct
+            and self._stream.say_goodbye()
+        ):
             self._reading.deadline = self.traffic.loop.current_time() + limits.REFUSAL_DRAIN
             self._reading = None
 

@@ -9,10 +9,9 @@ around the group.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import anyio
 import trio
 
-from autolink.loop import Tasks, running_loop
+from autolink.loop import Event, Tasks, running_loop
 
 
 class Latch:
@@ -22,7 +21,7 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._event: anyio.Event | None = None
+        self._event: Event | None = None
 
     def set(self) -> None:
         """It has happened."""
@@ -34,7 +33,7 @@ class Latch:
         """Return when it has happened; at once, without a checkpoint, if it has."""
         if not self.is_set:
             if self._event is None:
-                self._event = anyio.Event()
+                self._event = running_loop().event()
             await self._event.wait()
 
 

@@ -320,7 +320,9 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self._start_writer = None
-        self._on_flood = _nobody_listens  # the link, which is no longer held from here: nothing else frees it at once
+        self._on_flood = (
+            _nobody_listens  # the link, which is no longer held from here: nothing else frees it at once
+        )
         self.room_changed()
         self._urge()
 

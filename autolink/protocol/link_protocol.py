@@ -133,15 +133,7 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: it was said, or is longer than `limits.HELLO`.
         """
-        ours = self._limits
-        payload = codec.encode(
-            dict(fields)
-            | {
-                "versions": list(self._versions),
-                "limits": {"channels": ours.channels, "credit": ours.credit, "message": ours.message},
-                f"grease-{self._grease}": self._grease,
-            }
-        )
+        payload = payloads.hello_payload(fields, self._versions, self._limits, self._grease)
         return self._say(Frame.HELLO, payload)
 
     def accept(self) -> bytes:
@@ -152,7 +144,7 @@ class LinkProtocol:
         """
         if self.version is None:
             raise LocalProtocolError("ACCEPT needs the peer's HELLO and a version in common")
-        accepted = self._say(Frame.ACCEPT, codec.encode({"version": self.version}))
+        accepted = self._say(Frame.ACCEPT, payloads.accept_payload(self.version))
         return accepted + self._say(Frame.EXTENSION, b"", frames.GREASE[self._grease])
 
     def refuse(self, reason: Reason, offset: float | None = None) -> bytes:

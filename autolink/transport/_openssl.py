@@ -22,7 +22,7 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 import socket
 import warnings
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -98,8 +98,9 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Callable[[], bytes], int, int], bool]
-"""Connection, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in the chain."""
+VerifyCallback = Callable[[SSL.Connection, Any, Callable[[], bytes], int, int], bool]
+"""Connection, its application data, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in
+the chain."""
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
@@ -114,7 +115,8 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        if callback(connection, lambda: _der(certificate), error, depth):
+        data = connection._app_data  # noqa: SLF001
+        if callback(connection, data, lambda: _der(certificate), error, depth):
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
         if error == _lib.X509_V_OK:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -50,6 +51,8 @@ async def connect(address: Address) -> socket.socket:
         return await _connect_one(Target(socket.AF_UNIX, address.path))
     if not address.port:
         raise UsageError("port 0 is for listening: nobody can dial it")
+    if numeric := _numeric(address):
+        return await _connect_one(*numeric)
     targets = interleave(await resolve(address))[: limits.ADDRESSES]
     if len(targets) == 1:
         return await _connect_one(targets[0])
@@ -110,7 +113,7 @@ async def resolve(address: TcpAddress) -> list[Target]:
     Raises:
         OSError: (socket.gaierror) the name does not resolve.
     """
-    return _numeric(address) or _targets(
+    return list(_numeric(address)) or _targets(
         await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     )
 
@@ -121,17 +124,18 @@ def resolve_blocking(address: TcpAddress) -> list[Target]:
     Raises:
         OSError: (socket.gaierror) the name does not resolve.
     """
-    return _numeric(address) or _targets(
+    return list(_numeric(address)) or _targets(
         socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     )
 
 
-def _numeric(address: TcpAddress) -> list[Target]:
+@lru_cache(maxsize=256)
+def _numeric(address: TcpAddress) -> tuple[Target, ...]:
     try:
         version = ipaddress.ip_address(address.host).version
     except ValueError:
-        return []
-    return [Target(socket.AF_INET if version == 4 else socket.AF_INET6, (address.host, address.port))]
+        return ()
+    return (Target(socket.AF_INET if version == 4 else socket.AF_INET6, (address.host, address.port)),)
 
 
 def _targets(found: Iterable[tuple[Any, ...]]) -> list[Target]:

@@ -129,9 +129,18 @@ class SecureStream:
             if _openssl.incoming(self._tls):  # behind a record without data, such as a ticket
                 self._count_idle()
             else:
-                await self._wait_for_more(_OPENING_RECORDS)
+                await self._hear_more()
             data = self._read(_RECORD)
         return data
+
+    async def _hear_more(self) -> None:
+        await self.flush()
+        try:
+            await self._wire.feed(self._tls, _OPENING_RECORDS)
+        except OSError as error:
+            raise self._end_reading(translate(error, self._peer)) from error
+        self._check_reading()
+        self._count_idle()
 
     async def settle(self) -> None:
         """Send what was said; from now on one task may read and another one write.
@@ -281,7 +290,7 @@ class SecureStream:
                 await self._discard_the_rest()
         finally:
             self._reading = self._writing = False
-            await self._wire.close()
+            await self._wire.close(awaited=False)
 
     async def _discard_the_rest(self) -> None:
         until = self._patience or self._loop.current_time() + limits.REFUSAL_DRAIN
@@ -355,7 +364,7 @@ class SecureStream:
             left -= len(more)
         return b"".join(parts)
 
-    async def _wait_for_more(self, most: int = 1) -> None:
+    async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
             await self.flush()
@@ -364,7 +373,7 @@ class SecureStream:
         ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
         try:
-            await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
+            await (self._wire.room() if wants_room else self._wire.more(self._tls))
         except OSError as error:  # of a socket that is not OpenSSL's yet
             raise self._end_reading(translate(error, self._peer)) from error
         self._check_reading()

@@ -243,8 +243,13 @@ def _context(credential: TlsIdentity, options: int) -> SSL.Context:
     return context
 
 
-def _verify(connection: SSL.Connection, certificate: Callable[[], bytes], error: int, depth: int) -> bool:
-    verification: Verification = connection.get_app_data()
+def _verify(
+    connection: SSL.Connection,
+    verification: Verification,
+    certificate: Callable[[], bytes],
+    error: int,
+    depth: int,
+) -> bool:
     try:
         return verification.check(connection, certificate, error, depth)
     except Exception as failure:  # noqa: BLE001  `expect` is the caller's; raising through OpenSSL would lose it
