@@ -87,7 +87,7 @@ class LinkCore:
         self._pings: dict[bytes, anyio.Event] = {}
         self._last_words = b""
         self._cause: Exception | None = None
-        self._went_away = self._finishing = False
+        self._went_away = self._finishing = self._said_goodbye = False
         self._gone_away = Latch()
         self._flushed = Latch()
         self._over = Latch()
@@ -110,23 +110,31 @@ class LinkCore:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the link's tasks around a body; leaving it closes the link politely, cancellation at once."""
-        async with background_tasks() as tasks:
+        async with background_tasks(self._ending) as tasks:
             self.tasks = tasks
             tasks.start_soon(self._run)
             try:
                 yield
             finally:
-                await self.aclose()
+                await self._close()
+                if not self._ending():
+                    await self._over.wait()
 
     async def serve(self) -> None:
         """Run the link in this task until it has ended and its connection is closed."""
         async with self.traffic.loop.tasks() as tasks:
             self.tasks = tasks
             await self._run()
-            tasks.cancel_scope.cancel()
+            if not self._reads_only:
+                tasks.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and end. Cancelled meanwhile: the link is cut off."""
+        await self._close()
+        await self._over.wait()
+
+    async def _close(self) -> None:
+        """As `aclose`, without waiting for the end."""
         if self._cause is None:
             try:
                 self.traffic.finish()
@@ -136,7 +144,15 @@ class LinkCore:
             finally:
                 self._say_goodbye()
                 self.end(LinkLost("this side closed the link"))
-        await self._over.wait()
+
+    @property
+    def _reads_only(self) -> bool:
+        """No other task than the reader was ever started."""
+        return not (self._last_opened_by_peer or self._writer or self._finishing or self._keeper.judging)
+
+    def _ending(self) -> bool:
+        """Nothing but the reader runs, and it waits for the peer's goodbye, or for its own deadline."""
+        return self._said_goodbye and self._reads_only
 
     def _say_goodbye(self) -> None:
         """Where nothing is left to be sent, the reader can go on until the peer answers: it need not be stopped."""
@@ -148,6 +164,7 @@ class LinkCore:
         ):
             self._reading.deadline = self.traffic.loop.current_time() + limits.REFUSAL_DRAIN
             self._reading = None
+            self._said_goodbye = True
 
     async def _run(self) -> None:
         """Read until the link ends; then say the last words and close the connection."""

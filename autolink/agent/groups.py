@@ -6,7 +6,7 @@ here settle their own errors (a link's failure is state, not an exception), and 
 around the group.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -38,8 +38,8 @@ class Latch:
 
 
 @asynccontextmanager
-async def background_tasks() -> AsyncIterator[Tasks]:
-    """A task group that is cancelled when the body ends, however it ends.
+async def background_tasks(ending: Callable[[], bool] = bool) -> AsyncIterator[Tasks]:
+    """A task group that is cancelled when the body ends, however it ends, unless its tasks are `ending` by themselves.
 
     Raises:
         BaseException: the body's own, unchanged, KeyboardInterrupt and cancellation too. One that a background task raises
@@ -56,7 +56,8 @@ async def background_tasks() -> AsyncIterator[Tasks]:
             except BaseException as error:  # noqa: BLE001  re-raised below, outside of the group
                 raised = error
             finally:
-                tasks.cancel_scope.cancel()
+                if not ending():
+                    tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:  # Trio's, when we were cancelled while the tasks were ending
         if group.split(trio.Cancelled)[1] is not None:
             raise

@@ -30,6 +30,11 @@ class Keeper:
         self._asked_at: float | None = None
         self._judgement: Scope | None = None  # while one is being made
 
+    @property
+    def judging(self) -> bool:
+        """A verdict is being made, by a task."""
+        return self._judgement is not None
+
     def next_look(self, link: "LinkCore") -> float:
         """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
         now = link.traffic.loop.current_time()

@@ -98,9 +98,9 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Any, Callable[[], bytes], int, int], bool]
-"""Connection, its application data, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in
-the chain."""
+VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], bool]
+"""Connection, its application data, the certificate (see `der`), OpenSSL's error about it (0: none), its depth in the
+chain."""
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
@@ -115,8 +115,7 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        data = connection._app_data  # noqa: SLF001
-        if callback(connection, data, lambda: _der(certificate), error, depth):
+        if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
         if error == _lib.X509_V_OK:
@@ -138,19 +137,20 @@ def peer_chain(connection: SSL.Connection) -> list[bytes]:
     """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
     there is none."""
     stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
-    return [_der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+    return [der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
 
 
 def peer_leaf(connection: SSL.Connection) -> bytes:
     """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
     leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
     try:
-        return _der(leaf)
+        return der(leaf)
     finally:
         _lib.X509_free(leaf)
 
 
-def _der(certificate: object) -> bytes:
+def der(certificate: object) -> bytes:
+    """The bytes of a certificate of OpenSSL's."""
     bio = _lib.BIO_new(_lib.BIO_s_mem())
     try:
         if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:

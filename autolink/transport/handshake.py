@@ -85,7 +85,7 @@ async def handshake(
     try:
         try:
             await _handshake(connection, wire, dialer=dialer)
-            if not verification.check_connection(connection):
+            if not verification.look_again(connection):
                 raise SSL.Error  # its reason is in `verification`
         except (SSL.Error, OSError) as error:
             failure = _why(error, verification, peer)

@@ -142,20 +142,21 @@ def _targets(found: Iterable[tuple[Any, ...]]) -> list[Target]:
     return [Target(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket, *, tcp: bool) -> None:
     """Non-blocking, and TCP_NODELAY: a peer that forgot it has round trips of 88 ms instead of 2."""
     sock.setblocking(False)
-    if sock.family != socket.AF_UNIX:
+    if tcp:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def remote_address(sock: socket.socket) -> str:
     """The other end, as an address without its IPv6 zone, or ``unix:`` (the other end of a Unix socket has no
     name)."""
-    if sock.family == socket.AF_UNIX:
+    family = sock.family
+    if family == socket.AF_UNIX:
         return "unix:"
     host, port, *_ = sock.getpeername()
-    if sock.family == socket.AF_INET:
+    if family == socket.AF_INET:
         return f"{host}:{port}"
     return str(TcpAddress(host.partition("%")[0], port))
 
@@ -163,7 +164,7 @@ def remote_address(sock: socket.socket) -> str:
 async def _connect_one(target: Target) -> socket.socket:
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
-        prepare(sock)
+        prepare(sock, tcp=target.family != socket.AF_UNIX)
         while True:
             try:
                 sock.connect(target.sockaddr)
