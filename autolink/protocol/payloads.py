@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from autolink import codec, limits
 from autolink.errors import Code, Reason, RemoteProtocolError, wire_reason
 from autolink.protocol.events import EvidenceReceived, GoAwayReceived, HelloReceived, Limits, RefuseReceived
-from autolink.protocol.frames import LAST_CHANNEL
+from autolink.protocol.frames import GREASE, LAST_CHANNEL, Frame, encode_frame
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ _USUAL: Final = ["clock", "software"]
 _CLOCK_NAME: Final = b"\xa5clock\xcf"
 _CLOCK: Final = 1 + len(_CLOCK_NAME)
 _LEAST_CLOCK: Final = 2**32  # of those that msgpack writes in nine bytes
-_SHORT: Final = 512
+_SHORT: Final = 4096
 _parse_short_hello: Final = lru_cache(maxsize=256)(_parse_hello)
 
 
@@ -112,6 +112,12 @@ def _said_with_clock(software: str, versions: tuple[int, ...], ours: Limits, gre
 def accept_payload(version: int) -> bytes:
     """ACCEPT: the version that both speak."""
     return codec.encode({"version": version})
+
+
+@lru_cache(maxsize=64)
+def accept_frames(version: int, grease: int) -> bytes:
+    """ACCEPT, and behind it an extension that will never mean anything."""
+    return encode_frame(Frame.ACCEPT, accept_payload(version)) + encode_frame(GREASE[grease], b"")
 
 
 def parse_accept(payload: bytes) -> int:

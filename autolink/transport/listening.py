@@ -103,10 +103,8 @@ class ListeningSocket:
                 else:
                     raise
             else:
-                try:
+                with suppress(OSError):  # macOS: the peer is gone already, as the first read will tell
                     prepare(connection, tcp=isinstance(self.address, TcpAddress))
-                except OSError:  # macOS: the peer is gone already, as the first read will tell
-                    pass
                 if not waited:
                     await loop.cancel_shielded_checkpoint()
                 return connection
