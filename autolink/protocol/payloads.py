@@ -52,7 +52,11 @@ def parse_hello(payload: bytes, versions: tuple[int, ...]) -> HelloReceived:
     """
     end = _CLOCK + 8
     clock = int.from_bytes(payload[_CLOCK:end])
-    if payload[1:_CLOCK] != _CLOCK_NAME or not _LEAST_CLOCK <= clock <= _I63 or len(payload) > _SHORT:
+    if (
+        payload[1:_CLOCK] != _CLOCK_NAME
+        or not _LEAST_CLOCK <= clock <= _I63
+        or len(payload) > limits.HELLO_KEPT
+    ):
         return _parse_hello(payload, versions)
     like = _parse_short_hello(payload[:_CLOCK] + _LEAST_CLOCK.to_bytes(8) + payload[end:], versions)
     return HelloReceived(
@@ -99,8 +103,7 @@ _USUAL: Final = ["clock", "software"]
 _CLOCK_NAME: Final = b"\xa5clock\xcf"
 _CLOCK: Final = 1 + len(_CLOCK_NAME)
 _LEAST_CLOCK: Final = 2**32  # of those that msgpack writes in nine bytes
-_SHORT: Final = 4096
-_parse_short_hello: Final = lru_cache(maxsize=256)(_parse_hello)
+_parse_short_hello: Final = lru_cache(maxsize=limits.HELLOS_KEPT)(_parse_hello)
 
 
 @lru_cache(maxsize=64)
@@ -126,7 +129,7 @@ def parse_accept(payload: bytes) -> int:
     Raises:
         RemoteProtocolError: it names none.
     """
-    return (_parse_accept if len(payload) > _SHORT else _parse_short_accept)(payload)
+    return (_parse_accept if len(payload) > limits.HELLO_KEPT else _parse_short_accept)(payload)
 
 
 def _parse_accept(payload: bytes) -> int:
