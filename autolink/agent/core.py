@@ -120,13 +120,12 @@ class LinkCore:
                 if not self._ending():
                     await self._over.wait()
 
-    async def serve(self) -> None:
-        """Run the link in this task until it has ended and its connection is closed."""
-        async with self.traffic.loop.tasks() as tasks:
-            self.tasks = tasks
-            await self._run()
-            if not self._reads_only:
-                tasks.cancel_scope.cancel()
+    async def serve(self, tasks: Tasks) -> None:
+        """Run the link in this task until it has ended and its connection is closed; its other tasks are cancelled then."""
+        self.tasks = tasks
+        await self._run()
+        if not self._reads_only:
+            tasks.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and end. Cancelled meanwhile: the link is cut off."""

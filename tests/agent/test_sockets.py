@@ -161,6 +161,24 @@ async def test_a_fault_of_ours_while_a_stranger_is_judged_ends_nobody_elses_link
     assert "by a fault" in caplog.text
 
 
+async def test_a_fault_of_ours_in_a_task_of_a_link_ends_nobody_elses_link(serving, caplog):
+    seller, buyer = serving
+
+    async def broken() -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with seller.listening("127.0.0.1:0") as listener, buyer.connect(listener.contact) as link:
+        await link.ping()
+        (far,) = seller.links
+        async with buyer.connect(listener.contact) as other:
+            await other.ping()
+            far.tasks.start_soon(broken)
+            with anyio.fail_after(5):
+                await link.closed()
+            assert await other.call("echo", 2) == 2
+    assert "ended by a fault" in caplog.text
+
+
 async def test_a_link_that_was_left_is_freed_at_once(serving):
     """Neither end holds itself: a link is not garbage until the collector comes, with a TLS connection in it."""
     seller, buyer = serving
