@@ -16,10 +16,9 @@ caller's, covers all of it. Frames that ride behind the peer's ACCEPT wait insid
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import anyio
 
@@ -51,8 +50,7 @@ class Row:
         self.stale = self.stale or stale
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An opened link's parts, before any task runs.
 
     Attributes:
