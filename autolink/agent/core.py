@@ -146,7 +146,7 @@ class LinkCore:
 
     @property
     def _reads_only(self) -> bool:
-        """No other task than the reader was ever started."""
+        """No task beside the reader's is there, to be cancelled."""
         return not (self._last_opened_by_peer or self._writer or self._finishing or self._keeper.judging)
 
     def _ending(self) -> bool:

@@ -24,6 +24,8 @@ subtle is around that:
 - Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
   peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
   at the latest when we wait for the peer.
+- Closing with unread bytes sends a reset. Whoever ends first (`say_goodbye`) therefore reads on until the peer's
+  close_notify; who has read that has read everything, and closes at once.
 """
 
 import os
