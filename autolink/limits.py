@@ -35,6 +35,12 @@ signature (SIGNATURE) and the head of each item."""
 HELLO: Final = 64 * KIB
 """Payload of HELLO, EVIDENCE and ACCEPT: a chain of ML-DSA certificates (4 x 6 KB) and evidence fit."""
 
+HELLO_KEPT: Final = 2 * KIB
+"""Payload of the longest HELLO whose meaning is remembered, and ..."""
+
+HELLOS_KEPT: Final = 64
+"""... how many: HELLOs of one program differ in the clock. A stranger's may take 70 times as much in memory, so 9 MB."""
+
 CONTROL: Final = 1 * KIB
 """Payload of every other frame (REFUSE, CREDIT, CANCEL, PING, PONG, GOAWAY)."""
 

@@ -33,6 +33,8 @@ class Event(Protocol):
 class Scope(Protocol):
     """`anyio.CancelScope`, for a `with` block."""
 
+    deadline: float
+
     @property
     def cancelled_caught(self) -> bool: ...
 

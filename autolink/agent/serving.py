@@ -50,6 +50,10 @@ class Server:
         self._agent = link.agent
         self.running = 0
 
+    def let_go(self) -> None:
+        """The link has ended, and nothing runs here."""
+        del self._link
+
     def start(self, lane: Lane, received: Received) -> None:
         """Start a task for what the opening message asks for, or answer that there is no such thing."""
         message = received.message

@@ -320,6 +320,9 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self._start_writer = None
+        self._on_flood = (
+            _nobody_listens  # the link, which is no longer held from here: nothing else frees it at once
+        )
         self.room_changed()
         self._urge()
 
@@ -395,7 +398,7 @@ class Traffic:
     # --- in ----------------------------------------------------------------------------------------------
 
     async def read(self, handle: Callable[[Event], None]) -> None:
-        """The reader task: give each event to `handle`; returns at the peer's clean end.
+        """The reader task: give each event to `handle`; returns at the peer's clean end, and after `end` at whatever comes.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol.
@@ -408,7 +411,10 @@ class Traffic:
             try:
                 data = await receive()
             except anyio.EndOfStream:
-                protocol.receive_end()
+                if not self._over:
+                    protocol.receive_end()
+                return
+            if self._over:
                 return
             self.heard_at = self._current_time()
             protocol.receive_data(data)
@@ -485,6 +491,10 @@ class _Queue:
         self.channel = channel
         self.items: deque[Item] = deque()
         self.size = 0
+
+
+def _nobody_listens() -> None:
+    """A link that is lost cannot be flooded."""
 
 
 def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:

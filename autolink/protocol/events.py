@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolink.errors import Code, Reason
 from autolink.protocol.frames import Item
@@ -42,8 +42,7 @@ class LinkStatistics:
     bytes_held: int
 
 
-@dataclass(frozen=True, slots=True)
-class HelloReceived:
+class HelloReceived(NamedTuple):
     """The peer's HELLO.
 
     Attributes:

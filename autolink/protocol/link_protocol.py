@@ -133,15 +133,7 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: it was said, or is longer than `limits.HELLO`.
         """
-        ours = self._limits
-        payload = codec.encode(
-            dict(fields)
-            | {
-                "versions": list(self._versions),
-                "limits": {"channels": ours.channels, "credit": ours.credit, "message": ours.message},
-                f"grease-{self._grease}": self._grease,
-            }
-        )
+        payload = payloads.hello_payload(fields, self._versions, self._limits, self._grease)
         return self._say(Frame.HELLO, payload)
 
     def accept(self) -> bytes:
@@ -152,8 +144,10 @@ class LinkProtocol:
         """
         if self.version is None:
             raise LocalProtocolError("ACCEPT needs the peer's HELLO and a version in common")
-        accepted = self._say(Frame.ACCEPT, codec.encode({"version": self.version}))
-        return accepted + self._say(Frame.EXTENSION, b"", frames.GREASE[self._grease])
+        after = self._may_say(Frame.ACCEPT, len(payloads.accept_payload(self.version)))
+        said = payloads.accept_frames(self.version, self._grease)
+        self._frames[OURS] += 1  # what follows it is a frame too, which may be said as soon as ACCEPT is
+        return self._said(after, said)
 
     def refuse(self, reason: Reason, offset: float | None = None) -> bytes:
         """REFUSE: legal at any time, also after the peer's protocol error; everything from the peer is dropped then.

@@ -22,30 +22,36 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 import socket
 import warnings
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
+from OpenSSL._util import no_zero_allocator as _no_zeros
 
-GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
-"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its
-tail."""
+GROUPS: Final = b"*X25519MLKEM768 / X25519:secp256r1"
+"""Key exchange, best first, with a key share at once for the starred one: OpenSSL's own choice, without its tail and
+without a second share. Every agent knows the first group; who does not asks for another share (HelloRetryRequest)."""
 
 SYMBOLS: Final = (
     "BIO_free",
     "BIO_get_mem_data",
     "BIO_new",
+    "BIO_read",
     "BIO_s_mem",
+    "BIO_write",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
+    "SSL_ERROR_WANT_READ",
     "SSL_MODE_AUTO_RETRY",
     "SSL_MODE_RELEASE_BUFFERS",
     "SSL_SESSION_free",
     "SSL_clear_mode",
+    "SSL_do_handshake",
     "SSL_get1_session",
+    "SSL_get_error",
     "SSL_get_ex_data_X509_STORE_CTX_idx",
     "SSL_get_peer_cert_chain",
     "SSL_get_peer_certificate",
@@ -68,6 +74,9 @@ SYMBOLS: Final = (
 )
 """What this file uses of `OpenSSL._util.lib`."""
 
+_WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
+_PIECE: Final = 16_384
+
 
 def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:
     """Give `context` its private key, of any type that OpenSSL knows, without a file."""
@@ -89,8 +98,9 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Callable[[], bytes], int, int], bool]
-"""Connection, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in the chain."""
+VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], bool]
+"""Connection, its application data, the certificate (see `der`), OpenSSL's error about it (0: none), its depth in the
+chain."""
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
@@ -105,7 +115,7 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        if callback(connection, lambda: _der(certificate), error, depth):
+        if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
         if error == _lib.X509_V_OK:
@@ -127,19 +137,20 @@ def peer_chain(connection: SSL.Connection) -> list[bytes]:
     """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
     there is none."""
     stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
-    return [_der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+    return [der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
 
 
 def peer_leaf(connection: SSL.Connection) -> bytes:
     """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
     leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
     try:
-        return _der(leaf)
+        return der(leaf)
     finally:
         _lib.X509_free(leaf)
 
 
-def _der(certificate: object) -> bytes:
+def der(certificate: object) -> bytes:
+    """The bytes of a certificate of OpenSSL's."""
     bio = _lib.BIO_new(_lib.BIO_s_mem())
     try:
         if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:
@@ -189,6 +200,20 @@ def new_connection(context: SSL.Context) -> SSL.Connection:
     return connection
 
 
+def step_handshake(connection: SSL.Connection) -> bool:
+    """One call into OpenSSL: whether the handshake is done. If not, it wants to read.
+
+    Raises:
+        SSL.Error: it failed.
+    """
+    result = _lib.SSL_do_handshake(connection._ssl)  # noqa: SLF001
+    if result == 1:
+        return True
+    if _lib.SSL_get_error(connection._ssl, result) != _WANT_READ:  # noqa: SLF001
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    return False
+
+
 def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     """Let `connection` read and write `sock` from now on. Its memory BIOs must be empty: they are freed."""
     if _lib.SSL_set_fd(connection._ssl, sock.fileno()) != 1:  # noqa: SLF001
@@ -209,10 +234,22 @@ def outgoing(connection: SSL.Connection) -> int:
     return count
 
 
+def give_incoming(connection: SSL.Connection, data: bytes) -> None:
+    """Put `data` before a Connection on memory BIOs, to be read by it."""
+    if _lib.BIO_write(connection._into_ssl, data, len(data)) != len(data):  # noqa: SLF001
+        raise MemoryError("OpenSSL could not keep what arrived")
+
+
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
-    waiting = outgoing(connection)
-    return connection.bio_read(waiting) if waiting > 0 else b""
+    taken = b""
+    while True:
+        buffer = _no_zeros("char[]", _PIECE)
+        count = _lib.BIO_read(connection._from_ssl, buffer, _PIECE)  # noqa: SLF001
+        if count > 0:
+            taken += _ffi.buffer(buffer, count)[:]
+        if count < _PIECE:
+            return taken
 
 
 def verify_error_text(code: int) -> str:

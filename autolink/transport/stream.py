@@ -24,6 +24,8 @@ subtle is around that:
 - Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
   peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
   at the latest when we wait for the peer.
+- Closing with unread bytes sends a reset. Whoever ends first (`say_goodbye`) therefore reads on until the peer's
+  close_notify; who has read that has read everything, and closes at once.
 """
 
 import os
@@ -47,6 +49,7 @@ _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has rea
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
 _UNFINISHED: Final = "an earlier send was left unfinished"
+_ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
 
 
@@ -88,6 +91,7 @@ class SecureStream:
         self._full = self._wants_room = False
         self._idle = 0
         self._unfair = 0
+        self._patience: float | None = None  # once goodbye is said: how long the peer has to answer
 
     @cached_property
     def info(self) -> tls.TlsInfo:
@@ -124,10 +128,21 @@ class SecureStream:
         self._check_reading()
         data = self._read(_RECORD) if _openssl.incoming(self._tls) else b""
         while not data:
-            await self.flush()
-            await self._wait_for_more(_OPENING_RECORDS)
+            if _openssl.incoming(self._tls):  # behind a record without data, such as a ticket
+                self._count_idle()
+            else:
+                await self._hear_more()
             data = self._read(_RECORD)
         return data
+
+    async def _hear_more(self) -> None:
+        await self.flush()
+        try:
+            await self._wire.feed(self._tls, _OPENING_RECORDS)
+        except OSError as error:
+            raise self._end_reading(translate(error, self._peer)) from error
+        self._check_reading()
+        self._count_idle()
 
     async def settle(self) -> None:
         """Send what was said; from now on one task may read and another one write.
@@ -245,12 +260,26 @@ class SecureStream:
         finally:
             self._writing = False
 
+    def say_goodbye(self) -> bool:
+        """Say close_notify and end our direction, without waiting, while a task goes on receiving: the end that it meets
+        is the peer's answer. Only where `direct`.
+
+        Returns:
+            Whether it is out; if not, nothing has changed.
+        """
+        if self.sending or self._write_end or not self._say_close_notify():
+            return False
+        self._wire.shut()
+        self._patience = self._loop.current_time() + limits.REFUSAL_DRAIN
+        return True
+
     async def shutdown_politely(self) -> None:
         """Close so that what was sent last arrives, even when the peer is sending and reads late.
 
         Says close_notify, ends our direction, discards what arrives until the peer is done, for at most
-        limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving
-        or sending. Done even when cancelled: it is over soon.
+        limits.REFUSAL_DRAIN seconds (since `say_goodbye`) or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Where
+        the peer has said close_notify there is nothing to discard. Nobody may be receiving or sending. Done even
+        when cancelled: it is over soon.
 
         Raises:
             anyio.BusyResourceError: a task is receiving or sending.
@@ -259,12 +288,28 @@ class SecureStream:
             raise anyio.BusyResourceError("shutting down")
         self._reading = self._writing = True
         try:
-            with self._loop.scope(shield=True, deadline=self._loop.current_time() + limits.REFUSAL_DRAIN):
-                if await self._close_notify():
-                    await self._wire.drain()
+            if not (self._peer_is_done and (self._patience or self._say_close_notify())):
+                await self._discard_the_rest()
         finally:
             self._reading = self._writing = False
-            await self._wire.close()
+            await self._wire.close(awaited=False)
+
+    async def _discard_the_rest(self) -> None:
+        until = self._patience or self._loop.current_time() + limits.REFUSAL_DRAIN
+        with self._loop.scope(shield=True, deadline=until):
+            if self._patience or await self._close_notify():
+                await self._wire.drain()
+
+    @property
+    def _peer_is_done(self) -> bool:
+        return isinstance(self._read_end, anyio.EndOfStream)
+
+    def _say_close_notify(self) -> bool:
+        """Whether close_notify is out, which it only can be at once where OpenSSL has the connection."""
+        if self._wire.closed or self._write_end or not self._wire.attached or self._shutdown_wants_room():
+            return False
+        self._write_end = _ENDED
+        return True
 
     async def aclose(self) -> None:
         """Say close_notify if that is possible within limits.REFUSAL_DRAIN, and close. Idempotent.
@@ -321,7 +366,7 @@ class SecureStream:
             left -= len(more)
         return b"".join(parts)
 
-    async def _wait_for_more(self, most: int = 1) -> None:
+    async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
             await self.flush()
@@ -330,18 +375,23 @@ class SecureStream:
         ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
         try:
-            await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
+            await (self._wire.room() if wants_room else self._wire.more(self._tls))
         except OSError as error:  # of a socket that is not OpenSSL's yet
             raise self._end_reading(translate(error, self._peer)) from error
         self._check_reading()
+        self._count_idle()
+
+    def _count_idle(self) -> None:
         self._idle += 1
         if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited
             text = f"more than {limits.IDLE_WAKEUPS} TLS records in a row without data"
             raise self._end_reading(RemoteProtocolError(text))
 
     def _end_reading(self, error: Exception) -> Exception:
-        # OpenSSL says less the second time: remember the first. A refusal is told once.
-        self._read_end = anyio.BrokenResourceError(str(error)) if isinstance(error, Refused) else error
+        # OpenSSL says less the second time: remember the first. A refusal is told once. It is remembered as another object
+        # than the one that is raised, whose traceback holds frames that hold us.
+        again = anyio.BrokenResourceError if isinstance(error, Refused) else type(error)
+        self._read_end = again(*([str(error)] if str(error) else []))
         return error
 
     async def _write(self, view: memoryview) -> None:
@@ -392,7 +442,7 @@ class SecureStream:
         """Whether close_notify is out; not if a record is still unfinished."""
         if self._wire.closed or self._write_end:
             return False
-        self._write_end = "this side has ended its direction"
+        self._write_end = _ENDED
         try:
             while self._shutdown_wants_room():
                 await self._wire.room()

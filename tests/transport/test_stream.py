@@ -596,6 +596,74 @@ async def test_rule_7_a_failed_write_does_not_end_reading(connected, make):
             await dialler.receive()
 
 
+# --- goodbye, said by whoever has nothing left to send -----------------------------------------------------------
+
+
+async def test_whoever_says_goodbye_reads_on_until_the_peer_has_answered(connected, make):
+    """What was sent before arrives, and the reader meets a clean end without having been stopped."""
+    async with connected(*make.sockets()) as (dialler, listener), anyio.create_task_group() as tasks:
+        received = bytearray()
+
+        async def read() -> None:
+            with pytest.raises(anyio.EndOfStream):
+                await read_on(dialler, received)
+
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        await dialler.send(b"last words")
+        assert dialler.say_goodbye()
+        assert not dialler.say_goodbye()
+        with pytest.raises(anyio.BrokenResourceError):
+            await dialler.send(b"too late")
+        await listener.send(b"their last words")
+        assert await read_all(listener) == b"last words"
+        await listener.shutdown_politely()
+    assert received == b"their last words"
+
+
+async def test_a_peer_who_is_done_is_not_waited_for(connected, make, monkeypatch):
+    """It has said that it sends no more, and we have read everything before: nothing could turn our close into a reset."""
+    async with connected(*make.sockets()) as (dialler, listener):
+
+        async def drain(_wire) -> NoReturn:
+            pytest.fail("there is nothing to discard")
+
+        assert dialler.say_goodbye()
+        assert await read_all(listener) == b""
+        with monkeypatch.context() as patched:
+            patched.setattr(SocketWire, "drain", drain)
+            await listener.shutdown_politely()
+            assert await read_all(dialler) == b""
+            await dialler.shutdown_politely()
+
+
+async def test_a_goodbye_has_one_deadline(connected, make, monkeypatch):
+    """A peer that never answers gets REFUSAL_DRAIN seconds in all, wherever they are waited for."""
+    async with connected(*make.sockets()) as (dialler, _):
+        monkeypatch.setattr(limits, "REFUSAL_DRAIN", 0.1)
+        assert dialler.say_goodbye()
+        monkeypatch.setattr(limits, "REFUSAL_DRAIN", 1000.0)
+        with anyio.fail_after(5):
+            await dialler.shutdown_politely()
+
+
+async def test_goodbye_is_not_said_inside_a_record_nor_over_memory(connected, make):
+    async with connected(*make.sockets(buffer=8192)) as (dialler, listener):
+        left = 100_000
+        while dialler.send_nowait(b"x" * 100_000):
+            left += 100_000
+        assert not dialler.say_goodbye()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dialler.finish_send)
+            while left:
+                left -= len(await listener.receive())
+        assert dialler.say_goodbye()
+        assert await read_all(listener) == b""
+    async with connected(*make.pipes()) as (dialler, _):
+        assert not dialler.say_goodbye()
+        await dialler.send(b"nothing has changed")
+
+
 # --- rule 10: the five edges -------------------------------------------------------------------------------
 
 
