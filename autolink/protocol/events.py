@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolink.errors import Code, Reason
 from autolink.protocol.frames import Item
@@ -80,9 +80,8 @@ class RefuseReceived:
     offset: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReceived:
-    """Items under one signature, which is still to be verified over *all* of them.
+class BatchReceived(NamedTuple):
+    """Items under one signature, which is still to be verified over *all* of them. A tuple because most events are one.
 
     Attributes:
         number: the batch's place in its direction, from 0.
