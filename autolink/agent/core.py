@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from autolink.agent.link import Link
 
 logger: Final = logging.getLogger("autolink")
+_OPEN: Final = Kind.OPEN
 
 
 class LinkCore:
@@ -305,15 +306,15 @@ class LinkCore:
         while True:
             if self._cause is not None:
                 raise NotSent(str(self.lost_error())) from self._cause
-            if self.draining or self.traffic.may_open:
+            if self._gone_away.is_set or self.traffic.may_open:
                 break
             await self.traffic.wait_for_room()
-        if self.draining:
+        if self._gone_away.is_set:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()
         self._lanes[number] = lane
         try:
-            lane.open(number, kind, body, timeout=timeout, headers=dict(headers or {}))
+            lane.open(number, kind, body, timeout=timeout, headers=dict(headers) if headers else {})
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise
@@ -334,7 +335,7 @@ class LinkCore:
         lane.close()
         if self._lanes.pop(lane.id, None) is not None and self._cause is None:
             self.traffic.release(lane.id, code)
-            if self.drained:
+            if self._went_away and self.drained:
                 self.attend()
 
     # --- events ----------------------------------------------------------------------------------------
@@ -385,15 +386,15 @@ class LinkCore:
         lane.deliver(received)
 
     def _open_for_peer(self, received: Received) -> None:
-        message = received.message
-        lane = Lane(self.traffic, message.method, FROM_OPENER[message.kind], opened_here=False)
-        lane.id = message.channel
+        lane = Lane(self.traffic, received.method, FROM_OPENER[received.kind], opened_here=False)
+        lane.id = received.channel
         check_sequence(lane, received)
-        lane.headers = message.headers
-        lane.eof = message.kind is not Kind.OPEN
+        lane.headers = received.headers
+        lane.eof = received.kind is not _OPEN
         self._lanes[lane.id] = lane
         self._last_opened_by_peer = lane.id
-        self.traffic.consumed(lane.id, len(received.leaf))
+        if not lane.eof:
+            self.traffic.consumed(lane.id, len(received.leaf))
         self.server.start(lane, received)
 
     @property

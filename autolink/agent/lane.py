@@ -33,6 +33,7 @@ from autolink.protocol import ENDS
 if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
+_ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
 _TURN: Final = 64
 _GATHERED: Final = limits.CREDIT // 16
 _CLOSED: Final = anyio.ClosedResourceError()
@@ -46,17 +47,19 @@ class Received:
     """A verified message and where it stood in its batch, so that it can be taken out as an Envelope.
 
     Attributes:
-        kind, seq, body: as in `message`, which is parsed when somebody asks for it.
+        kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
         batch, index: what was signed together, and its place there.
     """
 
-    __slots__ = ("_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "seq")
+    __slots__ = (
+        "_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "method", "seq", "timeout",
+    )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, message: Message | None = None,
+        index: int, method: str, timeout: int, message: Message | None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -66,7 +69,14 @@ class Received:
         self.leaf = leaf
         self.batch = batch
         self.index = index
-        self._message = message
+        self.method = method
+        self.timeout = timeout
+        self._message = message  # of a message with headers: what has none is read without going through this
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a message that was just received."""
+        return {} if self._message is None else self._message.headers
 
     @property
     def message(self) -> Message:
@@ -215,18 +225,9 @@ class Lane:
             CallError: the peer's handler failed or the peer cancelled.
             LinkLost: the link is gone.
         """
-        self._turn += 1
-        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
-        if not self._inbox:
-            await self._wait_for_one()
-        received = self._inbox.popleft()
-        self._gathered += len(received.leaf)
-        if not self._inbox or self._gathered >= _GATHERED:
-            self._traffic.consumed(self.id, self._gathered)
-            self._gathered = 0
-        return received
-
-    async def _wait_for_one(self) -> None:
+        if self._inbox or self.eof or self._error is not None:  # else we wait, which is a checkpoint too
+            self._turn += 1
+            await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         while not self._inbox:
             if self.eof:
                 raise anyio.EndOfStream
@@ -239,13 +240,20 @@ class Lane:
                 await self._waiting.wait()
             finally:
                 self._waiting = None
+        received = self._inbox.popleft()
+        if not self.eof:  # else no more can come, for which the peer would need credit
+            self._gathered += len(received.leaf)
+            if not self._inbox or self._gathered >= _GATHERED:
+                self._traffic.consumed(self.id, self._gathered)
+                self._gathered = 0
+        return received
 
     def deliver(self, received: Received) -> None:
         """Called by the reader. What arrives for a lane that nobody reads any more is only counted.
 
         An ERROR ends both directions at once: whoever still sends learns it too. Messages before it can be received.
         """
-        if received.kind is Kind.ERROR:
+        if received.kind is _ERROR:
             self.end(error_of(received.body))
             return
         if received.flags & ENDS:
@@ -279,7 +287,8 @@ class Lane:
             self._error = error
         if self.scope is not None:
             self.scope.cancel()
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.set()
         self._traffic.room_changed()
 
     def close(self) -> None:
@@ -287,10 +296,6 @@ class Lane:
         self.scope = None
         self._inbox.clear()
         self.end(_CLOSED)
-
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set()
 
 
 def _fresh(error: Exception) -> Exception:

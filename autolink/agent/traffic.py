@@ -147,6 +147,8 @@ class Traffic:
             BodyError: the peer's HELLO said that it takes no body of this size; of an ERROR it takes what there is.
             UsageError: a field that no peer would take.
         """
+        if not (headers or topic):
+            return self.plain_leaf(seq, kind, channel, body, method, timeout)
         self._check_size(kind, body)
         now = self.now()
         return encode(
@@ -156,13 +158,15 @@ class Traffic:
             )
         )  # fmt: skip
 
-    def plain_leaf(self, seq: int, kind: Kind, channel: int, body: bytes) -> bytes:
-        """As `leaf`, for a message to the peer without method, timeout and headers."""
+    def plain_leaf(
+        self, seq: int, kind: Kind, channel: int, body: bytes, method: str = "", timeout: int = 0
+    ) -> bytes:
+        """As `leaf`, for a message to the peer without headers."""
         if len(body) > self._largest_body:
             self._check_size(kind, body)
         now = self.now()
         return self._outgoing.write(
-            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body
+            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body, method, timeout
         )
 
     def _check_size(self, kind: Kind, body: bytes) -> None:
@@ -195,14 +199,15 @@ class Traffic:
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
             self._send_at_once(self._controls() + self._signed([(channel, flags, leaf)]))
             return
+        size = len(leaf)
+        self._queued += size
         queue = self._queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = _Queue(channel)
+            queue = self._queues[channel] = _Queue((channel, flags, leaf), size)
             self._turns.append(queue)
-        queue.items.append((channel, flags, leaf))
-        size = len(leaf)
-        queue.size += size
-        self._queued += size
+        else:
+            queue.items.append((channel, flags, leaf))
+            queue.size += size
         self._urge()
 
     def control(self, frame: bytes) -> None:
@@ -357,32 +362,31 @@ class Traffic:
         Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
         queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
         """
-        turns, size = self._turns, 0
+        turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
         items: list[Item] = []
         left_now: list[int] = []
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
             item = queue.items[0]
-            taken = len(item[2])
+            channel, _, leaf = item
+            taken = len(leaf)
             if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
                 break
             turns.popleft()
-            queue.items.popleft()
             items.append(item)
             size += taken
-            queue.size -= taken
-            if queue.items:
+            if len(queue.items) > 1:
+                queue.items.popleft()
+                queue.size -= taken
                 turns.append(queue)
                 continue
-            del self._queues[queue.channel]
-            if queue.channel in self._leaving:
-                left_now.append(queue.channel)
+            del queues[channel]
+            if channel in leaving:
+                left_now.append(channel)
         self._queued -= size
         frame = self._signed(items)
         if left_now:
-            frame += b"".join(
-                [self.protocol.release(channel, self._leaving.pop(channel)) for channel in left_now]
-            )
+            frame += b"".join([self.protocol.release(channel, leaving.pop(channel)) for channel in left_now])
             self.room_changed()
         return frame
 
@@ -438,9 +442,10 @@ class Traffic:
                 Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
             ) from None
         batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
-        now = self.now()
+        now = self._epoch + int(self.heard_at * 1_000_000)
+        earliest, latest = now - _SKEW, now + _SKEW
         messages = [
-            self._judged(batch, index, channel, flags, leaf, now)
+            self._judged(batch, index, channel, flags, leaf, earliest, latest)
             for index, (channel, flags, leaf) in enumerate(items)
         ]
         self.batches_verified += 1
@@ -448,31 +453,32 @@ class Traffic:
         return messages
 
     def _judged(
-        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, now: int
-    ) -> Received:
+        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, earliest: int, latest: int
+    ) -> Received:  # fmt: skip
         plain = self._incoming.read(leaf, channel)
         if plain is not None:
-            seq, sent_at, expires_at, kind, body = plain
+            seq, sent_at, expires_at, kind, body, method, timeout = plain
             message = None
         else:
             message = decode_untrusted(leaf)
             self._check_parties(message)
-            seq, sent_at, expires_at, kind, body = (
-                message.seq, message.sent_at, message.expires_at, message.kind, message.body,
+            seq, sent_at, expires_at, kind, body, method, timeout = (
+                message.seq, message.sent_at, message.expires_at, message.kind, message.body, message.method,
+                message.timeout,
             )  # fmt: skip
             if message.channel != channel:
                 raise _says_otherwise(channel, kind)
         if flags != FLAGS[kind]:
             raise _says_otherwise(channel, kind)
-        if expires_at < now - _SKEW:
+        if expires_at < earliest:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
-        if sent_at > now + _SKEW:
+        if sent_at > latest:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
         if expires_at - sent_at > _MESSAGE_LIFETIME:
             raise MessageRefused(
                 Reason.MALFORMED, "a message claims to live for longer than one on a link may"
             )
-        return Received(kind, seq, body, channel, flags, leaf, batch, index, message)
+        return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
 
     def _check_parties(self, message: Message) -> None:
         """It is from the peer, and everything but a publication names us."""
@@ -485,12 +491,11 @@ class Traffic:
 class _Queue:
     """What waits for the writer on one channel; never empty."""
 
-    __slots__ = ("channel", "items", "size")
+    __slots__ = ("items", "size")
 
-    def __init__(self, channel: int) -> None:
-        self.channel = channel
-        self.items: deque[Item] = deque()
-        self.size = 0
+    def __init__(self, first: Item, size: int) -> None:
+        self.items = deque((first,))
+        self.size = size
 
 
 def _nobody_listens() -> None:

@@ -79,9 +79,8 @@ class RefuseReceived:
     offset: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReceived:
-    """Items under one signature, which is still to be verified over *all* of them.
+class BatchReceived(NamedTuple):
+    """Items under one signature, which is still to be verified over *all* of them. A tuple because most events are one.
 
     Attributes:
         number: the batch's place in its direction, from 0.

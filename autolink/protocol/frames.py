@@ -74,6 +74,8 @@ SIZES: Final[dict[Frame, tuple[int, int]]] = {
 }
 """Least and most bytes of each payload."""
 
+_EXTENSION: Final = Frame.EXTENSION  # looked up on its enumeration, a member costs as much as a call
+_BATCH_TYPE: Final = Frame.BATCH
 _TYPES: Final = {frame.value: frame for frame in Frame} | dict.fromkeys(range(128, 256), Frame.EXTENSION)
 
 
@@ -106,7 +108,7 @@ class FrameReader:
         Raises:
             RemoteProtocolError: an unknown type that may not be ignored, or a length its type cannot have.
         """
-        if self._type is None and len(self._buffer) >= _HEADER.size:
+        if self._type is None and len(self._buffer) >= HEADER:
             number, self._length = _HEADER.unpack_from(self._buffer)
             frame = _TYPES.get(number)
             if frame is None:
@@ -123,15 +125,15 @@ class FrameReader:
         """The payload of the frame that `peek` named, once it is whole; b"" at once for one that is ignored."""
         if self._type is None:
             return None
-        end = _HEADER.size + self._length
-        if self._type is Frame.EXTENSION:
+        end = HEADER + self._length
+        if self._type is _EXTENSION:
             self._skip = max(0, end - len(self._buffer))
             payload = b""
         elif len(self._buffer) < end:
             return None
         else:
             with memoryview(self._buffer) as view:
-                payload = bytes(view[_HEADER.size : end])
+                payload = bytes(view[HEADER:end])
         del self._buffer[:end]
         self._type = None
         return payload
@@ -153,7 +155,7 @@ def encode_batch_frame(number: int, signature: bytes, items: Sequence[Item]) -> 
     pack = _ITEM.pack
     for channel, flags, leaf in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
-    parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
+    parts[0] = _HEADER.pack(_BATCH_TYPE, sum(map(len, parts)))
     return b"".join(parts)
 
 

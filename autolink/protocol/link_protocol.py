@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 VERSIONS: Final = (1,)
 _NONE: Final[frozenset[int]] = frozenset()
+_BATCH: Final = Frame.BATCH  # looked up on its enumeration, a member costs as much as a call
+_DRAINING: Final = LinkState.DRAINING
+_REFUSED: Final = LinkState.REFUSED
 
 
 @final
@@ -86,14 +89,14 @@ class LinkProtocol:
         """False while reading more would only fill memory: `limits.EARLY` bytes wait for our verdict, or it is over."""
         if self._ours is LinkState.REFUSED:
             return True  # to be discarded
-        if self._error or self._theirs is LinkState.REFUSED:
+        if self._error or self._theirs is _REFUSED:
             return False
         return not self._undecided or len(self._reader) < limits.EARLY
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes from the peer. Parses nothing and raises nothing; after `refuse` they are dropped."""
         self._bytes[THEIRS] += len(data)
-        if self._ours is not LinkState.REFUSED and not self._error:
+        if self._ours is not _REFUSED and not self._error:
             self._reader.feed(data)
 
     def receive_end(self) -> None:
@@ -114,7 +117,7 @@ class LinkProtocol:
         if self._error:
             raise RemoteProtocolError(self._error)
         while not self._events:
-            if self._ours is LinkState.REFUSED or self._undecided:
+            if self._ours not in ACCEPTED and (self._ours is _REFUSED or self._undecided):
                 return None
             try:
                 if not self._read_frame():
@@ -183,7 +186,7 @@ class LinkProtocol:
     @property
     def can_open(self) -> bool:
         """Whether `open_channel` would give a channel."""
-        return self._ours in ACCEPTED and not self.draining and self._channels.can_open
+        return self._ours in ACCEPTED and self._theirs is not _DRAINING and self._channels.can_open
 
     def open_channel(self) -> int:
         """A new channel's number; the first item sent on it must carry OPENS, in the order of the numbers.
@@ -192,11 +195,14 @@ class LinkProtocol:
             LocalProtocolError: before our ACCEPT, when the peer is draining (see `draining`), or when the peer
                 allows no more channels at once.
         """
-        if self._ours not in ACCEPTED or self._theirs is LinkState.REFUSED:
+        if self._ours not in ACCEPTED or self._theirs is _REFUSED:
             raise LocalProtocolError(f"no channel can be opened on a link where we are {self._ours}")
         if self.draining:
             raise LocalProtocolError("the peer is draining and serves no new channel; open another link")
-        return _by_us(self._channels.allot)
+        try:
+            return self._channels.allot()
+        except Violation as error:
+            raise LocalProtocolError(str(error)) from None
 
     def can_send(self, channel: int, size: int, waiting: int = 0) -> bool:
         """Whether credit allows an item of `size` bytes on a channel behind `waiting` bytes that are still unsent."""
@@ -224,7 +230,7 @@ class LinkProtocol:
             raise LocalProtocolError("a batch has a signature, and no leaf is empty")
         try:
             data = frames.encode_batch_frame(number, signature, items)
-            after = self._may_say(Frame.BATCH, len(data) - frames.HEADER)
+            after = self._may_say(_BATCH, len(data) - frames.HEADER)
             self._channels.items(OURS, items)
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
@@ -298,7 +304,7 @@ class LinkProtocol:
     @property
     def draining(self) -> bool:
         """The peer serves no new channel of ours."""
-        return self._theirs is LinkState.DRAINING
+        return self._theirs is _DRAINING
 
     def statistics(self) -> LinkStatistics:
         """Counts up to now."""
@@ -371,13 +377,14 @@ class LinkProtocol:
         self._frames[THEIRS] += 1
         self._frames_since_item += 1
         self._theirs = after
-        self._receive(frame, payload)
+        if frame is _BATCH:  # nearly all of them
+            self._batch(payload)
+        else:
+            self._receive(frame, payload)
         return True
 
     def _receive(self, frame: Frame, payload: bytes) -> None:
         match frame:
-            case Frame.BATCH:
-                self._batch(payload)
             case Frame.CREDIT:
                 channel, count = frames.decode_credit(payload)
                 self._channels.credit(THEIRS, channel, count)
@@ -422,18 +429,26 @@ class LinkProtocol:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
         opened, dropped = self._channels.items(THEIRS, items)
         self._count_batch(THEIRS, len(items))
-        refused = [
-            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
-        ]
+        refused = self._refusals(opened) if opened else []
         unserved = (
             frozenset([*dropped, *(event.channel for event in refused)]) if dropped or refused else _NONE
         )
         self._events.append(events.BatchReceived(number, signature, items, unserved))
-        self._events.extend(refused)
+        if refused:
+            self._events.extend(refused)
+
+    def _refusals(self, opened: list[int]) -> list[events.ChannelRefused]:
+        """Which of the channels that the peer opened lawfully are not served."""
+        if self._ours is not _DRAINING and len(self._served) + len(opened) <= self._limits.channels:
+            self._served.update(opened)
+            return []
+        return [
+            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
+        ]
 
     def _refusal(self, channel: int) -> Code | None:
         """Why a channel that the peer opened lawfully is not served, or None."""
-        if self._ours is LinkState.DRAINING:
+        if self._ours is _DRAINING:
             return Code.UNAVAILABLE
         if len(self._served) >= self._limits.channels:
             return Code.RESOURCE_EXHAUSTED

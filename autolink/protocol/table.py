@@ -110,9 +110,9 @@ def step_link(sender: LinkState, other: LinkState, frame: Frame) -> LinkState:
     after = LINK[sender].get(frame)
     if after is None:
         raise Violation(f"{frame.name} from a party that is {sender}")
-    if frame is Frame.ACCEPT and other is LinkState.SILENT:
+    if frame is _ACCEPT and other is LinkState.SILENT:
         raise Violation("ACCEPT before the other party's HELLO")
-    if other is LinkState.REFUSED and after is not LinkState.REFUSED:
+    if other is _REFUSED and after is not _REFUSED:
         raise Violation(f"{frame.name} to a party that has refused")
     return after
 
@@ -131,3 +131,5 @@ def step_channel(direction: Direction, act: int, number: int) -> Direction:
 
 
 _ACTS: Final = frozenset(Act)
+_ACCEPT: Final = Frame.ACCEPT  # looked up on its enumeration, a member costs as much as a call
+_REFUSED: Final = LinkState.REFUSED

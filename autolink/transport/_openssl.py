@@ -56,8 +56,10 @@ SYMBOLS: Final = (
     "SSL_get_peer_cert_chain",
     "SSL_get_peer_certificate",
     "SSL_session_reused",
+    "SSL_read",
     "SSL_set_fd",
     "SSL_set_session",
+    "SSL_write",
     "X509_STORE_CTX_get_current_cert",
     "X509_STORE_CTX_get_error",
     "X509_STORE_CTX_get_error_depth",
@@ -220,6 +222,32 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
         raise MemoryError("OpenSSL could not make a BIO for a socket")
     connection._into_ssl = connection._from_ssl = None  # noqa: SLF001
     connection._socket = sock  # noqa: SLF001
+
+
+def read(connection: SSL.Connection, most: int) -> bytes:
+    """As `connection.recv`, which asks OpenSSL what went wrong also when nothing did.
+
+    Raises:
+        SSL.Error: and its subclasses that say what OpenSSL waits for.
+    """
+    buffer = _no_zeros("char[]", most)
+    size = _lib.SSL_read(connection._ssl, buffer, most)  # noqa: SLF001
+    if size <= 0:
+        connection._raise_ssl_error(connection._ssl, size)  # noqa: SLF001
+    data: bytes = _ffi.buffer(buffer, size)[:]
+    return data
+
+
+def write(connection: SSL.Connection, data: memoryview) -> int:
+    """As `connection.send`, likewise: how many bytes OpenSSL took.
+
+    Raises:
+        SSL.Error: as `read`.
+    """
+    taken: int = _lib.SSL_write(connection._ssl, _ffi.from_buffer(data), len(data))  # noqa: SLF001
+    if taken <= 0:
+        connection._raise_ssl_error(connection._ssl, taken)  # noqa: SLF001
+    return taken
 
 
 def incoming(connection: SSL.Connection) -> int:

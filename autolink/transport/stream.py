@@ -337,7 +337,7 @@ class SecureStream:
     def _read(self, max_bytes: int) -> bytes:
         """One call into OpenSSL; nothing when it has no data yet."""
         try:
-            data: bytes = self._tls.recv(min(max_bytes, _RECORD))
+            data = _openssl.read(self._tls, min(max_bytes, _RECORD))
         except (SSL.WantReadError, SSL.WantWriteError) as wants:
             self._wants_room = isinstance(wants, SSL.WantWriteError)
             return b""
@@ -418,7 +418,7 @@ class SecureStream:
             self._write_end = os.strerror(failure)
             raise anyio.BrokenResourceError(self._write_end)
         try:
-            taken: int = self._tls.send(view)
+            taken = _openssl.write(self._tls, view)
         except SSL.WantWriteError:
             self._blocked = self._wire.room
             return 0
