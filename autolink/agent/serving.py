@@ -57,7 +57,7 @@ class Server:
 
     def let_go(self) -> None:
         """The link has ended, and nothing runs here."""
-        del self._link
+        del self._link, self._workers
 
     def start(self, lane: Lane, received: Received) -> None:
         """Start a task for what the opening message asks for, or answer that there is no such thing."""
