@@ -356,7 +356,7 @@ class LinkCore:
         lane.eof = message.kind is not Kind.OPEN
         self._lanes[lane.id] = lane
         self._last_opened_by_peer = lane.id
-        self.traffic.consumed(lane.id, len(received.leaf))
+        self.traffic.consumed(lane.id, received.size)
         self.server.start(lane, received)
 
     @property

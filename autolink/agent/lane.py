@@ -28,9 +28,11 @@ from autolink.errors import (
 )  # fmt: skip
 from autolink.loop import Event
 from autolink.messages import Envelope, Kind, Message, decode_untrusted
-from autolink.protocol import ENDS
+from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _TURN: Final = 64
@@ -49,14 +51,17 @@ class Received:
         kind, seq, body: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
+        data, hashed: what came beside the leaf of a chunk, and the hash that has taken it and found it right.
         batch, index: what was signed together, and its place there.
     """
 
-    __slots__ = ("_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "seq")
+    __slots__ = (
+        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "seq",
+    )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, message: Message | None = None,
+        index: int, message: Message | None = None, data: bytes = b"", hashed: "Hash | None" = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -67,6 +72,13 @@ class Received:
         self.batch = batch
         self.index = index
         self._message = message
+        self.data = data
+        self.hashed = hashed
+
+    @property
+    def size(self) -> int:
+        """What it counts in the channel's credit."""
+        return len(self.leaf) + len(self.data)
 
     @property
     def message(self) -> Message:
@@ -143,8 +155,9 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes) -> None:
-        """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
+    async def send(self, kind: Kind, body: bytes, data: bytes | memoryview = b"") -> None:
+        """Hand one message, and the bytes of a chunk beside it, to the writer, waiting for the channel's credit and the
+        link's outbox.
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
@@ -154,17 +167,17 @@ class Lane:
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf)):
-                self._post(kind, leaf)
+            if self._traffic.may_post(self.id, len(leaf) + len(data)):
+                self._post(kind, leaf, data)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock()
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = len(self._leaf(kind, body))  # the same at any time: times have one width
+            size = len(self._leaf(kind, body)) + len(data)  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()
-            self._post(kind, self._leaf(kind, body))
+            self._post(kind, self._leaf(kind, body), data)
 
     def send_nowait(self, kind: Kind, body: bytes) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
@@ -198,12 +211,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes) -> None:
-        flags = FLAGS[kind]
+    def _post(self, kind: Kind, leaf: bytes, data: bytes | memoryview = b"") -> None:
+        flags = DATA if data else FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf)
+        self._traffic.post(self.id, flags, leaf, data)
 
     # --- receiving -------------------------------------------------------------------------------------
 
@@ -220,7 +233,7 @@ class Lane:
         if not self._inbox:
             await self._wait_for_one()
         received = self._inbox.popleft()
-        self._gathered += len(received.leaf)
+        self._gathered += received.size
         if not self._inbox or self._gathered >= _GATHERED:
             self._traffic.consumed(self.id, self._gathered)
             self._gathered = 0
@@ -253,7 +266,7 @@ class Lane:
         if self._error is None:
             self._inbox.append(received)
         else:
-            self._traffic.consumed(self.id, len(received.leaf))
+            self._traffic.consumed(self.id, received.size)
         if self._waiting is not None and len(self._inbox) == 1:  # behind that one, its receiver is awake
             self._waiting.set()
 

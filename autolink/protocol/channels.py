@@ -3,8 +3,8 @@
 Theory of operation. The dialer numbers its channels 1, 3, 5, …, the listener 2, 4, 6, …, each only upwards, so one
 number per party tells a channel that is over from one that never was, and nothing else is kept of those that are over.
 
-Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves that
-are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
+Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves and
+of the data beside them that are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
 
     outstanding + size <= window     or     outstanding <= window / 2
 
@@ -21,7 +21,7 @@ the right party. Every method changes everything or, when it raises, nothing.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from autolink.protocol.frames import LAST_CHANNEL, OPENS, Item
+from autolink.protocol.frames import LAST_CHANNEL, OPENS, OwnItem
 from autolink.protocol.table import OVER, Act, Direction, Violation, step_channel
 
 OURS: Final = 0
@@ -123,7 +123,7 @@ class Channels:
 
     # --- both parties --------------------------------------------------------------------------------------
 
-    def items(self, sender: int, items: Iterable[Item]) -> Effect:
+    def items(self, sender: int, items: Iterable[OwnItem]) -> Effect:
         """A batch of the sender's.
 
         Raises:
@@ -132,9 +132,9 @@ class Channels:
         window = self._window[sender]
         after: dict[int, tuple[Direction, int]] = {}
         opened: list[int] = []
-        for number, flags, leaf in items:
+        for number, flags, leaf, data in items:
             state, outstanding = after.get(number) or self._before(sender, number, flags, opened)
-            size = len(leaf)
+            size = len(leaf) + len(data)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
             if flags or state is not Direction.OPEN:  # else the table says that nothing changes

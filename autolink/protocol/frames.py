@@ -4,7 +4,8 @@
 
     frame   = type u8 | length u32 | payload                                      (all integers big-endian)
     BATCH   = number u64 | count u16 | siglen u16 | signature | count x item
-    item    = channel u32 | flags u8 | length u32 | leaf
+    item    = channel u32 | flags u8 | length u32 | leaf           without DATA in its flags, else
+              channel u32 | flags u8 | length u32 | leaf | size u32 | data
     CREDIT  = channel u32 | bytes u32
     CANCEL  = channel u32 | code u8
     PING, PONG = 8 bytes
@@ -23,11 +24,17 @@ from typing import Final
 from autolink import limits
 from autolink.errors import RemoteProtocolError
 
-Item = tuple[int, int, bytes]
-"""Channel, flags (`OPENS`, `ENDS` or both), leaf."""
+Item = tuple[int, int, bytes, bytes]
+"""Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
+
+OwnItem = tuple[int, int, bytes, bytes | memoryview]
+"""An `Item` of ours, whose data may be a part of something larger."""
 
 OPENS: Final = 1
 ENDS: Final = 2
+DATA: Final = 4
+"""The bytes of a chunk follow its leaf, which signs their hash."""
+
 LAST_CHANNEL: Final = 2**31 - 1
 
 
@@ -53,6 +60,7 @@ GREASE: Final = tuple(range(0x8A, 0x100, 0x10))
 _HEADER: Final = struct.Struct(">BI")
 _BATCH: Final = struct.Struct(">QHH")
 _ITEM: Final = struct.Struct(">IBI")
+_SIZE: Final = struct.Struct(">I")
 _CREDIT: Final = struct.Struct(">II")
 _CANCEL: Final = struct.Struct(">IB")
 
@@ -147,12 +155,14 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
     return _HEADER.pack(frame, len(payload)) + payload
 
 
-def encode_batch_frame(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
-    """A whole BATCH frame: its leaves, most of what a link sends, are copied once."""
-    parts = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
+def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
+    """A whole BATCH frame: its leaves and data, most of what a link sends, are copied once."""
+    parts: list[bytes | memoryview] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
     pack = _ITEM.pack
-    for channel, flags, leaf in items:
+    for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
+        if flags & DATA:
+            parts += (_SIZE.pack(len(data)), data)
     parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
     return b"".join(parts)
 
@@ -173,7 +183,7 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
             f"signature of {signature_length} bytes, 1 to {limits.SIGNATURE} are possible"
         )
     items: list[Item] = []
-    unpack, head, most = _ITEM.unpack_from, _ITEM.size, limits.LEAF
+    unpack, unpack_size, head, most = _ITEM.unpack_from, _SIZE.unpack_from, _ITEM.size, limits.LEAF
     try:
         for _ in range(count):
             channel, flags, length = unpack(payload, position)
@@ -181,7 +191,15 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
                 raise RemoteProtocolError(f"leaf of {length} bytes, 1 to {most} are possible")
             start = position + head
             position = start + length
-            items.append((channel, flags, payload[start:position]))
+            leaf, data = payload[start:position], b""
+            if flags & DATA:
+                (size,) = unpack_size(payload, position)
+                if not 0 < size <= min(limits.CHUNK, most - length):
+                    raise RemoteProtocolError(f"data of {size} bytes beside a leaf of {length}")
+                start = position + _SIZE.size
+                position = start + size
+                data = payload[start:position]
+            items.append((channel, flags, leaf, data))
     except struct.error:
         raise RemoteProtocolError("BATCH is cut short") from None
     if position != len(payload):

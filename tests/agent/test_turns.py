@@ -29,7 +29,7 @@ def serving(agents):
 
 def taken_apart(frames):
     """The (channel, flags) of each item, batch by batch, that a link's protocol was given to frame."""
-    return [[(channel, flags) for channel, flags, _ in items] for items in frames]
+    return [[(channel, flags) for channel, flags, _, _ in items] for items in frames]
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ async def test_two_chunks_share_a_signature_and_one_more_would_not_fit(serving, 
             await channel.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await channel.receive()
-        sizes = [sum(len(leaf) for _, _, leaf in items) for items in sealed]
+        sizes = [sum(len(leaf) for _, _, leaf, _ in items) for items in sealed]
     assert max(map(len, sealed)) == 2
     assert max(sizes) <= limits.BATCH_BULK
 

@@ -8,6 +8,7 @@ import pytest
 from autolink import limits
 from autolink.errors import RemoteProtocolError
 from autolink.protocol.frames import (
+    DATA,
     SIZES,
     Frame,
     FrameReader,
@@ -105,7 +106,10 @@ def test_one_byte_at_a_time_costs_no_more_than_linear():
 
 
 def test_a_batch_comes_out_as_it_went_in():
-    items = [(1, 1, b"one"), (3, 3, b"three"), (2**31 - 1, 0, b"x" * 70_000)]
+    items = [
+        (1, 1, b"one", b""), (3, 3, b"three", b""), (2**31 - 1, 0, b"x" * 70_000, b""), (1, DATA, b"leaf", b"d"),
+        (1, DATA, b"five", bytes(limits.CHUNK)), (5, 0, b"six", b""),
+    ]  # fmt: skip
     frame, reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
     reader.feed(frame)
     assert reader.peek() == Frame.BATCH
@@ -118,7 +122,13 @@ def batch(count, signature, rest):
     return struct.pack(">QHH", 0, count, len(signature)) + signature + rest
 
 
+def sized(size):
+    return struct.pack(">I", size) + bytes(min(size, 2 * limits.CHUNK))
+
+
 ITEM = struct.pack(">IBI", 1, 0, 4) + b"leaf"
+WITH_DATA = struct.pack(">IBI", 1, DATA, 4) + b"leaf"
+LARGE = struct.pack(">IBI", 1, DATA, limits.LEAF - 9) + bytes(limits.LEAF - 9)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,15 @@ ITEM = struct.pack(">IBI", 1, 0, 4) + b"leaf"
         (batch(2, b"s", ITEM + ITEM[:8]), "cut short"),
         (batch(1, b"s", ITEM[:-1]), "do not add up"),
         (batch(1, b"s", ITEM + b"!"), "do not add up"),
+        (batch(1, b"s", WITH_DATA + sized(0)), "data of 0 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 65537 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(2**32 - 1)), "data of 4294967295 bytes"),
+        (batch(1, b"s", LARGE + sized(10)), "data of 10 bytes beside a leaf of 1310711"),
+        (batch(1, b"s", WITH_DATA), "cut short"),
+        (batch(1, b"s", WITH_DATA + sized(4)[:-1]), "do not add up"),
+        (batch(1, b"s", WITH_DATA + sized(4) + b"!"), "do not add up"),
+        (batch(2, b"s", WITH_DATA + sized(4) + b"!"), "cut short"),
+        (batch(1, b"s", ITEM + sized(4)), "do not add up"),
         (struct.pack(">QHH", 0, 1, 4096) + b"short of its signature", "cut short"),
     ],
 )  # fmt: skip
