@@ -214,9 +214,7 @@ async def test_a_byte_stream_in_chunks_arrives_whole_and_proved(handlers):
     def talk(link):
         channel, lane = link.begin(OPEN, "store")
         for index, piece in enumerate(pieces):
-            link.say(
-                channel, CHUNK, [bytes(16), index, len(piece), formats.sha(b"\0" + piece)], data=piece
-            )
+            link.say(channel, CHUNK, [bytes(16), index, len(piece), formats.sha(b"\0" + piece)], data=piece)
         link.say(channel, CHUNK, [bytes(16), 2, None, 65538, formats.root_of(pieces)])
         link.say(channel, END)
         for index, piece in enumerate(pieces):
