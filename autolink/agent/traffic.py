@@ -203,7 +203,7 @@ class Traffic:
             queue = self._queues[channel] = _Queue(channel)
             self._turns.append(queue)
         queue.items.append((channel, flags, leaf, data))
-        size = len(leaf) + len(data)
+        size = len(leaf) + len(data) if data else len(leaf)
         queue.size += size
         self._queued += size
         self._urge()
@@ -363,7 +363,7 @@ class Traffic:
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
             item = queue.items[0]
-            taken = len(item[2]) + len(item[3])
+            taken = len(item[2]) + len(item[3]) if item[3] else len(item[2])
             if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
                 break
             turns.popleft()
@@ -404,17 +404,16 @@ class Traffic:
             RemoteProtocolError: the peer broke the protocol.
             anyio.BrokenResourceError: the connection did.
         """
-        receive, protocol = self.stream.receive, self.protocol
+        receive_to, protocol = self.stream.receive_to, self.protocol
         while True:
             while (event := protocol.next_event()) is not None:
                 handle(event)
             try:
-                data = await receive()
+                await receive_to(protocol.receive_data)
             except anyio.EndOfStream:
                 protocol.receive_end()
                 return
             self.heard_at = self._current_time()
-            protocol.receive_data(data)
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
         """Verify a batch, then each of its messages and the data beside it.

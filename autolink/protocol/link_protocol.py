@@ -234,7 +234,7 @@ class LinkProtocol:
         return self._said(after, said)
 
     def consumed(self, channel: int, size: int) -> bytes:
-        """The application read `size` bytes of leaves and data: CREDIT when half of the window has gathered, or b""."""
+        """The application read `size` bytes of leaves and data: CREDIT when a third of the window has gathered, or b""."""
         count = self._channels.consumed(channel, size)
         return self.credit(channel, count) if count else b""
 
@@ -373,13 +373,14 @@ class LinkProtocol:
         self._frames[THEIRS] += 1
         self._frames_since_item += 1
         self._theirs = after
-        self._receive(frame, payload)
+        if frame is Frame.BATCH:
+            self._batch(payload)
+        else:
+            self._receive(frame, bytes(payload))
         return True
 
     def _receive(self, frame: Frame, payload: bytes) -> None:
         match frame:
-            case Frame.BATCH:
-                self._batch(payload)
             case Frame.CREDIT:
                 channel, count = frames.decode_credit(payload)
                 self._channels.credit(THEIRS, channel, count)
@@ -418,7 +419,7 @@ class LinkProtocol:
         self._channels.peer_allows(hello.limits.credit, min(hello.limits.channels, limits.CHANNELS))
         self._events.append(hello)
 
-    def _batch(self, payload: bytes) -> None:
+    def _batch(self, payload: bytes | memoryview) -> None:
         number, signature, items = frames.decode_batch_untrusted(payload)
         if number != self._batches[THEIRS]:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
@@ -466,12 +467,15 @@ def _check_items(items: Sequence[OwnItem]) -> None:
     if not 0 < len(items) <= limits.BATCH_LEAVES:
         raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves")
     for _, flags, leaf, data in items:
-        if not leaf or len(leaf) + len(data) > limits.LEAF:
-            raise LocalProtocolError(
-                f"a leaf and its data have 1 to {limits.LEAF} bytes, the leaf at least 1"
-            )
-        if bool(data) is not bool(flags & DATA) or len(data) > limits.CHUNK:
-            raise LocalProtocolError(f"an item with DATA has 1 to {limits.CHUNK} bytes of it, others none")
+        most = limits.LEAF
+        if flags & DATA or data:
+            if not (flags & DATA and 0 < len(data) <= limits.CHUNK):
+                raise LocalProtocolError(
+                    f"an item with DATA has 1 to {limits.CHUNK} bytes of it, others none"
+                )
+            most -= len(data)
+        if not 0 < len(leaf) <= most:
+            raise LocalProtocolError(f"a leaf of {len(leaf)} bytes, 1 to {most} are possible")
 
 
 def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

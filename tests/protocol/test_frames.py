@@ -66,6 +66,47 @@ def test_rule_45_a_length_that_the_type_cannot_have_is_refused_before_any_payloa
     assert most <= limits.FRAME
 
 
+@pytest.mark.parametrize("step", [1000, 65_536, 100_001, 10**7])
+def test_large_frames_come_out_the_same_however_the_bytes_are_cut(step):
+    """Put together in a place of their own, which serves for the next; small ones before, between and behind them."""
+    large = [bytes([number]) * size for number, size in enumerate((65_537, 300_000, limits.FRAME, 70_000))]
+    ping = encode_frame(Frame.PING, b"12345678")
+    wire = ping + b"".join(encode_frame(Frame.BATCH, payload) for payload in large) + ping
+    reader, found = FrameReader(), []
+    for start in range(0, len(wire), step):
+        reader.feed(memoryview(wire)[start : start + step])
+        while (frame := reader.peek()) is not None and (payload := reader.take()) is not None:
+            assert frame is Frame.PING or memoryview(payload).readonly
+            found.append((frame, bytes(payload)))
+        assert 0 <= len(reader) <= limits.FRAME + 5
+    assert found == [
+        (Frame.PING, b"12345678"), *((Frame.BATCH, payload) for payload in large), (Frame.PING, b"12345678"),
+    ]  # fmt: skip
+    assert len(reader) == 0
+    assert reader._place == b""
+
+
+def test_a_length_alone_takes_no_memory():
+    """Five bytes promise 1.3 MiB; the place for them is made when an eighth has come, and `len` tells what is held."""
+    reader, eighth = FrameReader(), limits.FRAME // 8
+    reader.feed(struct.pack(">BI", Frame.BATCH, limits.FRAME) + bytes(eighth - 10))
+    assert reader.peek() is Frame.BATCH
+    assert reader.take() is None
+    assert (len(reader), len(reader._place)) == (eighth - 5, 0)
+    reader.feed(bytes(10))
+    assert reader.take() is None
+    assert (len(reader), len(reader._place)) == (eighth + 5, limits.FRAME)
+    reader.feed(bytes(limits.FRAME - eighth))
+    assert reader.take() == bytes(limits.FRAME)
+    reader.feed(encode_frame(Frame.PING, bytes(8)))
+    assert read_all(reader) == [(Frame.PING, bytes(8))]
+    assert len(reader._place) == 0
+    reader.feed(struct.pack(">BI", Frame.BATCH, limits.FRAME) + bytes(2 * eighth))
+    assert read_all(reader) == []
+    reader.clear()
+    assert (len(reader), len(reader._place)) == (0, 0)
+
+
 def test_an_ignored_payload_takes_no_memory():
     """However slowly it comes, and what follows it in the same read is not lost."""
     reader = FrameReader()
