@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _TURN: Final = 64
-_GATHERED: Final = limits.CREDIT // 16
+_GATHERED: Final = limits.CREDIT // 2
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
@@ -52,11 +52,12 @@ class Received:
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
         data, hashed: what came beside the leaf of a chunk, and the hash that has taken it and found it right.
+        size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
 
     __slots__ = (
-        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "seq",
+        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "seq", "size",
     )  # fmt: skip
 
     def __init__(
@@ -74,11 +75,7 @@ class Received:
         self._message = message
         self.data = data
         self.hashed = hashed
-
-    @property
-    def size(self) -> int:
-        """What it counts in the channel's credit."""
-        return len(self.leaf) + len(self.data)
+        self.size = len(leaf) + len(data) if data else len(leaf)
 
     @property
     def message(self) -> Message:
@@ -167,7 +164,7 @@ class Lane:
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf) + len(data)):
+            if self._traffic.may_post(self.id, len(leaf) + len(data) if data else len(leaf)):
                 self._post(kind, leaf, data)
                 return
         if lock is None:

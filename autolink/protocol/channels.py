@@ -10,9 +10,10 @@ of the data beside them that are *outstanding*: sent, and not given back by CRED
 
 and the receiver, whose own count is never higher than the sender's (its CREDIT may still be under way), checks the
 same inequality. The second half is for messages larger than the window: one may overdraw it. It says "half", not
-"none outstanding", because the receiver gives credit back only when half of the window has gathered: with "none" a
-sender with a little outstanding and a large message, and a receiver that has read everything, would wait for each
-other for ever. A channel thus holds at most half a window and one message, or a whole window, at its receiver.
+"none outstanding", because credit need not be given back before half of the window has gathered: with "none" a sender
+with a little outstanding and a large message, and a receiver that has read everything, would wait for each other for
+ever. We give it back at a third, so that it arrives before the sender has used up the rest. A channel thus holds at
+most half a window and one message, or a whole window, at its receiver.
 
 All of it is symmetric: `OURS` and `THEIRS` index whoever acts, and whoever calls turns a `Violation` into an error of
 the right party. Every method changes everything or, when it raises, nothing.
@@ -114,7 +115,7 @@ class Channels:
         if ours.state is Direction.CANCELLED or way.state is not Direction.OPEN:
             return 0
         way.returnable = min(way.returnable + size, way.outstanding)
-        return way.returnable if 2 * way.returnable >= self._window[THEIRS] else 0
+        return way.returnable if 3 * way.returnable >= self._window[THEIRS] else 0
 
     def must_cancel(self, number: int) -> bool:
         """Whether leaving the channel now takes a CANCEL, because a direction is open and we have sent none."""
@@ -134,7 +135,7 @@ class Channels:
         opened: list[int] = []
         for number, flags, leaf, data in items:
             state, outstanding = after.get(number) or self._before(sender, number, flags, opened)
-            size = len(leaf) + len(data)
+            size = len(leaf) + len(data) if data else len(leaf)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
             if flags or state is not Direction.OPEN:  # else the table says that nothing changes

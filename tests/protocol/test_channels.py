@@ -217,10 +217,10 @@ def test_what_waits_for_the_writer_counts_as_sent(small, lane):
     assert not small.dialer.can_send(lane, W, waiting=W // 2 + 1)
 
 
-def test_credit_is_given_back_by_halves_of_the_window(small, lane):
+def test_credit_is_given_back_by_thirds_of_the_window(small, lane):
     small.say(small.dialer, (lane, 0, bytes(400)), (lane, 0, bytes(200)))
-    assert small.listener.consumed(lane, 400) == b""
-    frame = small.listener.consumed(lane, 200)
+    assert small.listener.consumed(lane, 300) == b""
+    frame = small.listener.consumed(lane, 300)
     assert small.carry(small.listener, frame) == [CreditReceived(lane, 600)]
     assert outstanding(small, lane) == (0, 0)
 
