@@ -394,7 +394,7 @@ class LinkCore:
         self._lanes[lane.id] = lane
         self._last_opened_by_peer = lane.id
         if not lane.eof:
-            self.traffic.consumed(lane.id, len(received.leaf))
+            self.traffic.consumed(lane.id, received.size)
         self.server.start(lane, received)
 
     @property

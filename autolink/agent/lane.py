@@ -28,14 +28,16 @@ from autolink.errors import (
 )  # fmt: skip
 from autolink.loop import Event
 from autolink.messages import Envelope, Kind, Message, decode_untrusted
-from autolink.protocol import ENDS
+from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
 _TURN: Final = 64
-_GATHERED: Final = limits.CREDIT // 16
+_GATHERED: Final = limits.CREDIT // 2
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
@@ -50,16 +52,19 @@ class Received:
         kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
+        data, hashed: what came beside the leaf of a chunk, and the hash that has taken it and found it right.
+        size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
 
     __slots__ = (
-        "_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "method", "seq", "timeout",
+        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "method", "seq", "size",
+        "timeout",
     )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, method: str, timeout: int, message: Message | None,
+        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", hashed: "Hash | None" = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -72,6 +77,9 @@ class Received:
         self.method = method
         self.timeout = timeout
         self._message = message  # of a message with headers: what has none is read without going through this
+        self.data = data
+        self.hashed = hashed
+        self.size = len(leaf) + len(data) if data else len(leaf)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -153,8 +161,9 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes) -> None:
-        """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
+    async def send(self, kind: Kind, body: bytes, data: bytes | memoryview = b"") -> None:
+        """Hand one message, and the bytes of a chunk beside it, to the writer, waiting for the channel's credit and the
+        link's outbox.
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
@@ -164,17 +173,17 @@ class Lane:
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf)):
-                self._post(kind, leaf)
+            if self._traffic.may_post(self.id, len(leaf) + len(data) if data else len(leaf)):
+                self._post(kind, leaf, data)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock()
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = len(self._leaf(kind, body))  # the same at any time: times have one width
+            size = len(self._leaf(kind, body)) + len(data)  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()
-            self._post(kind, self._leaf(kind, body))
+            self._post(kind, self._leaf(kind, body), data)
 
     def send_nowait(self, kind: Kind, body: bytes) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
@@ -208,12 +217,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes) -> None:
-        flags = FLAGS[kind]
+    def _post(self, kind: Kind, leaf: bytes, data: bytes | memoryview = b"") -> None:
+        flags = DATA if data else FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf)
+        self._traffic.post(self.id, flags, leaf, data)
 
     # --- receiving -------------------------------------------------------------------------------------
 
@@ -242,7 +251,7 @@ class Lane:
                 self._waiting = None
         received = self._inbox.popleft()
         if not self.eof:  # else no more can come, for which the peer would need credit
-            self._gathered += len(received.leaf)
+            self._gathered += received.size
             if not self._inbox or self._gathered >= _GATHERED:
                 self._traffic.consumed(self.id, self._gathered)
                 self._gathered = 0
@@ -261,7 +270,7 @@ class Lane:
         if self._error is None:
             self._inbox.append(received)
         else:
-            self._traffic.consumed(self.id, len(received.leaf))
+            self._traffic.consumed(self.id, received.size)
         if self._waiting is not None and len(self._inbox) == 1:  # behind that one, its receiver is awake
             self._waiting.set()
 

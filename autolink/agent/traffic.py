@@ -40,6 +40,7 @@ from autolink.messages import (
     Kind,
     Message,
     PlainLeaves,
+    check_data,
     decode_untrusted,
     encode,
     merkle,
@@ -47,9 +48,11 @@ from autolink.messages import (
     verify_batch,
 )  # fmt: skip
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, Item, LinkProtocol
+from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from autolink.transport import SecureStream
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
@@ -193,20 +196,20 @@ class Traffic:
             return self.protocol.can_send(channel, size)
         return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
-    def post(self, channel: int, flags: int, leaf: bytes) -> None:
+    def post(self, channel: int, flags: int, leaf: bytes, data: bytes | memoryview = b"") -> None:
         """Queue a message that `may_post`, or send it at once if it is alone."""
         alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
-            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf)]))
+            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, data)]))
             return
-        size = len(leaf)
+        size = len(leaf) + len(data) if data else len(leaf)
         self._queued += size
         queue = self._queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = _Queue((channel, flags, leaf), size)
+            queue = self._queues[channel] = _Queue((channel, flags, leaf, data), size)
             self._turns.append(queue)
         else:
-            queue.items.append((channel, flags, leaf))
+            queue.items.append((channel, flags, leaf, data))
             queue.size += size
         self._urge()
 
@@ -363,13 +366,13 @@ class Traffic:
         queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
         """
         turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
-        items: list[Item] = []
+        items: list[OwnItem] = []
         left_now: list[int] = []
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
             item = queue.items[0]
-            channel, _, leaf = item
-            taken = len(leaf)
+            channel, _, leaf, data = item
+            taken = len(leaf) + len(data) if data else len(leaf)
             if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
                 break
             turns.popleft()
@@ -390,12 +393,12 @@ class Traffic:
             self.room_changed()
         return frame
 
-    def _signed(self, items: list[Item]) -> bytes:
+    def _signed(self, items: list[OwnItem]) -> bytes:
         """A batch of these messages, as its frame."""
         number = self.batches_sent
         self.batches_sent += 1
         self.messages_sent += len(items)
-        leaves = [leaf for _, _, leaf in items]
+        leaves = [leaf for _, _, leaf, _ in items]
         signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
         return self.protocol.batch(number, signature, items)
 
@@ -408,12 +411,12 @@ class Traffic:
             RemoteProtocolError: the peer broke the protocol.
             anyio.BrokenResourceError: the connection did.
         """
-        receive, protocol = self.stream.receive, self.protocol
+        receive_to, protocol = self.stream.receive_to, self.protocol
         while True:
             while (event := protocol.next_event()) is not None:
                 handle(event)
             try:
-                data = await receive()
+                await receive_to(protocol.receive_data)
             except anyio.EndOfStream:
                 if not self._over:
                     protocol.receive_end()
@@ -421,20 +424,19 @@ class Traffic:
             if self._over:
                 return
             self.heard_at = self._current_time()
-            protocol.receive_data(data)
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
-        """Verify a batch, then each of its messages.
+        """Verify a batch, then each of its messages and the data beside it.
 
         Raises:
-            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late, or
-                something else than its frame said.
+            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late,
+                something else than its frame said, or signs other data than came with it.
         """
         items = event.items
         header = BatchHeader(
             self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = merkle.leaf_hashes([leaf for _, _, leaf in items])
+        hashes = merkle.leaf_hashes([leaf for _, _, leaf, _ in items])
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:
@@ -445,15 +447,16 @@ class Traffic:
         now = self._epoch + int(self.heard_at * 1_000_000)
         earliest, latest = now - _SKEW, now + _SKEW
         messages = [
-            self._judged(batch, index, channel, flags, leaf, earliest, latest)
-            for index, (channel, flags, leaf) in enumerate(items)
+            self._judged(batch, index, channel, flags, leaf, data, earliest, latest)
+            for index, (channel, flags, leaf, data) in enumerate(items)
         ]
         self.batches_verified += 1
         self.messages_verified += len(messages)
         return messages
 
     def _judged(
-        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, earliest: int, latest: int
+        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, data: bytes, earliest: int,
+        latest: int,
     ) -> Received:  # fmt: skip
         plain = self._incoming.read(leaf, channel)
         if plain is not None:
@@ -468,7 +471,7 @@ class Traffic:
             )  # fmt: skip
             if message.channel != channel:
                 raise _says_otherwise(channel, kind)
-        if flags != FLAGS[kind]:
+        if flags != FLAGS[kind] and (kind, flags) != _CHUNK:
             raise _says_otherwise(channel, kind)
         if expires_at < earliest:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
@@ -478,7 +481,12 @@ class Traffic:
             raise MessageRefused(
                 Reason.MALFORMED, "a message claims to live for longer than one on a link may"
             )
-        return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
+        if kind is not _CHUNK_KIND:
+            return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
+        return Received(
+            kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message, data,
+            _hashed(channel, body, data),
+        )  # fmt: skip
 
     def _check_parties(self, message: Message) -> None:
         """It is from the peer, and everything but a publication names us."""
@@ -493,7 +501,7 @@ class _Queue:
 
     __slots__ = ("items", "size")
 
-    def __init__(self, first: Item, size: int) -> None:
+    def __init__(self, first: OwnItem, size: int) -> None:
         self.items = deque((first,))
         self.size = size
 
@@ -505,6 +513,18 @@ def _nobody_listens() -> None:
 def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
     return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
 
+
+def _hashed(channel: int, body: bytes, data: bytes) -> "Hash | None":
+    """What `check_data` gives for a chunk: data that its leaf does not sign is as bad as a leaf that is not signed."""
+    try:
+        return check_data(body, data)
+    except BadSignature as error:
+        raise MessageRefused(Reason.TAMPERED, f"channel {channel}: {error}") from None
+
+
+_CHUNK_KIND: Final = Kind.CHUNK
+_CHUNK: Final = (_CHUNK_KIND, DATA)
+"""The one kind that may have another flag than its own: all but the last chunk of a stream have."""
 
 _MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
 _IDS: Final = 256 * ID

@@ -3,16 +3,17 @@
 Theory of operation. The dialer numbers its channels 1, 3, 5, …, the listener 2, 4, 6, …, each only upwards, so one
 number per party tells a channel that is over from one that never was, and nothing else is kept of those that are over.
 
-Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves that
-are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
+Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves and
+of the data beside them that are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
 
     outstanding + size <= window     or     outstanding <= window / 2
 
 and the receiver, whose own count is never higher than the sender's (its CREDIT may still be under way), checks the
 same inequality. The second half is for messages larger than the window: one may overdraw it. It says "half", not
-"none outstanding", because the receiver gives credit back only when half of the window has gathered: with "none" a
-sender with a little outstanding and a large message, and a receiver that has read everything, would wait for each
-other for ever. A channel thus holds at most half a window and one message, or a whole window, at its receiver.
+"none outstanding", because credit need not be given back before half of the window has gathered: with "none" a sender
+with a little outstanding and a large message, and a receiver that has read everything, would wait for each other for
+ever. We give it back at a third, so that it arrives before the sender has used up the rest. A channel thus holds at
+most half a window and one message, or a whole window, at its receiver.
 
 All of it is symmetric: `OURS` and `THEIRS` index whoever acts, and whoever calls turns a `Violation` into an error of
 the right party. Every method changes everything or, when it raises, nothing.
@@ -21,7 +22,7 @@ the right party. Every method changes everything or, when it raises, nothing.
 from collections.abc import Iterable
 from typing import Final
 
-from autolink.protocol.frames import LAST_CHANNEL, OPENS, Item
+from autolink.protocol.frames import LAST_CHANNEL, OPENS, OwnItem
 from autolink.protocol.table import OVER, Act, Direction, Violation, step_channel
 
 OURS: Final = 0
@@ -116,7 +117,7 @@ class Channels:
         if ours.state is _CANCELLED or way.state is not _OPEN:
             return 0
         way.returnable = min(way.returnable + size, way.outstanding)
-        return way.returnable if 2 * way.returnable >= self._window[THEIRS] else 0
+        return way.returnable if 3 * way.returnable >= self._window[THEIRS] else 0
 
     def must_cancel(self, number: int) -> bool:
         """Whether leaving the channel now takes a CANCEL, because a direction is open and we have sent none."""
@@ -125,7 +126,7 @@ class Channels:
 
     # --- both parties --------------------------------------------------------------------------------------
 
-    def items(self, sender: int, items: Iterable[Item]) -> tuple[list[int], list[int]]:
+    def items(self, sender: int, items: Iterable[OwnItem]) -> tuple[list[int], list[int]]:
         """A batch of the sender's.
 
         Returns:
@@ -137,7 +138,7 @@ class Channels:
         window = self._window[sender]
         after: dict[int, _After] = {}
         opened: list[int] = []
-        for number, flags, leaf in items:
+        for number, flags, leaf, data in items:
             before = after.get(number)
             if before is not None:
                 channel, state, outstanding = before
@@ -151,7 +152,7 @@ class Channels:
                     raise Violation(f"channel {number}: an item after both directions ended")
                 way = channel[sender]
                 state, outstanding = way.state, way.outstanding
-            size = len(leaf)
+            size = len(leaf) + len(data) if data else len(leaf)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
             if flags or state is not _OPEN:  # else the table says that nothing changes

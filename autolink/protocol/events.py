@@ -85,7 +85,7 @@ class BatchReceived(NamedTuple):
     Attributes:
         number: the batch's place in its direction, from 0.
         signature: over the leaves' Merkle root.
-        items: channel, flags (`OPENS`, `ENDS`) and leaf of each.
+        items: channel, flags (`OPENS`, `ENDS`, `DATA`), leaf and data of each; data is not what is signed, its hash is.
         dropped: channels whose items go nowhere: we cancelled them, or a `ChannelRefused` follows.
     """
 

@@ -10,7 +10,7 @@ from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolErro
 from autolink.protocol import events, frames, payloads
 from autolink.protocol.channels import OURS, THEIRS, Channels
 from autolink.protocol.events import Event, Limits, LinkStatistics
-from autolink.protocol.frames import Frame, FrameReader, Item
+from autolink.protocol.frames import DATA, Frame, FrameReader, OwnItem
 from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ class LinkProtocol:
     Args:
         dialer: whether we dialled.
         channels: how many channels the peer may have open.
-        credit: bytes of leaves that it may send on each before we have read them; at least 1.
+        credit: bytes of leaves and data that it may send on each before we have read them; at least 1.
         message: bytes of one body that we take; announced here, enforced by whoever decodes leaves.
         versions: protocol versions that we speak.
         grease: chooses which of the reserved frame types and which unknown HELLO field we send, so that peers
@@ -208,37 +208,33 @@ class LinkProtocol:
         """Whether credit allows an item of `size` bytes on a channel behind `waiting` bytes that are still unsent."""
         return self._channels.can_send(channel, size, waiting)
 
-    def batch(self, number: int, signature: bytes, items: Sequence[Item]) -> bytes:
+    def batch(self, number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
         """BATCH.
 
         Args:
             number: from 0, by one.
             signature: over the root of the leaves.
-            items: (channel, flags, leaf); every one must be allowed by its channel and its credit.
+            items: (channel, flags, leaf, data); every one must be allowed by its channel and its credit.
 
         Raises:
             LocalProtocolError: one is not; nothing was sent.
         """
         if number != self._batches[OURS]:
             raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
-        sizes = [len(leaf) for _, _, leaf in items]
-        if not 0 < len(items) <= limits.BATCH_LEAVES or max(sizes) > limits.LEAF:
-            raise LocalProtocolError(
-                f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes"
-            )
-        if not 0 < len(signature) <= limits.SIGNATURE or not min(sizes):
-            raise LocalProtocolError("a batch has a signature, and no leaf is empty")
+        _check_items(items)
+        if not 0 < len(signature) <= limits.SIGNATURE:
+            raise LocalProtocolError("a batch has a signature")
         try:
-            data = frames.encode_batch_frame(number, signature, items)
-            after = self._may_say(_BATCH, len(data) - frames.HEADER)
+            said = frames.encode_batch_frame(number, signature, items)
+            after = self._may_say(_BATCH, len(said) - frames.HEADER)
             self._channels.items(OURS, items)
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
         self._count_batch(OURS, len(items))
-        return self._said(after, data)
+        return self._said(after, said)
 
     def consumed(self, channel: int, size: int) -> bytes:
-        """The application read `size` bytes of leaves: CREDIT when half of the window has gathered, or b""."""
+        """The application read `size` bytes of leaves and data: CREDIT when a third of the window has gathered, or b""."""
         count = self._channels.consumed(channel, size)
         return self.credit(channel, count) if count else b""
 
@@ -380,7 +376,7 @@ class LinkProtocol:
         if frame is _BATCH:  # nearly all of them
             self._batch(payload)
         else:
-            self._receive(frame, payload)
+            self._receive(frame, bytes(payload))
         return True
 
     def _receive(self, frame: Frame, payload: bytes) -> None:
@@ -423,7 +419,7 @@ class LinkProtocol:
         self._channels.peer_allows(hello.limits.credit, min(hello.limits.channels, limits.CHANNELS))
         self._events.append(hello)
 
-    def _batch(self, payload: bytes) -> None:
+    def _batch(self, payload: bytes | memoryview) -> None:
         number, signature, items = frames.decode_batch_untrusted(payload)
         if number != self._batches[THEIRS]:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
@@ -472,6 +468,22 @@ class LinkProtocol:
         self._batches[sender] += 1
         self._items[sender] += items
         self._frames_since_item = 0
+
+
+def _check_items(items: Sequence[OwnItem]) -> None:
+    """Sizes that no frame can say, or no peer would take, are our mistake."""
+    if not 0 < len(items) <= limits.BATCH_LEAVES:
+        raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves")
+    for _, flags, leaf, data in items:
+        most = limits.LEAF
+        if flags & DATA or data:
+            if not (flags & DATA and 0 < len(data) <= limits.CHUNK):
+                raise LocalProtocolError(
+                    f"an item with DATA has 1 to {limits.CHUNK} bytes of it, others none"
+                )
+            most -= len(data)
+        if not 0 < len(leaf) <= most:
+            raise LocalProtocolError(f"a leaf of {len(leaf)} bytes, 1 to {most} are possible")
 
 
 def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from autolink.protocol.frames import ENDS, OPENS, Frame
+from autolink.protocol.frames import DATA, ENDS, OPENS, Frame
 
 
 class Violation(Exception):
@@ -60,6 +60,7 @@ class Act(IntEnum):
     OPENING = OPENS
     LAST = ENDS
     ONLY = OPENS | ENDS
+    DATA = DATA
     CREDIT = -1
     CANCEL = -2
 
@@ -90,6 +91,7 @@ CHANNEL: Final[Mapping[Direction, Mapping[int, Direction]]] = {
     Direction.OPEN: {
         Act.ITEM: Direction.OPEN,
         Act.LAST: Direction.ENDED,
+        Act.DATA: Direction.OPEN,
         Act.CREDIT: Direction.OPEN,
         Act.CANCEL: Direction.CANCELLED,
     },

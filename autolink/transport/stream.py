@@ -7,7 +7,8 @@ subtle is around that:
 - Exactly one task reads and one writes; a second one gets BusyResourceError.
 - A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write
   would put its own bytes behind the old record's header: with longer data nobody notices, and the peer reads
-  a corrupted stream without an error. So a `send` left with bytes pending breaks the sending side for good,
+  a corrupted stream without an error. OpenSSL takes up to limits.TLS_TURN in one call, and has sent some records of it
+  when it wants to be called again. So a `send` left with bytes pending breaks the sending side for good,
   and no later call, not even the one that says close_notify, touches it. What does not wait cannot be cancelled:
   `send_nowait` may be called by any task, and leaves what it could not send to the one that writes.
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
@@ -20,7 +21,7 @@ subtle is around that:
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
   OpenSSL after a wait without having looked whether the stream was closed meanwhile.
 - Fairness: waiting is fair, even for bytes that are there already; a `receive` that did not wait yields once.
-  A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+  A `send` yields once per limits.TLS_TURN, or a stream that is never full would never let go.
 - Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
   peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
   at the latest when we wait for the peer.
@@ -29,6 +30,7 @@ subtle is around that:
 """
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
@@ -42,12 +44,12 @@ from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
 from autolink.transport.wire import Wire
 
-_RECORD: Final = 16_384  # data in one record, RFC 8446, section 5.1
 _SEND_COST: Final = 1024  # a send costs about what copying this much costs
 
 _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has read the rest of a split message
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
+_NOTHING: Final = memoryview(b"")
 _UNFINISHED: Final = "an earlier send was left unfinished"
 _ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
@@ -66,7 +68,8 @@ class SecureStream:
             resumed session the leaf alone.
         resumed: a session was resumed.
         link_id: 32 bytes that both ends have and no other connection has.
-        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each.
+        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each, and one that is
+            sent is counted when all that OpenSSL got with it is.
         bytes_sent, bytes_received: application data.
     """
 
@@ -126,13 +129,13 @@ class SecureStream:
             as `receive`.
         """
         self._check_reading()
-        data = self._read(_RECORD) if _openssl.incoming(self._tls) else b""
+        data = bytes(self._read(_openssl.RECORD)) if _openssl.incoming(self._tls) else b""
         while not data:
             if _openssl.incoming(self._tls):  # behind a record without data, such as a ticket
                 self._count_idle()
             else:
                 await self._hear_more()
-            data = self._read(_RECORD)
+            data = bytes(self._read(_openssl.RECORD))
         return data
 
     async def _hear_more(self) -> None:
@@ -179,8 +182,21 @@ class SecureStream:
 
     # --- reading and writing -------------------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
+    async def receive(self, max_bytes: int = limits.TLS_TURN) -> bytes:
         """Between 1 and `max_bytes` bytes. Cancelling it loses nothing.
+
+        Raises:
+            as `receive_to`.
+        """
+        received: list[bytes] = []
+        await self.receive_to(lambda data: received.append(bytes(data)), max_bytes)
+        return received[0]
+
+    async def receive_to(
+        self, take: Callable[[memoryview], object], max_bytes: int = limits.TLS_TURN
+    ) -> None:
+        """Give between 1 and `max_bytes` bytes to `take`, which must not keep them: they stand where the next ones will.
+        Cancelling it loses nothing.
 
         Raises:
             anyio.EndOfStream: the peer said close_notify.
@@ -198,13 +214,15 @@ class SecureStream:
             self._check_reading()
             # Behind a full record there is usually another; behind a short one a read would be in vain, and a
             # read in vain costs as much as one that is not.
-            data = self._read(max_bytes) if self._full or self._tls.pending() else b""
-            if data:
+            data = _NOTHING
+            if self._full or self._tls.pending():
                 await self._loop.cancel_shielded_checkpoint()
+                self._check_reading()
+                data = self._read(max_bytes)
             while not data:
                 await self._wait_for_more()
                 data = self._read(max_bytes)
-            return self._read_on(data, max_bytes) if self._full else data
+            take(data)
         finally:
             self._reading = False
 
@@ -334,37 +352,22 @@ class SecureStream:
         if self._read_end:
             raise self._read_end.with_traceback(None)
 
-    def _read(self, max_bytes: int) -> bytes:
-        """One call into OpenSSL; nothing when it has no data yet."""
-        try:
-            data = _openssl.read(self._tls, min(max_bytes, _RECORD))
-        except (SSL.WantReadError, SSL.WantWriteError) as wants:
-            self._wants_room = isinstance(wants, SSL.WantWriteError)
-            return b""
-        except SSL.Error as error:
-            raise self._end_reading(translate(error, self._peer)) from error
-        self._full = len(data) == _RECORD
+    def _read(self, max_bytes: int) -> memoryview:
+        """What OpenSSL has, until the next read; nothing when it has no data yet. An error behind data is told next time."""
+        data, records, end = _openssl.read(self._tls, max_bytes)
+        waits = isinstance(end, SSL.WantReadError | SSL.WantWriteError)
+        if not data:
+            if end is not None and not waits:
+                raise self._end_reading(translate(end, self._peer)) from end
+            self._wants_room = isinstance(end, SSL.WantWriteError)
+            return data
+        if end is not None and not waits:
+            self._read_end = translate(end, self._peer)
+        self._full = end is None and len(data) >= _openssl.RECORD
         self._idle = 0
-        self.records_received += 1
+        self.records_received += records
         self.bytes_received += len(data)
         return data
-
-    def _read_on(self, data: bytes, max_bytes: int) -> bytes:
-        """`data` and what is there behind it, as long as records are full: a body of many is not worth a turn of the loop
-        for each. An error behind it is told next time."""
-        parts, left = [data], max_bytes - len(data)
-        while self._full and left > 0:
-            try:
-                more = self._read(left)
-            except Exception as error:  # noqa: BLE001  kept: the next `receive` raises it
-                self._read_end = error
-                break
-            if not more:
-                self._full = False
-                break
-            parts.append(more)
-            left -= len(more)
-        return b"".join(parts)
 
     async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
@@ -401,7 +404,7 @@ class SecureStream:
             if taken := self._push(view):
                 view = view[taken:]
                 self._unfair += taken
-                if self._unfair >= limits.TLS_STEP:
+                if self._unfair >= limits.TLS_TURN:
                     self._unfair = 0
                     await self.flush()
                     await self._loop.cancel_shielded_checkpoint()
@@ -413,12 +416,13 @@ class SecureStream:
         self._write_end = ""
 
     def _push(self, view: memoryview) -> int:
-        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for."""
+        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for. Some of them
+        may be sent then: it must get the same ones again."""
         if failure := self._wire.failure():
             self._write_end = os.strerror(failure)
             raise anyio.BrokenResourceError(self._write_end)
         try:
-            taken = _openssl.write(self._tls, view)
+            taken = _openssl.write(self._tls, view[: limits.TLS_TURN])
         except SSL.WantWriteError:
             self._blocked = self._wire.room
             return 0
@@ -428,7 +432,7 @@ class SecureStream:
         except SSL.Error as error:
             self._write_end = str(translate(error, self._peer)) or "the connection is closed"
             raise anyio.BrokenResourceError(self._write_end) from error
-        self.records_sent += 1
+        self.records_sent += -(-taken // _openssl.RECORD)
         self.bytes_sent += taken
         return taken
 
