@@ -168,7 +168,7 @@ class Lane:
                 self._post(kind, leaf, data)
                 return
         if lock is None:
-            lock = self._lock = anyio.Lock()
+            lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
         async with lock:  # keeps the senders of one channel in order, also while they wait
             size = len(self._leaf(kind, body)) + len(data)  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):

@@ -405,15 +405,20 @@ class Traffic:
             anyio.BrokenResourceError: the connection did.
         """
         receive_to, protocol = self.stream.receive_to, self.protocol
-        while True:
+
+        def take(data: memoryview) -> None:
+            self.heard_at = self._current_time()
+            protocol.receive_data(data)
             while (event := protocol.next_event()) is not None:
                 handle(event)
+
+        take(memoryview(b""))  # what came with the end of the opening
+        while True:
             try:
-                await receive_to(protocol.receive_data)
+                await receive_to(take, room=protocol.room)
             except anyio.EndOfStream:
                 protocol.receive_end()
                 return
-            self.heard_at = self._current_time()
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
         """Verify a batch, then each of its messages and the data beside it.
