@@ -27,12 +27,10 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import Envelope, Kind, Message, decode_untrusted
+from autolink.messages import Envelope, Hashed, Kind, Message, decode_untrusted
 from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _TURN: Final = 64
@@ -51,7 +49,7 @@ class Received:
         kind, seq, body: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
-        data, hashed: what came beside the leaf of a chunk, and the hash that has taken it and found it right.
+        data, hashed: what came beside the leaf of a chunk, and its hash, which the leaf signs.
         size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
@@ -62,7 +60,7 @@ class Received:
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, message: Message | None = None, data: bytes = b"", hashed: "Hash | None" = None,
+        index: int, message: Message | None = None, data: bytes = b"", hashed: Hashed | None = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq

@@ -37,6 +37,7 @@ from autolink.messages import (
     LISTENER,
     BatchHeader,
     Envelope,
+    Hashed,
     Kind,
     Message,
     PlainLeaves,
@@ -51,8 +52,6 @@ from autolink.messages.message import ID
 from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem
 
 if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
     from autolink.transport import SecureStream
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
@@ -502,7 +501,7 @@ def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
     return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
 
 
-def _hashed(channel: int, body: bytes, data: bytes) -> "Hash | None":
+def _hashed(channel: int, body: bytes, data: bytes) -> Hashed | None:
     """What `check_data` gives for a chunk: data that its leaf does not sign is as bad as a leaf that is not signed."""
     try:
         return check_data(body, data)

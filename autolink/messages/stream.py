@@ -13,7 +13,7 @@ Two state machines without I/O; both need the same small memory whatever passes 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from autolink import codec, limits
 from autolink.errors import BadSignature, LocalProtocolError, Reason, RemoteProtocolError, UsageError
@@ -40,6 +40,19 @@ _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
 
 
+class Hashed(NamedTuple):
+    """The leaf hash of a chunk's bytes: the object that has taken them, to go on with, and what it has come to."""
+
+    taker: "Hash"
+    digest: bytes
+
+
+def _hashed(data: bytes | memoryview) -> Hashed:
+    taker = merkle.begun_leaf()
+    taker.update(data)
+    return Hashed(taker, taker.digest())
+
+
 class ContentRoot:
     """The Merkle root over bytes that come in parts of any size."""
 
@@ -50,26 +63,27 @@ class ContentRoot:
         self._pieces = StreamingRoot()
         self._piece, self._filled = merkle.begun_leaf(), 0
 
-    def update(self, data: bytes | memoryview, hashed: "Hash | None" = None) -> None:
-        """Take the next bytes. `hashed`, a leaf's hash that has taken just these and is given away, saves taking them again
-        where a piece begins."""
-        self.total += len(data)
-        if hashed is not None and not self._filled:
-            self._piece, self._filled = hashed, len(data)
-            self._end_piece()
-            return
-        rest = memoryview(data)
+    def update(self, data: bytes | memoryview, hashed: Hashed | None = None) -> None:
+        """Take the next bytes. `hashed`, which is of just these and given away, saves hashing them again where they begin a
+        piece."""
+        size = len(data)
+        self.total += size
+        if hashed is None or self._filled:
+            self._take(memoryview(data))
+        elif size == limits.CHUNK:
+            self._pieces.add(hashed.digest)
+        else:
+            self._piece, self._filled = hashed.taker, size
+
+    def _take(self, rest: memoryview) -> None:
         while rest:
             taken = rest[: limits.CHUNK - self._filled]
             self._piece.update(taken)
             self._filled += len(taken)
-            self._end_piece()
+            if self._filled == limits.CHUNK:
+                self._pieces.add(self._piece.digest())
+                self._piece, self._filled = merkle.begun_leaf(), 0
             rest = rest[len(taken) :]
-
-    def _end_piece(self) -> None:
-        if self._filled == limits.CHUNK:
-            self._pieces.add(self._piece.digest())
-            self._piece, self._filled = merkle.begun_leaf(), 0
 
     def finish(self) -> bytes:
         """The root over all bytes taken; nothing may follow."""
@@ -104,9 +118,8 @@ class ChunkWriter:
         """
         if not 0 < len(data) <= limits.CHUNK:
             raise UsageError(f"a chunk has 1 to {limits.CHUNK} bytes")
-        index, hashed = self._next(), merkle.begun_leaf()
-        hashed.update(data)
-        body = b"".join((_HEAD, self._id, codec.pack(index), _signed(data, hashed)))
+        index, hashed = self._next(), _hashed(data)
+        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(len(data)), _HASH, hashed.digest))
         self._content.update(data, hashed)
         return body
 
@@ -145,7 +158,7 @@ class ChunkReader:
         """Bytes received so far."""
         return self._content.total
 
-    def receive(self, body: bytes, data: bytes = b"", hashed: "Hash | None" = None) -> bytes | None:
+    def receive(self, body: bytes, data: bytes = b"", hashed: Hashed | None = None) -> bytes | None:
         """The bytes of one chunk, or None for the last body.
 
         Args:
@@ -177,31 +190,26 @@ class ChunkReader:
         return None
 
 
-def check_data(body: bytes, data: bytes) -> "Hash | None":
+def check_data(body: bytes, data: bytes) -> Hashed | None:
     """Check the bytes that came beside a chunk against what its body signs.
 
     Returns:
-        The hash that has taken them, for the root; None for the last body.
+        Their hash, for the root; None for the last body.
 
     Raises:
         RemoteProtocolError: the body is no chunk's, or is the last one and has bytes beside it, or another and has none.
         BadSignature: these are not the bytes that it signs.
     """
     if data:
-        hashed = merkle.begun_leaf()
-        hashed.update(data)
-        if body.startswith(_HEAD) and body.endswith(_signed(data, hashed)):
+        hashed = _hashed(data)
+        signed = b"".join((codec.pack(len(data)), _HASH, hashed.digest))
+        if body.startswith(_HEAD) and body.endswith(signed):
             return hashed
     elif body.startswith(_LAST):
         return None
     if parse_untrusted(body)[2] or not data:
         raise RemoteProtocolError("chunk: bytes beside the last body, or none beside another")
     raise BadSignature("the bytes of a chunk are not those that it signs")
-
-
-def _signed(data: bytes | memoryview, hashed: "Hash") -> bytes:
-    """What a chunk's body says about its bytes: the last two fields."""
-    return b"".join((codec.pack(len(data)), _HASH, hashed.digest()))
 
 
 def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
