@@ -158,17 +158,20 @@ class Lane:
         """
         self._turn += 1
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
-        lock = self._lock
+        lock, size = self._lock, 0
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf) + len(data) if data else len(leaf)):
+            size = len(leaf) + len(data) if data else len(leaf)
+            if self._traffic.may_post(self.id, size):
                 self._post(kind, leaf, data)
                 return
         if lock is None:
             lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = len(self._leaf(kind, body)) + len(data)  # the same at any time: times have one width
+            size = size or len(self._leaf(kind, body)) + len(
+                data
+            )  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()

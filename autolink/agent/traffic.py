@@ -10,8 +10,9 @@ writer's step for it, on the spot; what cannot be written at once is left to the
 task is started when there is something for it: a link that carries single calls never has one.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
-from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
-passed since, so a clock that is stepped later makes no message late.
+from the peer, to us, and on time, and the bytes beside a chunk must be those that it signs. Time on a link is the wall
+clock of its opening plus what a monotonic clock says passed since, so a clock that is stepped later makes no message
+late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
 `stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
@@ -408,10 +409,13 @@ class Traffic:
         def take(data: memoryview) -> None:
             self.heard_at = self._current_time()
             protocol.receive_data(data)
+            handle_all()
+
+        def handle_all() -> None:
             while (event := protocol.next_event()) is not None:
                 handle(event)
 
-        take(memoryview(b""))  # what came with the end of the opening
+        handle_all()  # what came with the end of the opening
         while True:
             try:
                 await receive_to(take, room=protocol.room)
