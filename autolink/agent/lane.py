@@ -27,7 +27,7 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import Envelope, Hashed, Kind, Message, decode_untrusted
+from autolink.messages import Chunk, Envelope, Kind, Message, decode_untrusted
 from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ class Received:
         kind, seq, body: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
-        data, hashed: what came beside the leaf of a chunk, and its hash, which the leaf signs.
+        chunk, data: what the body of a chunk says, and the bytes beside its leaf, which it signs.
         size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
 
     __slots__ = (
-        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "seq", "size",
+        "_message", "batch", "body", "channel", "chunk", "data", "flags", "index", "kind", "leaf", "seq", "size",
     )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, message: Message | None = None, data: bytes = b"", hashed: Hashed | None = None,
+        index: int, message: Message | None = None, data: bytes = b"", chunk: Chunk | None = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -72,7 +72,7 @@ class Received:
         self.index = index
         self._message = message
         self.data = data
-        self.hashed = hashed
+        self.chunk = chunk
         self.size = len(leaf) + len(data) if data else len(leaf)
 
     @property

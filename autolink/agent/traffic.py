@@ -37,8 +37,8 @@ from autolink.messages import (
     DIALER,
     LISTENER,
     BatchHeader,
+    Chunk,
     Envelope,
-    Hashed,
     Kind,
     Message,
     PlainLeaves,
@@ -479,7 +479,7 @@ class Traffic:
         if kind is not Kind.CHUNK:
             return Received(kind, seq, body, channel, flags, leaf, batch, index, message)
         return Received(
-            kind, seq, body, channel, flags, leaf, batch, index, message, data, _hashed(channel, body, data)
+            kind, seq, body, channel, flags, leaf, batch, index, message, data, _chunk(channel, body, data)
         )
 
     def _check_parties(self, message: Message) -> None:
@@ -505,8 +505,8 @@ def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
     return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
 
 
-def _hashed(channel: int, body: bytes, data: bytes) -> Hashed | None:
-    """What `check_data` gives for a chunk: data that its leaf does not sign is as bad as a leaf that is not signed."""
+def _chunk(channel: int, body: bytes, data: bytes) -> Chunk:
+    """What `check_data` gives: data that its leaf does not sign is as bad as a leaf that is not signed."""
     try:
         return check_data(body, data)
     except BadSignature as error:

@@ -33,9 +33,6 @@ _HEAD: Final = b"\x94\xc4\x10"
 _HASH: Final = b"\xc4\x20"
 """... and the head of its last field, the hash."""
 
-_LAST: Final = b"\x95"
-"""What the last body begins with: an array of five."""
-
 _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
 
@@ -158,30 +155,26 @@ class ChunkReader:
         """Bytes received so far."""
         return self._content.total
 
-    def receive(self, body: bytes, data: bytes = b"", hashed: Hashed | None = None) -> bytes | None:
+    def receive(self, body: bytes, data: bytes = b"", chunk: "Chunk | None" = None) -> bytes | None:
         """The bytes of one chunk, or None for the last body.
 
         Args:
             body: of the message.
             data: what came beside it.
-            hashed: what `check_data` gave for the two; without it they are checked here.
+            chunk: what `check_data` gave for the two; without it they are checked here.
 
         Raises:
-            RemoteProtocolError: not a chunk, out of order, of another stream, after the last, or the total or
+            RemoteProtocolError: as `check_data`; or out of order, of another stream, after the last, or the total or
                 the root is wrong.
             BadSignature: as `check_data`.
         """
-        if hashed is None:
-            hashed = check_data(body, data)
-        stream_id, index, last, size, root = parse_untrusted(body)
+        stream_id, index, last, size, root, hashed = chunk or check_data(body, data)
         if self.complete:
             raise RemoteProtocolError("chunk: after the last one")
         if index != self._index or stream_id != (self._id or stream_id):
             raise RemoteProtocolError("chunk: out of order, or of another stream")
         self._id, self._index = stream_id, index + 1
         if not last:
-            if size != len(data):  # its bytes, read from the end, would have been another size
-                raise RemoteProtocolError("chunk: another size than that of its bytes")
             self._content.update(data, hashed)
             return data
         if size != self._content.total or root != self._content.finish():
@@ -190,30 +183,41 @@ class ChunkReader:
         return None
 
 
-def check_data(body: bytes, data: bytes) -> Hashed | None:
-    """Check the bytes that came beside a chunk against what its body signs.
+class Chunk(NamedTuple):
+    """What a body says. `number` is its index; `size` and `root` are those of the chunk's bytes, or in the last one the
+    total and the root of all.
 
-    Returns:
-        Their hash, for the root; None for the last body.
+    `hashed` is of the bytes that came beside it, once they were found to be those that it signs.
+    """
+
+    stream_id: bytes
+    number: int
+    last: bool
+    size: int
+    root: bytes
+    hashed: Hashed | None = None
+
+
+def check_data(body: bytes, data: bytes) -> Chunk:
+    """Check the bytes that came beside a chunk against what its body signs.
 
     Raises:
         RemoteProtocolError: the body is no chunk's, or is the last one and has bytes beside it, or another and has none.
         BadSignature: these are not the bytes that it signs.
     """
-    if data:
-        hashed = _hashed(data)
-        signed = b"".join((codec.pack(len(data)), _HASH, hashed.digest))
-        if body.startswith(_HEAD) and body.endswith(signed):
-            return hashed
-    elif body.startswith(_LAST):
-        return None
-    if parse_untrusted(body)[2] or not data:
+    chunk = parse_untrusted(body)
+    if chunk.last is bool(data):
         raise RemoteProtocolError("chunk: bytes beside the last body, or none beside another")
-    raise BadSignature("the bytes of a chunk are not those that it signs")
+    if chunk.last:
+        return chunk
+    hashed = _hashed(data)
+    if chunk.size != len(data) or chunk.root != hashed.digest:
+        raise BadSignature("the bytes of a chunk are not those that it signs")
+    return Chunk(chunk.stream_id, chunk.number, False, chunk.size, chunk.root, hashed)
 
 
-def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
-    """The stream's id, the index, whether it is the last body; then the chunk's size and hash, or the total and the root.
+def parse_untrusted(body: bytes) -> Chunk:
+    """What a body says; whether it signs any bytes is not looked at.
 
     Raises:
         RemoteProtocolError: and nothing else.
@@ -224,7 +228,7 @@ def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
         index, at = codec.uint_at(body, _INDEX)
         size, at = codec.uint_at(body, at)
         if index >= 0 and 0 < size <= limits.CHUNK and body.startswith(_HASH, at) and len(body) == at + _TAIL:
-            return body[len(_HEAD) : _INDEX], index, False, size, body[-merkle.HASH :]
+            return Chunk(body[len(_HEAD) : _INDEX], index, False, size, body[-merkle.HASH :])
     match codec.decode_untrusted(body, what="chunk", nodes=8):
         case [bytes() as stream_id, int() as index, int() as size, bytes() as root] if (
             0 < size <= limits.CHUNK
@@ -242,7 +246,7 @@ def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
         or isinstance(size, bool)
     ):
         raise RemoteProtocolError("chunk: a field of the wrong type or size")
-    return stream_id, index, last, size, root
+    return Chunk(stream_id, index, last, size, root)
 
 
 def check_content(message: Message, content: Iterable[bytes]) -> None:
@@ -256,7 +260,7 @@ def check_content(message: Message, content: Iterable[bytes]) -> None:
         EnvelopeRefused: MALFORMED, this is not a last chunk; TAMPERED, these are not the bytes it signs.
     """
     try:
-        _, _, last, total, root = parse_untrusted(message.body)
+        _, _, last, total, root, _ = parse_untrusted(message.body)
     except RemoteProtocolError as error:
         raise refusal(Reason.MALFORMED, message, str(error)) from None
     if message.kind is not Kind.CHUNK or not last:
