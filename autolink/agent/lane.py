@@ -169,9 +169,8 @@ class Lane:
         if lock is None:
             lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = size or len(self._leaf(kind, body)) + len(
-                data
-            )  # the same at any time: times have one width
+            # The same at any time: times have one width.
+            size = size or len(self._leaf(kind, body)) + len(data)
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()
