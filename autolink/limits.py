@@ -160,7 +160,8 @@ IDLE_WAKEUPS: Final = 64
 may take 32 of them, in segments of 536 bytes (RFC 9293, section 3.7.1)."""
 
 TLS_STEP: Final = 64 * KIB
-"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop."""
+"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop; also read in one step, as long
+as it is not known that they belong to something larger."""
 
 TLS_TURN: Final = 272 * KIB
 """Bytes that one connection reads or writes before others get a turn: 0.1 to 0.2 ms, which a call beside a byte stream waits

@@ -192,7 +192,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             raise anyio.EndOfStream
         if received.kind is not _CHUNK:
             raise RemoteProtocolError("an item inside a byte stream")
-        return reader.receive(received.body, received.data, received.hashed)
+        return reader.receive(received.body, received.data, received.chunk)
 
     async def aclose(self) -> None:
         """Close both directions at once; the far handler is cancelled if it still runs. Never waits for the peer."""

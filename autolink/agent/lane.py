@@ -27,12 +27,10 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import Envelope, Kind, Message, decode_untrusted
+from autolink.messages import Chunk, Envelope, Kind, Message, decode_untrusted
 from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
 _ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
@@ -52,19 +50,19 @@ class Received:
         kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
-        data, hashed: what came beside the leaf of a chunk, and the hash that has taken it and found it right.
+        chunk, data: what the body of a chunk says, and the bytes beside its leaf, which it signs.
         size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
 
     __slots__ = (
-        "_message", "batch", "body", "channel", "data", "flags", "hashed", "index", "kind", "leaf", "method", "seq", "size",
+        "_message", "batch", "body", "channel", "chunk", "data", "flags", "index", "kind", "leaf", "method", "seq", "size",
         "timeout",
     )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", hashed: "Hash | None" = None,
+        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", chunk: Chunk | None = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -78,7 +76,7 @@ class Received:
         self.timeout = timeout
         self._message = message  # of a message with headers: what has none is read without going through this
         self.data = data
-        self.hashed = hashed
+        self.chunk = chunk
         self.size = len(leaf) + len(data) if data else len(leaf)
 
     @property
@@ -169,17 +167,19 @@ class Lane:
         """
         self._turn += 1
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
-        lock = self._lock
+        lock, size = self._lock, 0
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf) + len(data) if data else len(leaf)):
+            size = len(leaf) + len(data) if data else len(leaf)
+            if self._traffic.may_post(self.id, size):
                 self._post(kind, leaf, data)
                 return
         if lock is None:
-            lock = self._lock = anyio.Lock()
+            lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = len(self._leaf(kind, body)) + len(data)  # the same at any time: times have one width
+            # The same at any time: times have one width.
+            size = size or len(self._leaf(kind, body)) + len(data)
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()

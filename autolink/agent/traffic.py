@@ -10,8 +10,9 @@ writer's step for it, on the spot; what cannot be written at once is left to the
 task is started when there is something for it: a link that carries single calls never has one.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
-from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
-passed since, so a clock that is stepped later makes no message late.
+from the peer, to us, and on time, and the bytes beside a chunk must be those that it signs. Time on a link is the wall
+clock of its opening plus what a monotonic clock says passed since, so a clock that is stepped later makes no message
+late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
 `stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
@@ -36,6 +37,7 @@ from autolink.messages import (
     DIALER,
     LISTENER,
     BatchHeader,
+    Chunk,
     Envelope,
     Kind,
     Message,
@@ -51,8 +53,6 @@ from autolink.messages.message import ID
 from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem
 
 if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
     from autolink.transport import SecureStream
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
@@ -412,18 +412,26 @@ class Traffic:
             anyio.BrokenResourceError: the connection did.
         """
         receive_to, protocol = self.stream.receive_to, self.protocol
-        while True:
+
+        def take(data: memoryview) -> None:
+            self.heard_at = self._current_time()
+            protocol.receive_data(data)
+            handle_all()
+
+        def handle_all() -> None:
             while (event := protocol.next_event()) is not None:
                 handle(event)
+
+        handle_all()  # what came with the end of the opening
+        while True:
             try:
-                await receive_to(protocol.receive_data)
+                await receive_to(take, room=protocol.room)
             except anyio.EndOfStream:
                 if not self._over:
                     protocol.receive_end()
                 return
             if self._over:
                 return
-            self.heard_at = self._current_time()
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
         """Verify a batch, then each of its messages and the data beside it.
@@ -485,7 +493,7 @@ class Traffic:
             return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
         return Received(
             kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message, data,
-            _hashed(channel, body, data),
+            _chunk(channel, body, data),
         )  # fmt: skip
 
     def _check_parties(self, message: Message) -> None:
@@ -514,8 +522,8 @@ def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
     return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
 
 
-def _hashed(channel: int, body: bytes, data: bytes) -> "Hash | None":
-    """What `check_data` gives for a chunk: data that its leaf does not sign is as bad as a leaf that is not signed."""
+def _chunk(channel: int, body: bytes, data: bytes) -> Chunk:
+    """What `check_data` gives: data that its leaf does not sign is as bad as a leaf that is not signed."""
     try:
         return check_data(body, data)
     except BadSignature as error:

@@ -13,7 +13,7 @@ Two state machines without I/O; both need the same small memory whatever passes 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from autolink import codec, limits
 from autolink.errors import BadSignature, LocalProtocolError, Reason, RemoteProtocolError, UsageError
@@ -33,11 +33,21 @@ _HEAD: Final = b"\x94\xc4\x10"
 _HASH: Final = b"\xc4\x20"
 """... and the head of its last field, the hash."""
 
-_LAST: Final = b"\x95"
-"""What the last body begins with: an array of five."""
-
 _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
+
+
+class Hashed(NamedTuple):
+    """The leaf hash of a chunk's bytes: the object that has taken them, to go on with, and what it has come to."""
+
+    taker: "Hash"
+    digest: bytes
+
+
+def _hashed(data: bytes | memoryview) -> Hashed:
+    taker = merkle.begun_leaf()
+    taker.update(data)
+    return Hashed(taker, taker.digest())
 
 
 class ContentRoot:
@@ -50,26 +60,27 @@ class ContentRoot:
         self._pieces = StreamingRoot()
         self._piece, self._filled = merkle.begun_leaf(), 0
 
-    def update(self, data: bytes | memoryview, hashed: "Hash | None" = None) -> None:
-        """Take the next bytes. `hashed`, a leaf's hash that has taken just these and is given away, saves taking them again
-        where a piece begins."""
-        self.total += len(data)
-        if hashed is not None and not self._filled:
-            self._piece, self._filled = hashed, len(data)
-            self._end_piece()
-            return
-        rest = memoryview(data)
+    def update(self, data: bytes | memoryview, hashed: Hashed | None = None) -> None:
+        """Take the next bytes. `hashed`, which is of just these and given away, saves hashing them again where they begin a
+        piece."""
+        size = len(data)
+        self.total += size
+        if hashed is None or self._filled:
+            self._take(memoryview(data))
+        elif size == limits.CHUNK:
+            self._pieces.add(hashed.digest)
+        else:
+            self._piece, self._filled = hashed.taker, size
+
+    def _take(self, rest: memoryview) -> None:
         while rest:
             taken = rest[: limits.CHUNK - self._filled]
             self._piece.update(taken)
             self._filled += len(taken)
-            self._end_piece()
+            if self._filled == limits.CHUNK:
+                self._pieces.add(self._piece.digest())
+                self._piece, self._filled = merkle.begun_leaf(), 0
             rest = rest[len(taken) :]
-
-    def _end_piece(self) -> None:
-        if self._filled == limits.CHUNK:
-            self._pieces.add(self._piece.digest())
-            self._piece, self._filled = merkle.begun_leaf(), 0
 
     def finish(self) -> bytes:
         """The root over all bytes taken; nothing may follow."""
@@ -104,9 +115,8 @@ class ChunkWriter:
         """
         if not 0 < len(data) <= limits.CHUNK:
             raise UsageError(f"a chunk has 1 to {limits.CHUNK} bytes")
-        index, hashed = self._next(), merkle.begun_leaf()
-        hashed.update(data)
-        body = b"".join((_HEAD, self._id, codec.pack(index), _signed(data, hashed)))
+        index, hashed = self._next(), _hashed(data)
+        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(len(data)), _HASH, hashed.digest))
         self._content.update(data, hashed)
         return body
 
@@ -145,30 +155,26 @@ class ChunkReader:
         """Bytes received so far."""
         return self._content.total
 
-    def receive(self, body: bytes, data: bytes = b"", hashed: "Hash | None" = None) -> bytes | None:
+    def receive(self, body: bytes, data: bytes = b"", chunk: "Chunk | None" = None) -> bytes | None:
         """The bytes of one chunk, or None for the last body.
 
         Args:
             body: of the message.
             data: what came beside it.
-            hashed: what `check_data` gave for the two; without it they are checked here.
+            chunk: what `check_data` gave for the two; without it they are checked here.
 
         Raises:
-            RemoteProtocolError: not a chunk, out of order, of another stream, after the last, or the total or
+            RemoteProtocolError: as `check_data`; or out of order, of another stream, after the last, or the total or
                 the root is wrong.
             BadSignature: as `check_data`.
         """
-        if hashed is None:
-            hashed = check_data(body, data)
-        stream_id, index, last, size, root = parse_untrusted(body)
+        stream_id, index, last, size, root, hashed = chunk or check_data(body, data)
         if self.complete:
             raise RemoteProtocolError("chunk: after the last one")
         if index != self._index or stream_id != (self._id or stream_id):
             raise RemoteProtocolError("chunk: out of order, or of another stream")
         self._id, self._index = stream_id, index + 1
         if not last:
-            if size != len(data):  # its bytes, read from the end, would have been another size
-                raise RemoteProtocolError("chunk: another size than that of its bytes")
             self._content.update(data, hashed)
             return data
         if size != self._content.total or root != self._content.finish():
@@ -177,35 +183,41 @@ class ChunkReader:
         return None
 
 
-def check_data(body: bytes, data: bytes) -> "Hash | None":
-    """Check the bytes that came beside a chunk against what its body signs.
+class Chunk(NamedTuple):
+    """What a body says. `number` is its index; `size` and `root` are those of the chunk's bytes, or in the last one the
+    total and the root of all.
 
-    Returns:
-        The hash that has taken them, for the root; None for the last body.
+    `hashed` is of the bytes that came beside it, once they were found to be those that it signs.
+    """
+
+    stream_id: bytes
+    number: int
+    last: bool
+    size: int
+    root: bytes
+    hashed: Hashed | None = None
+
+
+def check_data(body: bytes, data: bytes) -> Chunk:
+    """Check the bytes that came beside a chunk against what its body signs.
 
     Raises:
         RemoteProtocolError: the body is no chunk's, or is the last one and has bytes beside it, or another and has none.
         BadSignature: these are not the bytes that it signs.
     """
-    if data:
-        hashed = merkle.begun_leaf()
-        hashed.update(data)
-        if body.startswith(_HEAD) and body.endswith(_signed(data, hashed)):
-            return hashed
-    elif body.startswith(_LAST):
-        return None
-    if parse_untrusted(body)[2] or not data:
+    chunk = parse_untrusted(body)
+    if chunk.last is bool(data):
         raise RemoteProtocolError("chunk: bytes beside the last body, or none beside another")
-    raise BadSignature("the bytes of a chunk are not those that it signs")
+    if chunk.last:
+        return chunk
+    hashed = _hashed(data)
+    if chunk.size != len(data) or chunk.root != hashed.digest:
+        raise BadSignature("the bytes of a chunk are not those that it signs")
+    return Chunk(chunk.stream_id, chunk.number, False, chunk.size, chunk.root, hashed)
 
 
-def _signed(data: bytes | memoryview, hashed: "Hash") -> bytes:
-    """What a chunk's body says about its bytes: the last two fields."""
-    return b"".join((codec.pack(len(data)), _HASH, hashed.digest()))
-
-
-def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
-    """The stream's id, the index, whether it is the last body; then the chunk's size and hash, or the total and the root.
+def parse_untrusted(body: bytes) -> Chunk:
+    """What a body says; whether it signs any bytes is not looked at.
 
     Raises:
         RemoteProtocolError: and nothing else.
@@ -216,7 +228,7 @@ def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
         index, at = codec.uint_at(body, _INDEX)
         size, at = codec.uint_at(body, at)
         if index >= 0 and 0 < size <= limits.CHUNK and body.startswith(_HASH, at) and len(body) == at + _TAIL:
-            return body[len(_HEAD) : _INDEX], index, False, size, body[-merkle.HASH :]
+            return Chunk(body[len(_HEAD) : _INDEX], index, False, size, body[-merkle.HASH :])
     match codec.decode_untrusted(body, what="chunk", nodes=8):
         case [bytes() as stream_id, int() as index, int() as size, bytes() as root] if (
             0 < size <= limits.CHUNK
@@ -234,7 +246,7 @@ def parse_untrusted(body: bytes) -> tuple[bytes, int, bool, int, bytes]:
         or isinstance(size, bool)
     ):
         raise RemoteProtocolError("chunk: a field of the wrong type or size")
-    return stream_id, index, last, size, root
+    return Chunk(stream_id, index, last, size, root)
 
 
 def check_content(message: Message, content: Iterable[bytes]) -> None:
@@ -248,7 +260,7 @@ def check_content(message: Message, content: Iterable[bytes]) -> None:
         EnvelopeRefused: MALFORMED, this is not a last chunk; TAMPERED, these are not the bytes it signs.
     """
     try:
-        _, _, last, total, root = parse_untrusted(message.body)
+        _, _, last, total, root, _ = parse_untrusted(message.body)
     except RemoteProtocolError as error:
         raise refusal(Reason.MALFORMED, message, str(error)) from None
     if message.kind is not Kind.CHUNK or not last:

@@ -118,8 +118,16 @@ class FrameReader:
             self._skip -= skipped
             data = data[skipped:]
         elif self._placed >= 0:
+            if type(data) is memoryview and data.obj is self._place:
+                self._placed += len(data)
+                return
             data = self._put(data)
         self._buffer += data
+
+    def room(self) -> tuple[bytearray, int, int] | None:
+        """Where the rest of a large payload belongs: what to write to, from where, up to where. Who does feeds a memoryview
+        of what it has written."""
+        return (self._place, self._placed, self._length) if self._placed >= 0 else None
 
     def _put(self, data: bytes | bytearray | memoryview) -> memoryview:
         """Put what belongs there in its place; what is behind it comes back."""

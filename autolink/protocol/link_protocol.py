@@ -99,6 +99,11 @@ class LinkProtocol:
         if self._ours is not _REFUSED and not self._error:
             self._reader.feed(data)
 
+    def room(self) -> tuple[bytearray, int, int] | None:
+        """Where the peer's next bytes can be written to (what, from where, up to where) before a memoryview of them is given
+        to `receive_data`, which then need not copy them. None: nowhere."""
+        return self._reader.room()
+
     def receive_end(self) -> None:
         """The peer's stream ended cleanly.
 

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
+from OpenSSL._util import no_zero_allocator as _no_zeros
 
 from autolink import limits
 
@@ -54,6 +55,7 @@ SYMBOLS: Final = (
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
     "SSL_ERROR_WANT_READ",
+    "SSL_ERROR_WANT_WRITE",
     "SSL_MODE_AUTO_RETRY",
     "SSL_MODE_ENABLE_PARTIAL_WRITE",
     "SSL_MODE_RELEASE_BUFFERS",
@@ -232,39 +234,62 @@ class _Scratch(threading.local):
     """Where a thread's connections read to: each is done with it before another one begins."""
 
     def __init__(self) -> None:
-        self.buffer = _ffi.new("char[]", limits.TLS_TURN)
-        self.view = memoryview(_ffi.buffer(self.buffer)).toreadonly()
+        self.place = bytearray(limits.TLS_STEP)
 
 
 _scratch: Final = _Scratch()
+_wants_to_read: Final = (
+    SSL.WantReadError()
+)  # never raised: with a traceback it would keep its frames, and they it
+_wants_to_write: Final = SSL.WantWriteError()
 
 
-def read(connection: SSL.Connection, most: int) -> tuple[memoryview, int, SSL.Error | None]:
+def read(
+    connection: SSL.Connection, most: int, place: bytearray | None = None, start: int = 0
+) -> tuple[memoryview, int, SSL.Error | None]:
     """What is there to read: one record, and where it is a full one, those behind it.
 
     Args:
         connection: to read from.
-        most: bytes, at most `limits.TLS_TURN`.
+        most: bytes.
+        place: where to read to, from `start`, which leaves so much; None: a place of the thread's own, good until the next
+            such read.
 
     Returns:
-        The data, good until the thread's next read; how many records it came in; why there is no more: None where nobody
-        has looked.
+        The part of the place that was filled; by how many records; why there is no more: None where nobody has looked.
     """
-    ssl, buffer, view = connection._ssl, _scratch.buffer, _scratch.view  # noqa: SLF001
-    most = min(most, limits.TLS_TURN)
+    ssl = connection._ssl  # noqa: SLF001
+    if place is None:
+        place, most = _scratch.place, min(most, limits.TLS_STEP)
+    buffer = (
+        _ffi.from_buffer(place) + start
+    )  # of the bytearray: a memoryview with a C buffer on it cannot be collected
     got = records = 0
+    end = None
     while got < most and records <= _FULL_RECORDS:  # more, smaller ones are worth a turn of the loop
         taken = _lib.SSL_read(ssl, buffer + got, min(most - got, RECORD))
         if taken <= 0:
-            try:
-                connection._raise_ssl_error(ssl, taken)  # noqa: SLF001
-            except SSL.Error as error:
-                return view[:got], records, error
+            end = _why(connection, taken)
+            break
         got += taken
         records += 1
         if got < RECORD:
             break
-    return view[:got], records, None
+    return memoryview(place)[start : start + got], records, end
+
+
+def _why(connection: SSL.Connection, result: int) -> SSL.Error:
+    """Why a read gave nothing."""
+    wants = _lib.SSL_get_error(connection._ssl, result)  # noqa: SLF001
+    if wants == _lib.SSL_ERROR_WANT_READ:
+        return _wants_to_read
+    if wants == _lib.SSL_ERROR_WANT_WRITE:
+        return _wants_to_write
+    try:
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    except SSL.Error as error:
+        return error.with_traceback(None)
+    raise AssertionError("a read that failed and did not")
 
 
 def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:

@@ -50,6 +50,8 @@ _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has rea
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
 _NOTHING: Final = memoryview(b"")
+Room = tuple[bytearray, int, int]
+"""Where bytes are wanted: what to write to, from where, up to where."""
 _UNFINISHED: Final = "an earlier send was left unfinished"
 _ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
@@ -182,7 +184,7 @@ class SecureStream:
 
     # --- reading and writing -------------------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int = limits.TLS_TURN) -> bytes:
+    async def receive(self, max_bytes: int = limits.TLS_STEP) -> bytes:
         """Between 1 and `max_bytes` bytes. Cancelling it loses nothing.
 
         Raises:
@@ -193,10 +195,19 @@ class SecureStream:
         return received[0]
 
     async def receive_to(
-        self, take: Callable[[memoryview], object], max_bytes: int = limits.TLS_TURN
+        self,
+        take: Callable[[memoryview], object],
+        max_bytes: int = limits.TLS_STEP,
+        *,
+        room: Callable[[], Room | None] | None = None,
     ) -> None:
         """Give between 1 and `max_bytes` bytes to `take`, which must not keep them: they stand where the next ones will.
         Cancelling it loses nothing.
+
+        Args:
+            take: gets the bytes; twice, if there are more than a record and then some for `room`.
+            max_bytes: to read where `room` has none.
+            room: asked where the next bytes are wanted, if anywhere; `take` gets what was filled of it.
 
         Raises:
             anyio.EndOfStream: the peer said close_notify.
@@ -218,11 +229,13 @@ class SecureStream:
             if self._full or self._tls.pending():
                 await self._loop.cancel_shielded_checkpoint()
                 self._check_reading()
-                data = self._read(max_bytes)
+                data = self._read(max_bytes, room and room())
             while not data:
                 await self._wait_for_more()
-                data = self._read(max_bytes)
+                data = self._read(max_bytes, room and room())
             take(data)
+            if self._full and room and (place := room()):
+                take(self._read_on(place))
         finally:
             self._reading = False
 
@@ -352,9 +365,13 @@ class SecureStream:
         if self._read_end:
             raise self._read_end.with_traceback(None)
 
-    def _read(self, max_bytes: int) -> memoryview:
-        """What OpenSSL has, until the next read; nothing when it has no data yet. An error behind data is told next time."""
-        data, records, end = _openssl.read(self._tls, max_bytes)
+    def _read(self, max_bytes: int, room: Room | None = None) -> memoryview:
+        """What OpenSSL has; nothing when it has no data yet. An error behind data is told next time."""
+        if room:
+            place, start, stop = room
+            data, records, end = _openssl.read(self._tls, stop - start, place, start)
+        else:
+            data, records, end = _openssl.read(self._tls, max_bytes)
         waits = isinstance(end, SSL.WantReadError | SSL.WantWriteError)
         if not data:
             if end is not None and not waits:
@@ -368,6 +385,14 @@ class SecureStream:
         self.records_received += records
         self.bytes_received += len(data)
         return data
+
+    def _read_on(self, room: Room) -> memoryview:
+        """More, behind what was given out already: so an error is told next time."""
+        try:
+            return self._read(0, room)
+        except Exception as error:  # noqa: BLE001  kept: the next `receive` raises it
+            self._read_end = error
+            return _NOTHING
 
     async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False

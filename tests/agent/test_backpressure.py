@@ -34,8 +34,8 @@ def serving(agents):
 
 
 def held_at(link):
-    """Bytes of leaves that wait unread on all lanes of a link's end."""
-    return sum(len(received.leaf) for lane in link._lanes.values() for received in lane._inbox)
+    """Bytes of leaves and data that wait unread on all lanes of a link's end."""
+    return sum(received.size for lane in link._lanes.values() for received in lane._inbox)
 
 
 async def test_a_stalled_channel_beside_a_busy_one_costs_a_window_and_no_time(serving, virtual_clock):

@@ -237,7 +237,6 @@ async def test_what_is_given_to_a_reader_stands_where_the_next_bytes_will(connec
         views = []
         await listener.receive_to(views.append)
         assert bytes(views[0]) == b"first"
-        assert views[0].readonly
         await dialler.send(b"other")
         kept = await listener.receive()
         assert (kept, bytes(views[0])) == (b"other", b"other")
@@ -245,11 +244,11 @@ async def test_what_is_given_to_a_reader_stands_where_the_next_bytes_will(connec
 
 def test_each_thread_reads_to_a_place_of_its_own():
     """Loops of two threads may read at once: OpenSSL is called without the interpreter's lock."""
-    places = [_openssl._scratch.buffer]
-    thread = threading.Thread(target=lambda: places.append(_openssl._scratch.buffer))
+    places = [_openssl._scratch.place]
+    thread = threading.Thread(target=lambda: places.append(_openssl._scratch.place))
     thread.start()
     thread.join()
-    assert places[0] is _openssl._scratch.buffer
+    assert places[0] is _openssl._scratch.place
     assert places[1] is not places[0]
 
 
