@@ -24,9 +24,10 @@ BATCH_LEAVES: Final = 256
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
-BATCH_BULK: Final = 144 * KIB
-"""... unless the next message fits into this: two chunks of a byte stream share a signature, whose cost is then below that
-of hashing them. Not more: a call beside the stream waits for the batch that is being written."""
+BATCH_BULK: Final = 264 * KIB
+"""... unless the next message fits into this: four chunks of a byte stream, with the bytes beside them, share a signature,
+whose cost is then a quarter of that of hashing them. Not more: a call beside the stream waits for the batch that is being
+written."""
 
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
@@ -34,6 +35,12 @@ signature (SIGNATURE) and the head of each item."""
 
 HELLO: Final = 64 * KIB
 """Payload of HELLO, EVIDENCE and ACCEPT: a chain of ML-DSA certificates (4 x 6 KB) and evidence fit."""
+
+HELLO_KEPT: Final = 2 * KIB
+"""Payload of the longest HELLO whose meaning is remembered, and ..."""
+
+HELLOS_KEPT: Final = 64
+"""... how many: HELLOs of one program differ in the clock. A stranger's may take 70 times as much in memory, so 9 MB."""
 
 CONTROL: Final = 1 * KIB
 """Payload of every other frame (REFUSE, CREDIT, CANCEL, PING, PONG, GOAWAY)."""
@@ -142,14 +149,15 @@ EARLY: Final = 256 * KIB
 CHANNELS: Final = 256
 """Channels one side may have open on a link, handlers still cleaning up included (CVE-2023-44487). (HTTP/2: 100.)"""
 
-CREDIT: Final = 256 * KIB
-"""Unread bytes one channel may hold at its receiver; one message larger than that may overdraw it when at most half is
-outstanding. A hostile peer's worst on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
+CREDIT: Final = 2 * BATCH_BULK
+"""Unread bytes one channel may hold at its receiver: a batch of bulk is read while the next one is made, and a call beside
+them waits for no more. One message larger than that may overdraw it when at most half is outstanding. A hostile peer's worst
+on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
 
-OUTBOX: Final = 256 * KIB
+OUTBOX: Final = 2 * BATCH_BULK
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
 
-OUTBOX_CHANNEL: Final = 2 * BATCH_BYTES
+OUTBOX_CHANNEL: Final = BATCH_BULK
 """... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
 
 REPLIES: Final = 256
@@ -160,7 +168,12 @@ IDLE_WAKEUPS: Final = 64
 may take 32 of them, in segments of 536 bytes (RFC 9293, section 3.7.1)."""
 
 TLS_STEP: Final = 64 * KIB
-"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop."""
+"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop; also read in one step, as long
+as it is not known that they belong to something larger."""
+
+TLS_TURN: Final = 272 * KIB
+"""Bytes that one connection reads or writes before others get a turn: 0.1 to 0.2 ms, which a call beside a byte stream waits
+at each end."""
 
 REFUSAL_DRAIN: Final = 1.0
 """Seconds, and ..."""

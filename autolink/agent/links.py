@@ -168,8 +168,7 @@ class Links(Author):
 
     def _listening_context(self) -> tuple[TlsContext, datetime]:
         """The server Context and when it was made, with a new one when its ticket key is old."""
-        age = self.clock() - self._server_context[1]
-        if self.resume and not timedelta(0) <= age < _TICKET_KEY:
+        if self.resume and not timedelta(0) <= self.clock() - self._server_context[1] < _TICKET_KEY:
             self.renew_server_context()
         return self._server_context
 

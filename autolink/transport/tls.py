@@ -23,7 +23,7 @@ key the peer holds, and nothing more.
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -125,30 +125,24 @@ class Verification:
     expect: Expect | None = None
     refusal: tuple[Reason, str] | None = None
     chain: tuple[bytes, ...] = ()
-    _looked: bool = field(default=False)
+    looked: bool = False
 
     def refuse(self, reason: Reason, detail: str) -> bool:
         if self.refusal is None:  # the first reason is the cause, the rest follow from it
             self.refusal = reason, detail
         return False
 
-    def check(
-        self, connection: SSL.Connection, certificate: Callable[[], bytes], error: int, depth: int
-    ) -> bool:
-        """One call of the verify callback: whether the handshake may go on."""
-        if not self._looked:
-            self._looked = True
-            if not (self.check_connection(connection) and self._meets_expectation(connection)):
-                return False
-        if error in _JUDGED_LATER:
-            return True
-        objection = _openssl.verify_error_text(error) if error else _weakness(certificate())
-        return objection is None or self.refuse(
-            Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
-        )
+    def look(self, connection: SSL.Connection) -> bool:
+        """At the connection, at the first call of the verify callback: whether the handshake may go on."""
+        self.looked = True
+        return self.check_connection(connection) and self._meets_expectation(connection)
+
+    def look_again(self, connection: SSL.Connection) -> bool:
+        """When the handshake is over: at a resumed connection for the first time, at a listener's certificates too."""
+        return (self.looked and self.dialer) or self.check_connection(connection)
 
     def check_connection(self, connection: SSL.Connection) -> bool:
-        """What is not about one certificate: before ours is shown, and again when the handshake is over."""
+        """What is not about one certificate."""
         if connection.get_alpn_proto_negotiated() != ALPN:
             return self.refuse(Reason.VERSION, f"it does not speak {ALPN.decode()} (ALPN)")
         # A listener sees nothing here before the end of the handshake, where certificates in excess turn up
@@ -252,10 +246,18 @@ def _context(credential: TlsIdentity, options: int) -> SSL.Context:
     return context
 
 
-def _verify(connection: SSL.Connection, certificate: Callable[[], bytes], error: int, depth: int) -> bool:
-    verification: Verification = connection.get_app_data()
+def _verify(
+    connection: SSL.Connection, verification: Verification, certificate: object, error: int, depth: int
+) -> bool:
     try:
-        return verification.check(connection, certificate, error, depth)
+        if not (verification.looked or verification.look(connection)):
+            return False
+        if error in _JUDGED_LATER:
+            return True
+        objection = _openssl.verify_error_text(error) if error else _weakness(_openssl.der(certificate))
+        return objection is None or verification.refuse(
+            Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
+        )
     except Exception as failure:  # noqa: BLE001  `expect` is the caller's; raising through OpenSSL would lose it
         return verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
 

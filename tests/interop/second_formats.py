@@ -306,6 +306,14 @@ def new_message(author, recipient, kind, seq=0, channel=0, method="", value=None
     return Message(os.urandom(16), seq, author, recipient, at, at + SKEW, kind, channel, method, 0, {}, body)
 
 
+def check_data(body, data):
+    """Of a chunk: section "Byte streams"."""
+    need(type(body) is list and len(body) == (4 if data else 5), "malformed", "chunk")
+    if data:
+        need(type(body[2]) is int and type(body[3]) is bytes and len(body[3]) == 32, "malformed", "chunk")
+        need(body[2:] == [len(data), sha(b"\0" + data)], "untrusted", "data")
+
+
 def message_of(leaf):
     need(len(leaf) <= LEAF, "malformed", "size of the leaf")
     fields = decode(leaf)

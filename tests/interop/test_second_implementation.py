@@ -225,21 +225,30 @@ async def test_nothing_larger_is_sent_than_the_other_said_it_takes(handlers):
 
 
 async def test_a_byte_stream_in_chunks_arrives_whole_and_proved(handlers):
-    """Section "Byte streams", from the second side's own chunks."""
+    """Section "Byte streams", from the second side's own chunks; and those of ours that come back."""
     pieces, received = [b"a" * 65536, b"bc"], []
+
+    async def source():
+        for piece in pieces:
+            yield piece
 
     @handlers.channel
     async def store(channel: Channel[bytes, bytes]) -> None:
         async with channel.receive_stream() as chunks:
             async for chunk in chunks:
                 received.append(chunk)
+        await channel.send_stream(source())
 
     def talk(link):
         channel, lane = link.begin(OPEN, "store")
         for index, piece in enumerate(pieces):
-            link.say(channel, CHUNK, [bytes(16), index, piece])
+            link.say(channel, CHUNK, [bytes(16), index, len(piece), formats.sha(b"\0" + piece)], data=piece)
         link.say(channel, CHUNK, [bytes(16), 2, None, 65538, formats.root_of(pieces)])
         link.say(channel, END)
+        for index, piece in enumerate(pieces):
+            assert link.receive(lane)[1:] == [index, len(piece), formats.sha(b"\0" + piece)]
+            assert lane.data.popleft() == piece
+        assert link.receive(lane)[1:] == [2, None, 65538, formats.root_of(pieces)]
         with pytest.raises(Ended, match="end"):
             link.receive(lane)
 
