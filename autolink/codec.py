@@ -113,7 +113,7 @@ def rest_of_bytes(data: bytes, at: int) -> bytes | None:
     start = at + 2
     size = len(data) - start
     if size < 0x100:
-        return data[start:] if size >= 0 and data[at] == 0xC4 and data[at + 1] == size else None
+        return data[start:] if size >= 0 and data.startswith(_SHORT_HEADS[size], at) else None
     start += 1 if data[at] == 0xC5 else 3
     head = bytes_head(max(len(data) - start, 0))
     return data[start:] if data[at:start] == head else None

@@ -24,9 +24,10 @@ BATCH_LEAVES: Final = 256
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
-BATCH_BULK: Final = 144 * KIB
-"""... unless the next message fits into this: two chunks of a byte stream share a signature, whose cost is then below that
-of hashing them. Not more: a call beside the stream waits for the batch that is being written."""
+BATCH_BULK: Final = 264 * KIB
+"""... unless the next message fits into this: four chunks of a byte stream, with the bytes beside them, share a signature,
+whose cost is then a quarter of that of hashing them. Not more: a call beside the stream waits for the batch that is being
+written."""
 
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
@@ -34,6 +35,12 @@ signature (SIGNATURE) and the head of each item."""
 
 HELLO: Final = 64 * KIB
 """Payload of HELLO, EVIDENCE and ACCEPT: a chain of ML-DSA certificates (4 x 6 KB) and evidence fit."""
+
+HELLO_KEPT: Final = 2 * KIB
+"""Payload of the longest HELLO whose meaning is remembered, and ..."""
+
+HELLOS_KEPT: Final = 64
+"""... how many: HELLOs of one program differ in the clock. A stranger's may take 70 times as much in memory, so 9 MB."""
 
 CONTROL: Final = 1 * KIB
 """Payload of every other frame (REFUSE, CREDIT, CANCEL, PING, PONG, GOAWAY)."""
@@ -78,7 +85,11 @@ COMMON_NAME: Final = 64
 
 ROTATIONS: Final = 32
 """Earlier certificates that lead from a bound name's first key to the one in use: 2 ms of signatures, which a stranger can
-make us verify. With ML-DSA keys EVIDENCE_BYTES ends it at eight."""
+make us verify; and ..."""
+
+ROTATIONS_BYTES: Final = 40 * KIB
+"""... their DER together, 32 times P-256 or 7 times ML-DSA-65: what fits into one HELLO or EVIDENCE frame beside a chain of
+four ML-DSA certificates."""
 
 LIFETIME_SELF_ISSUED_DAYS: Final = 3660
 """Validity of a self-issued certificate: ten years; rotation, not expiry, is what ends a root's key."""
@@ -138,14 +149,15 @@ EARLY: Final = 256 * KIB
 CHANNELS: Final = 256
 """Channels one side may have open on a link, handlers still cleaning up included (CVE-2023-44487). (HTTP/2: 100.)"""
 
-CREDIT: Final = 256 * KIB
-"""Unread bytes one channel may hold at its receiver; one message larger than that may overdraw it when at most half is
-outstanding. A hostile peer's worst on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
+CREDIT: Final = 2 * BATCH_BULK
+"""Unread bytes one channel may hold at its receiver: a batch of bulk is read while the next one is made, and a call beside
+them waits for no more. One message larger than that may overdraw it when at most half is outstanding. A hostile peer's worst
+on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
 
-OUTBOX: Final = 256 * KIB
+OUTBOX: Final = 2 * BATCH_BULK
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
 
-OUTBOX_CHANNEL: Final = 2 * BATCH_BYTES
+OUTBOX_CHANNEL: Final = BATCH_BULK
 """... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
 
 REPLIES: Final = 256
@@ -156,7 +168,12 @@ IDLE_WAKEUPS: Final = 64
 may take 32 of them, in segments of 536 bytes (RFC 9293, section 3.7.1)."""
 
 TLS_STEP: Final = 64 * KIB
-"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop."""
+"""Bytes fed to a memory-BIO TLS object per step, so that one call never holds the event loop; also read in one step, as long
+as it is not known that they belong to something larger."""
+
+TLS_TURN: Final = 272 * KIB
+"""Bytes that one connection reads or writes before others get a turn: 0.1 to 0.2 ms, which a call beside a byte stream waits
+at each end."""
 
 REFUSAL_DRAIN: Final = 1.0
 """Seconds, and ..."""
@@ -294,6 +311,9 @@ LOG_ENTRIES: Final = 2**63 - 1
 LOG_ENTRY: Final = 65_535
 """Bytes of one entry: what the two bytes of its length in a bundle (c2sp.org/tlog-tiles) can say."""
 
+LOG_TILES_KNOWN: Final = 16_384
+"""Full tiles of whose inside a registry remembers what proofs take longest to compute: 12 MiB, for four million entries."""
+
 NOTE: Final = 128 * KIB
 """Bytes of a signed note. It must be able to carry 16 signatures (c2sp.org/signed-note): of ML-DSA-87 these are 98 KiB."""
 
@@ -340,6 +360,50 @@ STATUS_AGE: Final = 7 * 24 * 3600.0
 
 STATUSES: Final = 65_536
 """IDs whose newest status a process remembers: about 20 MiB."""
+
+CRL: Final = 256 * KIB
+"""An issuer's revocation list: some 6,000 certificates that have not run out by themselves."""
+
+CRL_LIFETIME: Final = 7 * 24 * 3600.0
+"""Seconds that a revocation list lives when its issuer has not chosen, and ..."""
+
+CRL_LIFETIME_MOST: Final = 31 * 24 * 3600.0
+"""... longest choice: who checks lists believes one for as long, whatever happens meanwhile."""
+
+# --- a registry's public side --------------------------------------------------------------------------------
+
+HTTP_CONNECTIONS: Final = 1_024
+"""Connections at once; one more waits in the accept queue."""
+
+HTTP_HEAD: Final = 8 * KIB
+"""Bytes of one request, which has no body. (nginx: 8 KiB a line.)"""
+
+HTTP_TARGET: Final = 512
+"""Bytes of its path, and of its query: the longest of ours has 90."""
+
+HTTP_REQUEST: Final = 10.0
+"""Seconds in which a connection must bring a whole request, from its opening or from the answer before. (nginx: 60.)"""
+
+HTTP_ANSWER: Final = 30.0
+"""Seconds in which an answer must have been made and taken: 600 KiB/s for the largest."""
+
+HTTP_REQUESTS: Final = 1_000
+"""Requests on one connection. (nginx: 1,000.)"""
+
+HTTP_LARGE: Final = 64
+"""Entry bundles that are on their way at once, of up to 16 MiB each; ordinary ones have a quarter of one."""
+
+HTTP_READERS: Final = 4
+"""Threads that make answers: SQLite's pages and one lock are what they share."""
+
+HTTP_PAGE: Final = 256
+"""Places of one page of an ID's history."""
+
+FETCH: Final = 60.0
+"""Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""
+
+FETCH_TRIES: Final = 3
+"""... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 

@@ -33,6 +33,11 @@ class Event(Protocol):
 class Scope(Protocol):
     """`anyio.CancelScope`, for a `with` block."""
 
+    deadline: float
+
+    @property
+    def cancel_called(self) -> bool: ...
+
     @property
     def cancelled_caught(self) -> bool: ...
 
@@ -66,7 +71,8 @@ class Tasks(Protocol):
 
 
 class Loop(NamedTuple):
-    """AnyIO's functions and classes of these names; `tasks` is `create_task_group`.
+    """AnyIO's functions and classes of these names; `tasks` is `create_task_group`, `effective_deadline` is
+    `current_effective_deadline`.
 
     `passes` are the exceptions that must go out through a task group's own exit: asyncio counts its cancellations.
     """
@@ -75,6 +81,7 @@ class Loop(NamedTuple):
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     cancel_shielded_checkpoint: Callable[[], Awaitable[None]]
     current_time: Callable[[], float]
+    effective_deadline: Callable[[], float]
     wait_readable: Callable[[socket], Awaitable[None]]
     wait_writable: Callable[[socket], Awaitable[None]]
     event: Callable[[], Event]
@@ -103,12 +110,12 @@ async def _trio_writable(sock: socket) -> None:
 
 _ANY: Final = Loop(
     anyio.lowlevel.checkpoint, anyio.lowlevel.checkpoint_if_cancelled, anyio.lowlevel.cancel_shielded_checkpoint,
-    anyio.current_time, anyio.wait_readable, anyio.wait_writable, anyio.Event, anyio.CancelScope,
-    anyio.create_task_group, (asyncio.CancelledError, GeneratorExit),
+    anyio.current_time, anyio.current_effective_deadline, anyio.wait_readable, anyio.wait_writable, anyio.Event,
+    anyio.CancelScope, anyio.create_task_group, (asyncio.CancelledError, GeneratorExit),
 )  # fmt: skip
 _TRIO: Final = Loop(
     _lowlevel.checkpoint, _lowlevel.checkpoint_if_cancelled, _lowlevel.cancel_shielded_checkpoint,
-    trio.current_time, _trio_readable, _trio_writable, trio.Event, trio.CancelScope,
+    trio.current_time, trio.current_effective_deadline, _trio_readable, _trio_writable, trio.Event, trio.CancelScope,
     partial(trio.open_nursery, strict_exception_groups=True), (GeneratorExit,),
 )  # fmt: skip
 

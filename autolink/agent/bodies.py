@@ -79,13 +79,16 @@ class Body(Generic[T]):
             raise BodyError(_summary(error)) from None
 
 
+_ANY: Final = Body[Any](None)
+
+
 def encode_any(value: object) -> bytes:
     """The bytes of a body by the value's own type: plain values as they are, everything else as pydantic dumps it.
 
     Raises:
         BodyError: as `Body.encode`.
     """
-    return body_of(object if type(value) in _PLAIN_TYPES else type(value)).encode(value)
+    return (_ANY if type(value) in _PLAIN_TYPES else body_of(type(value))).encode(value)
 
 
 def body_of(annotation: Any) -> Body[Any]:  # noqa: ANN401

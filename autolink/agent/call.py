@@ -1,12 +1,11 @@
 """What a handler is told about the message it answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from autolink.agent.handlers import Method
 from autolink.agent.lane import Received
-from autolink.errors import BodyError, CallError, Code
+from autolink.errors import BodyError, CallError, Code, display
 from autolink.messages import Envelope, Message
 from autolink.trust import VerifiedPeer
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from autolink.agent.link import Link
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Call:
     """One call, as its handler sees it. The caller's deadline is the current cancel scope's.
 
@@ -26,12 +25,18 @@ class Call:
         headers: strings beside the body, W3C `traceparent` among them; signed like the body.
     """
 
-    method: str
-    peer: VerifiedPeer
-    author: VerifiedPeer
-    link: "Link"
-    headers: Mapping[str, str]
-    _source: Received | Envelope
+    __slots__ = ("_source", "author", "headers", "link", "method", "peer")
+
+    def __init__(
+        self, method: str, peer: VerifiedPeer, author: VerifiedPeer, link: "Link", headers: Mapping[str, str],
+        source: Received | Envelope,
+    ) -> None:  # fmt: skip
+        self.method = method
+        self.peer = peer
+        self.author = author
+        self.link = link
+        self.headers = headers
+        self._source = source
 
     @property
     def message(self) -> Message:
@@ -43,6 +48,9 @@ class Call:
         if isinstance(self._source, Envelope):
             return self._source
         return self._source.envelope()
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method!r} by {display(self.author.name)}>"
 
 
 async def answer(method: Method, call: Call, body: bytes) -> bytes:

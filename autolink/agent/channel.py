@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
 
-from autolink import codec, limits
+from autolink import codec
 from autolink.agent.bodies import Body
 from autolink.agent.lane import Lane, Received
 from autolink.errors import (
@@ -31,6 +31,7 @@ R = TypeVar("R")
 
 _ITEM: Final = Kind.ITEM  # looked up on its enumeration, a member costs as much as packing an item
 _END: Final = Kind.END
+_CHUNK: Final = Kind.CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +140,13 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         try:
             async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
                 async for piece in source:
-                    for start in range(0, len(piece), limits.CHUNK):
-                        part = bytes(piece[start : start + limits.CHUNK])
-                        await self._lane.send(Kind.CHUNK, writer.chunk(part))
-            await self._lane.send(Kind.CHUNK, writer.last())
+                    # Of its own bytes nothing may change while they wait; no piece waits for the next one.
+                    rest = memoryview(piece if type(piece) is bytes else bytes(piece))
+                    while rest:
+                        part = rest[: writer.room]
+                        await self._lane.send(_CHUNK, writer.chunk(part), part)
+                        rest = rest[len(part) :]
+            await self._lane.send(_CHUNK, writer.last())
         except BaseException:
             self.close(Code.ABORTED)
             raise
@@ -186,9 +190,9 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
             if reader.total:
                 raise RemoteProtocolError("a byte stream that stops in the middle")
             raise anyio.EndOfStream
-        if received.kind is not Kind.CHUNK:
+        if received.kind is not _CHUNK:
             raise RemoteProtocolError("an item inside a byte stream")
-        return reader.receive(received.body)
+        return reader.receive(received.body, received.data, received.chunk)
 
     async def aclose(self) -> None:
         """Close both directions at once; the far handler is cancelled if it still runs. Never waits for the peer."""

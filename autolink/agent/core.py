@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from autolink.agent.link import Link
 
 logger: Final = logging.getLogger("autolink")
+_OPEN: Final = Kind.OPEN
 
 
 class LinkCore:
@@ -75,7 +76,7 @@ class LinkCore:
         self.protocol = opened.protocol
         self.traffic = Traffic(
             opened.stream, opened.protocol, credential=opened.credential, peer_leaf=opened.peer.leaf,
-            peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
+            peer_id=opened.author, peer_chain=opened.chain, peer_evidence=opened.peer.presented.evidence, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
         self.tasks: Tasks
@@ -87,11 +88,11 @@ class LinkCore:
         self._pings: dict[bytes, anyio.Event] = {}
         self._last_words = b""
         self._cause: Exception | None = None
-        self._went_away = self._finishing = False
+        self._went_away = self._finishing = self._said_goodbye = False
         self._gone_away = Latch()
         self._flushed = Latch()
         self._over = Latch()
-        self._keeper = Keeper(self)
+        self._keeper = Keeper()
         self._reading: Scope | None = None  # until the keeper has something to do
         self._writer: Scope | None = None
         self._last_opened_by_peer = 0
@@ -110,23 +111,30 @@ class LinkCore:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the link's tasks around a body; leaving it closes the link politely, cancellation at once."""
-        async with background_tasks() as tasks:
+        async with background_tasks(self._ending) as tasks:
             self.tasks = tasks
             tasks.start_soon(self._run)
             try:
                 yield
             finally:
-                await self.aclose()
+                await self._close()
+                if not self._ending():
+                    await self._over.wait()
 
-    async def serve(self) -> None:
-        """Run the link in this task until it has ended and its connection is closed."""
-        async with self.traffic.loop.tasks() as tasks:
-            self.tasks = tasks
-            await self._run()
+    async def serve(self, tasks: Tasks) -> None:
+        """Run the link in this task until it has ended and its connection is closed; its other tasks are cancelled then."""
+        self.tasks = tasks
+        await self._run()
+        if not self._reads_only:
             tasks.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and end. Cancelled meanwhile: the link is cut off."""
+        await self._close()
+        await self._over.wait()
+
+    async def _close(self) -> None:
+        """As `aclose`, without waiting for the end."""
         if self._cause is None:
             try:
                 self.traffic.finish()
@@ -134,18 +142,39 @@ class LinkCore:
                     with anyio.move_on_after(limits.FLUSH):
                         await self._flushed.wait()
             finally:
+                self._say_goodbye()
                 self.end(LinkLost("this side closed the link"))
-        await self._over.wait()
+
+    @property
+    def _reads_only(self) -> bool:
+        """No task beside the reader's is there, to be cancelled."""
+        return not (self._last_opened_by_peer or self._writer or self._finishing or self._keeper.judging)
+
+    def _ending(self) -> bool:
+        """Nothing but the reader runs, and it waits for the peer's goodbye, or for its own deadline."""
+        return self._said_goodbye and self._reads_only
+
+    def _say_goodbye(self) -> None:
+        """Where nothing is left to be sent, the reader can go on until the peer answers: it need not be stopped."""
+        if (
+            self.traffic.idle
+            and self._reading is not None
+            and self._stream.direct
+            and self._stream.say_goodbye()
+        ):
+            self._reading.deadline = self.traffic.loop.current_time() + limits.REFUSAL_DRAIN
+            self._reading = None
+            self._said_goodbye = True
 
     async def _run(self) -> None:
         """Read until the link ends; then say the last words and close the connection."""
         try:
             self.traffic.begin(self._start_writer)
             while self._cause is None:
-                with self.traffic.loop.scope(deadline=self._keeper.next_look()) as self._reading:
+                with self.traffic.loop.scope(deadline=self._keeper.next_look(self)) as self._reading:
                     await self._read()
                 if self._cause is None:
-                    self._keeper.look()
+                    self._keeper.look(self)
                     if self.drained and not self._finishing:
                         self._finishing = True
                         self.tasks.start_soon(self._finish)
@@ -156,6 +185,12 @@ class LinkCore:
             finally:
                 self._over.set()
                 self.agent.forget(self)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing that holds us: a lost link is freed when its user lets it go, not when garbage is next collected."""
+        if not self.server.running:
+            self.server.let_go()
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
@@ -190,7 +225,10 @@ class LinkCore:
 
     async def _read(self) -> None:
         try:
-            await self.traffic.read(self._handle)
+            try:
+                await self.traffic.read(self._handle)
+            finally:
+                self._reading = None  # there is nothing to be stopped any more
             self.end(LinkLost("the peer closed the link"))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self.end(_lost("the connection broke", error))
@@ -268,15 +306,15 @@ class LinkCore:
         while True:
             if self._cause is not None:
                 raise NotSent(str(self.lost_error())) from self._cause
-            if self.draining or self.traffic.may_open:
+            if self._gone_away.is_set or self.traffic.may_open:
                 break
             await self.traffic.wait_for_room()
-        if self.draining:
+        if self._gone_away.is_set:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()
         self._lanes[number] = lane
         try:
-            lane.open(number, kind, body, timeout=timeout, headers=dict(headers or {}))
+            lane.open(number, kind, body, timeout=timeout, headers=dict(headers) if headers else {})
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise
@@ -297,7 +335,7 @@ class LinkCore:
         lane.close()
         if self._lanes.pop(lane.id, None) is not None and self._cause is None:
             self.traffic.release(lane.id, code)
-            if self.drained:
+            if self._went_away and self.drained:
                 self.attend()
 
     # --- events ----------------------------------------------------------------------------------------
@@ -348,15 +386,15 @@ class LinkCore:
         lane.deliver(received)
 
     def _open_for_peer(self, received: Received) -> None:
-        message = received.message
-        lane = Lane(self.traffic, message.method, FROM_OPENER[message.kind], opened_here=False)
-        lane.id = message.channel
+        lane = Lane(self.traffic, received.method, FROM_OPENER[received.kind], opened_here=False)
+        lane.id = received.channel
         check_sequence(lane, received)
-        lane.headers = message.headers
-        lane.eof = message.kind is not Kind.OPEN
+        lane.headers = received.headers
+        lane.eof = received.kind is not _OPEN
         self._lanes[lane.id] = lane
         self._last_opened_by_peer = lane.id
-        self.traffic.consumed(lane.id, len(received.leaf))
+        if not lane.eof:
+            self.traffic.consumed(lane.id, received.size)
         self.server.start(lane, received)
 
     @property
@@ -423,11 +461,11 @@ class LinkCore:
             self.show_evidence()
 
     def show_evidence(self) -> None:
-        """Show the peer our chain and the agent's evidence anew."""
+        """Show the peer our chain and all our evidence anew."""
         if self._cause is None:
             fields = {"chain": [certificate.der for certificate in self.credential.chain]}
-            if self.agent.evidence:
-                fields["evidence"] = list(self.agent.evidence)
+            if evidence := [*self.credential.evidence, *self.agent.evidence]:
+                fields["evidence"] = evidence
             self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:

@@ -6,13 +6,12 @@ here settle their own errors (a link's failure is state, not an exception), and 
 around the group.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
-import anyio
 import trio
 
-from autolink.loop import Tasks, running_loop
+from autolink.loop import Event, Tasks, running_loop
 
 
 class Latch:
@@ -22,7 +21,7 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._event: anyio.Event | None = None
+        self._event: Event | None = None
 
     def set(self) -> None:
         """It has happened."""
@@ -34,39 +33,50 @@ class Latch:
         """Return when it has happened; at once, without a checkpoint, if it has."""
         if not self.is_set:
             if self._event is None:
-                self._event = anyio.Event()
+                self._event = running_loop().event()
             await self._event.wait()
 
 
-@asynccontextmanager
-async def background_tasks() -> AsyncIterator[Tasks]:
-    """A task group that is cancelled when the body ends, however it ends.
+class background_tasks:  # noqa: N801  used as `async with background_tasks() as tasks`
+    """A task group that is cancelled when the body ends, however it ends, unless its tasks are `ending` by themselves.
 
     Raises:
         BaseException: the body's own, unchanged, KeyboardInterrupt and cancellation too. One that a background task raises
             is a bug in that task and comes out in an ExceptionGroup, as AnyIO does it.
     """
-    loop = running_loop()
-    raised: BaseException | None = None
-    try:
-        async with loop.tasks() as tasks:
-            try:
-                yield tasks
-            except loop.passes:
-                raise
-            except BaseException as error:  # noqa: BLE001  re-raised below, outside of the group
-                raised = error
-            finally:
-                tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:  # Trio's, when we were cancelled while the tasks were ending
-        if group.split(trio.Cancelled)[1] is not None:
-            raise
-        raised = raised or _first(group)
-    if raised is not None:
+
+    __slots__ = ("_ending", "_group", "_passes", "_tasks")
+
+    def __init__(self, ending: Callable[[], bool] = bool) -> None:
+        loop = running_loop()
+        self._ending = ending
+        self._group = loop.tasks()
+        self._passes = loop.passes
+
+    async def __aenter__(self) -> Tasks:
+        self._tasks = await self._group.__aenter__()
+        return self._tasks
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not self._ending():
+            self._tasks.cancel_scope.cancel()
+        if isinstance(error, self._passes):
+            return bool(await self._group.__aexit__(kind, error, trace))
+        inner: BaseException | None = None
         try:
-            raise raised
-        finally:
-            del raised  # the frame would keep the traceback that keeps the frame
+            await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:  # Trio's, when we were cancelled while the tasks were ending
+            if group.split(trio.Cancelled)[1] is not None:
+                raise
+            inner = _first(group)
+        if error is None and inner is not None:
+            try:
+                raise inner
+            finally:
+                del inner  # the frame would keep the traceback that keeps the frame
+        return False
 
 
 def _first(error: BaseException) -> BaseException:

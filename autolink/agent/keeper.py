@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 class Keeper:
     """Of one link; see the module."""
 
-    __slots__ = ("_asked_at", "_judgement", "_link")
+    __slots__ = ("_asked_at", "_judgement")
 
-    def __init__(self, link: "LinkCore") -> None:
-        self._link = link
+    def __init__(self) -> None:
         self._asked_at: float | None = None
         self._judgement: Scope | None = None  # while one is being made
 
-    def next_look(self) -> float:
+    @property
+    def judging(self) -> bool:
+        """A verdict is being made, by a task."""
+        return self._judgement is not None
+
+    def next_look(self, link: "LinkCore") -> float:
         """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
-        link, now = self._link, self._link.traffic.loop.current_time()
+        now = link.traffic.loop.current_time()
         if self._judgement is not None:
             return now + limits.KEEPALIVE
         if link.needs_care:
@@ -41,14 +45,13 @@ class Keeper:
         left = (link.peer.valid_until - link.agent.clock()).total_seconds() + 0.001
         return now + min(limits.KEEPALIVE, max(left, 0.001))
 
-    def look(self) -> None:
+    def look(self, link: "LinkCore") -> None:
         """Do what is due."""
-        link = self._link
         changed = link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
         due = link.stale or changed or link.agent.clock() > link.peer.valid_until
         if due and self._judgement is None:
             self._judgement = link.traffic.loop.scope()
-            link.tasks.start_soon(self._judge, self._judgement)
+            link.tasks.start_soon(self._judge, link, self._judgement)
         self._asked_at = _listen_for(link, self._asked_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
@@ -60,13 +63,13 @@ class Keeper:
         if self._judgement is not None:
             self._judgement.cancel()
 
-    async def _judge(self, scope: Scope) -> None:
+    async def _judge(self, link: "LinkCore", scope: Scope) -> None:
         try:
             with scope:
-                await _judge_again(self._link)
+                await _judge_again(link)
         finally:
             self._judgement = None
-            self._link.attend()  # trust may have changed again meanwhile
+            link.attend()  # trust may have changed again meanwhile
 
 
 def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:

@@ -27,14 +27,15 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import Envelope, Kind, Message, decode_untrusted
-from autolink.protocol import ENDS
+from autolink.messages import Chunk, Envelope, Kind, Message, decode_untrusted
+from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
     from autolink.agent.traffic import ReceivedBatch, Traffic
 
+_ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
 _TURN: Final = 64
-_GATHERED: Final = limits.CREDIT // 16
+_GATHERED: Final = limits.CREDIT // 2
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
@@ -46,17 +47,22 @@ class Received:
     """A verified message and where it stood in its batch, so that it can be taken out as an Envelope.
 
     Attributes:
-        kind, seq, body: as in `message`, which is parsed when somebody asks for it.
+        kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
         channel, flags: as its frame said, and its leaf too.
         leaf: the signed bytes.
+        chunk, data: what the body of a chunk says, and the bytes beside its leaf, which it signs.
+        size: bytes of leaf and data, which count in the channel's credit.
         batch, index: what was signed together, and its place there.
     """
 
-    __slots__ = ("_message", "batch", "body", "channel", "flags", "index", "kind", "leaf", "seq")
+    __slots__ = (
+        "_message", "batch", "body", "channel", "chunk", "data", "flags", "index", "kind", "leaf", "method", "seq", "size",
+        "timeout",
+    )  # fmt: skip
 
     def __init__(
         self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, message: Message | None = None,
+        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", chunk: Chunk | None = None,
     ) -> None:  # fmt: skip
         self.kind = kind
         self.seq = seq
@@ -66,7 +72,17 @@ class Received:
         self.leaf = leaf
         self.batch = batch
         self.index = index
-        self._message = message
+        self.method = method
+        self.timeout = timeout
+        self._message = message  # of a message with headers: what has none is read without going through this
+        self.data = data
+        self.chunk = chunk
+        self.size = len(leaf) + len(data) if data else len(leaf)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a message that was just received."""
+        return {} if self._message is None else self._message.headers
 
     @property
     def message(self) -> Message:
@@ -143,28 +159,31 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes) -> None:
-        """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
+    async def send(self, kind: Kind, body: bytes, data: bytes | memoryview = b"") -> None:
+        """Hand one message, and the bytes of a chunk beside it, to the writer, waiting for the channel's credit and the
+        link's outbox.
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
         self._turn += 1
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
-        lock = self._lock
+        lock, size = self._lock, 0
         if lock is None or not lock.locked():
             self._check_sending()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            if self._traffic.may_post(self.id, len(leaf)):
-                self._post(kind, leaf)
+            size = len(leaf) + len(data) if data else len(leaf)
+            if self._traffic.may_post(self.id, size):
+                self._post(kind, leaf, data)
                 return
         if lock is None:
-            lock = self._lock = anyio.Lock()
+            lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
         async with lock:  # keeps the senders of one channel in order, also while they wait
-            size = len(self._leaf(kind, body))  # the same at any time: times have one width
+            # The same at any time: times have one width.
+            size = size or len(self._leaf(kind, body)) + len(data)
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
                 self._check_sending()
-            self._post(kind, self._leaf(kind, body))
+            self._post(kind, self._leaf(kind, body), data)
 
     def send_nowait(self, kind: Kind, body: bytes) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
@@ -198,12 +217,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes) -> None:
-        flags = FLAGS[kind]
+    def _post(self, kind: Kind, leaf: bytes, data: bytes | memoryview = b"") -> None:
+        flags = DATA if data else FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf)
+        self._traffic.post(self.id, flags, leaf, data)
 
     # --- receiving -------------------------------------------------------------------------------------
 
@@ -215,18 +234,9 @@ class Lane:
             CallError: the peer's handler failed or the peer cancelled.
             LinkLost: the link is gone.
         """
-        self._turn += 1
-        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
-        if not self._inbox:
-            await self._wait_for_one()
-        received = self._inbox.popleft()
-        self._gathered += len(received.leaf)
-        if not self._inbox or self._gathered >= _GATHERED:
-            self._traffic.consumed(self.id, self._gathered)
-            self._gathered = 0
-        return received
-
-    async def _wait_for_one(self) -> None:
+        if self._inbox or self.eof or self._error is not None:  # else we wait, which is a checkpoint too
+            self._turn += 1
+            await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         while not self._inbox:
             if self.eof:
                 raise anyio.EndOfStream
@@ -239,13 +249,20 @@ class Lane:
                 await self._waiting.wait()
             finally:
                 self._waiting = None
+        received = self._inbox.popleft()
+        if not self.eof:  # else no more can come, for which the peer would need credit
+            self._gathered += received.size
+            if not self._inbox or self._gathered >= _GATHERED:
+                self._traffic.consumed(self.id, self._gathered)
+                self._gathered = 0
+        return received
 
     def deliver(self, received: Received) -> None:
         """Called by the reader. What arrives for a lane that nobody reads any more is only counted.
 
         An ERROR ends both directions at once: whoever still sends learns it too. Messages before it can be received.
         """
-        if received.kind is Kind.ERROR:
+        if received.kind is _ERROR:
             self.end(error_of(received.body))
             return
         if received.flags & ENDS:
@@ -253,7 +270,7 @@ class Lane:
         if self._error is None:
             self._inbox.append(received)
         else:
-            self._traffic.consumed(self.id, len(received.leaf))
+            self._traffic.consumed(self.id, received.size)
         if self._waiting is not None and len(self._inbox) == 1:  # behind that one, its receiver is awake
             self._waiting.set()
 
@@ -279,7 +296,8 @@ class Lane:
             self._error = error
         if self.scope is not None:
             self.scope.cancel()
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.set()
         self._traffic.room_changed()
 
     def close(self) -> None:
@@ -287,10 +305,6 @@ class Lane:
         self.scope = None
         self._inbox.clear()
         self.end(_CLOSED)
-
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set()
 
 
 def _fresh(error: Exception) -> Exception:

@@ -22,6 +22,9 @@ from autolink.messages import Envelope, Kind, topic
 S = TypeVar("S")
 R = TypeVar("R")
 
+_CALL: Final = Kind.CALL  # looked up on its enumeration, a member costs as much as a call
+_CANCELLED: Final = Code.CANCELLED
+_LATE: Final = Code.DEADLINE_EXCEEDED
 _NOTHING: Final = codec.encode(None)
 _RACE: Final = 1.0
 """Seconds: a peer that says `deadline_exceeded` this close to our own deadline leaves it to our own scope to say so."""
@@ -95,7 +98,7 @@ class Link(LinkCore):
             LinkLost: the link is gone; whether the handler ran is not known.
         """
         expected = body_of(returns)
-        reply = await self.call_signed(method, body, headers=headers)
+        reply = await self._exchange(_CALL, method, encode_any(body), headers)
         try:
             return expected.decode_untrusted(reply.body)
         except BodyError as error:
@@ -105,7 +108,7 @@ class Link(LinkCore):
         self, method: str, body: object = None, *, headers: Mapping[str, str] | None = None
     ) -> Received:
         """As `call`, but the signed reply itself: `reply.message.value`, and `reply.envelope()` as its proof."""
-        return await self._exchange(Kind.CALL, method, encode_any(body), headers)
+        return await self._exchange(_CALL, method, encode_any(body), headers)
 
     async def forward(self, envelope: Envelope) -> Envelope | None:
         """Hand over a signed message, unchanged, and return its recipient's signed answer if there is one.
@@ -227,7 +230,7 @@ class Link(LinkCore):
         self, kind: Kind, method: str, body: bytes, headers: Mapping[str, str] | None
     ) -> Received:
         """One message each way on a channel of its own; the reply."""
-        deadline = anyio.current_effective_deadline()
+        deadline = self.traffic.loop.effective_deadline()
         lane = await self.open_lane(
             kind, method, body, timeout=_microseconds_until(deadline), headers=headers
         )
@@ -242,7 +245,7 @@ class Link(LinkCore):
             raise TimeoutError(f"the deadline of {display(method)!r} passed at the far end") from error
         finally:
             late = deadline != math.inf and anyio.current_time() >= deadline
-            self.leave(lane, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
+            self.leave(lane, _LATE if late else _CANCELLED)
 
 
 def _microseconds_until(deadline: float) -> int:

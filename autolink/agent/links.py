@@ -168,8 +168,7 @@ class Links(Author):
 
     def _listening_context(self) -> tuple[TlsContext, datetime]:
         """The server Context and when it was made, with a new one when its ticket key is old."""
-        age = self.clock() - self._server_context[1]
-        if self.resume and not timedelta(0) <= age < _TICKET_KEY:
+        if self.resume and not timedelta(0) <= self.clock() - self._server_context[1] < _TICKET_KEY:
             self.renew_server_context()
         return self._server_context
 
@@ -230,12 +229,13 @@ class Links(Author):
 
     def replace_evidence(self, *evidence: bytes) -> None:
         """Show these statements about our standing, such as a registry's status, whenever a link opens, and on live links
-        at once: their peers judge us again by them.
+        at once: their peers judge us again by them. The credential's own evidence is shown besides.
 
         Raises:
             UsageError: more than a peer would read.
         """
-        if len(evidence) > limits.EVIDENCE or sum(map(len, evidence)) > limits.EVIDENCE_BYTES:
+        shown = (*self.credential.evidence, *evidence)
+        if len(shown) > limits.EVIDENCE or sum(map(len, shown)) > limits.EVIDENCE_BYTES:
             raise UsageError(f"evidence is at most {limits.EVIDENCE} items and {limits.EVIDENCE_BYTES} bytes")
         self.evidence = evidence
         for link in self.links:

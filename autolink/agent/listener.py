@@ -1,6 +1,7 @@
 """Accepting links: one task for each listening socket, one for each connection, and a bound on those not judged yet."""
 
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from anyio.abc import ByteStream
 from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.errors import LinkLost, Refused, RemoteProtocolError
-from autolink.loop import running_loop
+from autolink.loop import Tasks, running_loop
 from autolink.transport import Address, Contact, ListeningSocket, accept_loop, listen, remote_address
 
 if TYPE_CHECKING:
@@ -152,29 +153,35 @@ class Listener:
             peer: its address, for logs.
             decided: called when the link is open or has come to nothing.
         """
+        loop = running_loop()
         try:
-            link = await self._open(connection, peer)
-        finally:
-            if decided is not None:
-                decided()
-        if link is None:
-            return
+            async with loop.tasks() as tasks:  # under one deadline while it opens, then the link's own
+                tasks.cancel_scope.deadline = loop.current_time() + limits.OPENING
+                try:
+                    link = await self._open(connection, peer)
+                finally:
+                    if decided is not None:
+                        decided()
+                tasks.cancel_scope.deadline = math.inf
+                if link is not None:
+                    await self._serve(link, tasks)
+                return
+            logger.info("no link from %s: it took longer than %.0f s", peer, limits.OPENING)
+        except Exception:  # a fault of ours: it has ended this link, and shall not end the others
+            logger.exception("the link from %s ended by a fault", peer)
+
+    async def _serve(self, link: "Link", tasks: Tasks) -> None:
         self._links.add(link)
         try:
             if not self.accepting:  # it was opening when we began to drain
                 link.go_away("shutdown")
-            await link.serve()
-        except Exception:  # a fault of ours: it has ended this link, and shall not end the others
-            logger.exception("the link from %s ended by a fault", peer)
+            await link.serve(tasks)
         finally:
             self._links.discard(link)
 
     async def _open(self, connection: socket.socket | ByteStream, peer: str) -> "Link | None":
-        loop = running_loop()
         try:
-            with loop.scope(deadline=loop.current_time() + limits.OPENING):
-                return await self._agent.open_on(connection, dialer=False, address=peer)
-            logger.info("no link from %s: it took longer than %.0f s", peer, limits.OPENING)
+            return await self._agent.open_on(connection, dialer=False, address=peer)
         except Refused as refused:
             logger.warning("no link from %s: %s", peer, refused)
         except (RemoteProtocolError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:

@@ -16,15 +16,16 @@ caller's, covers all of it. Frames that ride behind the peer's ACCEPT wait insid
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import anyio
 
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
 from autolink.identity import BOUND, AutoId, Certificate, Credential, PeerId, is_bound_to, key_authority
+from autolink.identity.rotation import check_rotations, rotations_in, split_chain
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
 from autolink.trust import Context, Model, VerifiedPeer, judge, recall
 from autolink.version import __version__
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T", bound=Event)
+
+_SOFTWARE: Final = f"autolink/{__version__}"
 
 
 class Row:
@@ -48,8 +51,7 @@ class Row:
         self.stale = self.stale or stale
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An opened link's parts, before any task runs.
 
     Attributes:
@@ -97,9 +99,8 @@ async def open_link(
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        opened = await _judge(
-            agent, credential, stream, row, protocol,
-            expect=expect, context=context, hello=hello, key_proved_at=key_proved_at,
+        chain, peer, author, epoch = await _judge(
+            agent, credential, stream, row, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
         )  # fmt: skip
         unsaid = protocol.accept()
         if settle:
@@ -115,16 +116,16 @@ async def open_link(
     except RemoteProtocolError as error:
         await _say_no(stream, protocol, Refused(Reason.MALFORMED, by="us", detail=str(error)))
         raise
-    return replace(opened, unsaid=unsaid)
+    return Opened(credential, stream, protocol, chain, peer, author, epoch, unsaid)
 
 
 def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
     now = int(agent.clock().timestamp() * 1_000_000)
-    said: dict[str, object] = {"clock": now, "software": f"autolink/{__version__}"}
+    said: dict[str, object] = {"clock": now, "software": _SOFTWARE}
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
-    if agent.evidence:
-        said["evidence"] = list(agent.evidence)
+    if evidence := [*credential.evidence, *agent.evidence]:
+        said["evidence"] = evidence
     return said
 
 
@@ -150,15 +151,14 @@ async def _judge(
     credential: Credential,
     stream: "SecureStream",
     row: Row,
-    protocol: LinkProtocol,
     *,
     expect: PeerId | None,
     context: Context,
     hello: HelloReceived,
     key_proved_at: datetime,
-) -> Opened:
-    """The whole judgement, in time to tell the peer how it ended."""
-    chain = stream.peer_chain
+) -> tuple[tuple[bytes, ...], VerifiedPeer, AutoId, int]:
+    """The whole judgement, in time to tell the peer how it ended: what `Opened` holds of it."""
+    chain = _without_rotations(stream.peer_chain, hello.evidence)
     if not agent.allow_self and _same_key(chain[0], credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
     if stream.resumed:
@@ -185,7 +185,27 @@ async def _judge(
     author = author_of(peer)
     if author is None:
         raise Refused(Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID")
-    return Opened(credential, stream, protocol, chain, peer, author, epoch)
+    return chain, peer, author, epoch
+
+
+def _without_rotations(chain: tuple[bytes, ...], evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """A chain as TLS showed it, without the earlier certificates of its root, which HELLO says again. Whatever else stands
+    behind it the judgement will refuse."""
+    if not evidence:
+        return chain
+    try:
+        earlier = tuple([certificate.der for certificate in reversed(rotations_in(evidence))])
+    except IdentityError:
+        return chain
+    return chain[: -len(earlier)] if earlier and chain[-len(earlier) :] == earlier else chain
+
+
+def _was_rotated(earlier: tuple[Certificate, ...], root: Certificate) -> bool:
+    try:
+        check_rotations(earlier, root)
+    except IdentityError:
+        return False
+    return root.self_issued
 
 
 def author_of(peer: VerifiedPeer) -> AutoId | None:
@@ -271,19 +291,23 @@ def early_objection(expect: PeerId) -> Callable[[tuple[bytes, ...]], str | None]
     It only spares us showing ourselves to an impostor. The judgement proper comes with the trust model.
     """
 
-    def objection(chain: tuple[bytes, ...]) -> str | None:
-        try:
-            certificates = [Certificate.parse_untrusted(der) for der in chain]
-        except IdentityError as error:
-            return str(error)
-        leaf, root = certificates[0], certificates[-1]
-        if expect.auto_id is not None and leaf.auto_id != expect.auto_id:
-            return "another Auto ID answered"
-        if expect.authority == BOUND:
-            if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
-                return "its name is not bound to its key"
-        elif expect.authority not in {key_authority(one.spki_sha256) for one in certificates}:
-            return "the key is not the expected one"
-        return None
+    return partial(_objection, expect)
 
-    return objection
+
+@lru_cache(maxsize=64)
+def _objection(expect: PeerId, chain: tuple[bytes, ...]) -> str | None:
+    """A fact about whom we expect and these bytes."""
+    try:
+        certificates = [Certificate.parse_untrusted(der) for der in chain]
+    except IdentityError as error:
+        return str(error)
+    chain_only, earlier = split_chain(certificates)
+    leaf, root = certificates[0], chain_only[-1]
+    if expect.auto_id is not None and leaf.auto_id != expect.auto_id:
+        return "another Auto ID answered"
+    if expect.authority == BOUND:
+        if not (is_bound_to(root.common_name, root.spki, root.next_key_hash) or _was_rotated(earlier, root)):
+            return "its name is not bound to its key"
+    elif expect.authority not in {key_authority(one.spki_sha256) for one in chain_only}:
+        return "the key is not the expected one"
+    return None

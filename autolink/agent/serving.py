@@ -1,14 +1,13 @@
 """The serving side of a link: a task for each call, channel, subscription or forwarded envelope of the peer.
 
 A handler's end ends its channel, and a channel's end (the peer cancelled, the deadline passed, the link is gone)
-cancels its handler, through a scope of its own. The channel's place is given free only when the
+cancels its handler, through a scope of its own (`workers`). The channel's place is given free only when the
 handler has really finished, so a peer that opens and cancels in a loop is held back by its own cleanup.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -18,6 +17,8 @@ from autolink.agent.channel import Channel
 from autolink.agent.handlers import ChannelHandler, Method
 from autolink.agent.lane import Lane, Received, error_body
 from autolink.agent.opening import name_of
+from autolink.agent.topic import Topic
+from autolink.agent.workers import Workers
 from autolink.errors import (
     BodyError,
     CallError,
@@ -26,7 +27,6 @@ from autolink.errors import (
     LinkLost,
     wire_envelope_reason,
 )
-from autolink.loop import Scope
 from autolink.messages import Kind
 
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ logger: Final = logging.getLogger("autolink")
 _ENDS_OF_A_LANE: Final = (LinkLost, CallError, anyio.ClosedResourceError)
 """What operations on a channel raise when the peer has cancelled it, the link is gone, or the handler closed it."""
 
+_CALL: Final = Kind.CALL  # looked up on its enumeration, a member costs as much as a call
+_OPEN: Final = Kind.OPEN
+_SUBSCRIBE: Final = Kind.SUBSCRIBE
+_REPLY: Final = Kind.REPLY
 
-Work = Callable[[], Awaitable[None]]
-"""A handler, ready to run for one channel."""
+Serve = Callable[[Lane, Received, Any], Awaitable[None]]
+"""What a handler's task does for one channel; the last argument is what is registered under the opening message's name."""
 
 
 class Server:
@@ -48,44 +52,44 @@ class Server:
     def __init__(self, link: "Link") -> None:
         self._link = link
         self._agent = link.agent
+        self._workers = Workers(link.traffic.loop, self._run)
         self.running = 0
+
+    def let_go(self) -> None:
+        """The link has ended, and nothing runs here."""
+        del self._link, self._workers
 
     def start(self, lane: Lane, received: Received) -> None:
         """Start a task for what the opening message asks for, or answer that there is no such thing."""
-        message = received.message
-        work = self._work(lane, received)
-        if work is None:
+        serve, registered = self._work(lane, received)
+        if registered is None:
             text = "no such method, channel or topic"
             lane.send_nowait(Kind.ERROR, error_body(Code.UNIMPLEMENTED, text))
             self._link.leave(lane)
             return
         self.running += 1
-        name = f"autolink handler {message.method if message.kind is not Kind.FORWARD else '(forwarded)'}"
-        lane.scope = self._link.traffic.loop.scope()
-        self._link.tasks.start_soon(self._run, lane, lane.scope, message.timeout, work, name=name)
+        name = f"autolink handler {registered if serve == self._forward else lane.method}"
+        lane.scope = self._workers.start(self._link.tasks, name, lane, received, serve, registered)
 
-    def _work(self, lane: Lane, received: Received) -> Work | None:
-        handlers, name = self._agent.handlers, received.message.method
-        match received.kind:
-            case Kind.CALL if method := handlers.methods.get(name):
-                return partial(self._call, lane, received, method)
-            case Kind.OPEN if handler := handlers.channels.get(name):
-                return partial(self._channel, lane, handler)
-            case Kind.SUBSCRIBE if topic := self._agent.topics.get(name):
-                return partial(topic.serve, lane)
-            case Kind.FORWARD:
-                return partial(self._forward, lane, received)
-        return None
+    def _work(self, lane: Lane, received: Received) -> tuple[Serve, Any]:
+        """How to serve the channel, and what is registered for it, or None."""
+        kind, name = received.kind, lane.method
+        if kind is _CALL:
+            return self._call, self._agent.handlers.methods.get(name)
+        if kind is _OPEN:
+            return self._channel, self._agent.handlers.channels.get(name)
+        if kind is _SUBSCRIBE:
+            return _subscription, self._agent.topics.get(name)
+        return self._forward, "(forwarded)"
 
-    async def _run(self, lane: Lane, scope: Scope, timeout: int, work: Work) -> None:
+    async def _run(self, lane: Lane, received: Received, serve: Serve, registered: object) -> None:
         """Run a handler under its caller's deadline; whatever it ends with becomes the channel's end."""
         try:
-            with scope:
-                if lane.over:  # cancelled before its task began
-                    return
-                error = await self._outcome(lane, timeout, work)
-                if error is not None and not lane.sent_end:
-                    await lane.send(Kind.ERROR, error)
+            if lane.over:  # cancelled before its task began
+                return
+            error = await self._outcome(lane, received, serve, registered)
+            if error is not None and not lane.sent_end:
+                await lane.send(Kind.ERROR, error)
         except BaseExceptionGroup as group:  # its task groups mix errors with the cancellation that stops it
             _, errors = group.split(anyio.get_cancelled_exc_class())
             if not isinstance(errors, Exception):
@@ -103,12 +107,16 @@ class Server:
             peer = name_of(self._link.peer)
             logger.error("handler %r failed while %s stopped it", lane.method, peer, exc_info=error)
 
-    async def _outcome(self, lane: Lane, timeout: int, work: Work) -> bytes | None:
+    async def _outcome(
+        self, lane: Lane, received: Received, serve: Serve, registered: object
+    ) -> bytes | None:
         """None, or the body of the ERROR that the peer gets."""
         try:
-            if timeout:
-                return await _in_time(timeout, work)
-            await work()
+            if received.timeout:
+                with anyio.move_on_after(received.timeout / 1e6) as in_time:
+                    await serve(lane, received, registered)
+                return error_body(Code.DEADLINE_EXCEEDED) if in_time.cancelled_caught else None
+            await serve(lane, received, registered)
         except EnvelopeRefused as refused:
             self._agent.count_refused(refused)
             if refused.by == "us":
@@ -135,25 +143,21 @@ class Server:
         peer = self._link.peer
         call = Call(lane.method, peer, peer, self._link, lane.headers, received)
         reply = await answer(method, call, received.body)
-        await lane.send(Kind.REPLY, reply)
+        await lane.send(_REPLY, reply)
 
-    async def _channel(self, lane: Lane, handler: ChannelHandler) -> None:
+    async def _channel(self, lane: Lane, _received: Received, handler: ChannelHandler) -> None:
         channel = Channel(self._link, lane, handler.sends, handler.receives)
         await handler.function(channel)
         if not lane.over:
             await channel.send_eof()
 
-    async def _forward(self, lane: Lane, received: Received) -> None:
+    async def _forward(self, lane: Lane, received: Received, _registered: object) -> None:
         answered = await forwarding.receive(self._link, received)
-        await lane.send(Kind.REPLY, answered)
+        await lane.send(_REPLY, answered)
 
 
-async def _in_time(timeout: int, work: Work) -> bytes | None:
-    """Work for at most `timeout` microseconds; the body of an ERROR if that was not enough."""
-    with anyio.move_on_after(timeout / 1e6):
-        await work()
-        return None
-    return error_body(Code.DEADLINE_EXCEEDED)
+async def _subscription(lane: Lane, _received: Received, topic: Topic[Any]) -> None:
+    await topic.serve(lane)
 
 
 def _lone(error: BaseException) -> BaseException:

@@ -10,8 +10,9 @@ writer's step for it, on the spot; what cannot be written at once is left to the
 task is started when there is something for it: a link that carries single calls never has one.
 
 On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
-from the peer, to us, and on time. Time on a link is the wall clock of its opening plus what a monotonic clock says
-passed since, so a clock that is stepped later makes no message late.
+from the peer, to us, and on time, and the bytes beside a chunk must be those that it signs. Time on a link is the wall
+clock of its opening plus what a monotonic clock says passed since, so a clock that is stepped later makes no message
+late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
 `stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
@@ -36,10 +37,12 @@ from autolink.messages import (
     DIALER,
     LISTENER,
     BatchHeader,
+    Chunk,
     Envelope,
     Kind,
     Message,
     PlainLeaves,
+    check_data,
     decode_untrusted,
     encode,
     merkle,
@@ -47,7 +50,7 @@ from autolink.messages import (
     verify_batch,
 )  # fmt: skip
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, Item, LinkProtocol
+from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -71,13 +74,14 @@ class ReceivedBatch(NamedTuple):
     signature: bytes
     leaf_hashes: list[bytes]
     chain: tuple[bytes, ...]
+    evidence: tuple[bytes, ...]
 
     def envelope(self, leaf: bytes, index: int) -> Envelope:
         """The message at `index` with its proof, verifiable by anyone."""
         header = self.header
         return Envelope(
             leaf, index, header.count, merkle.path(self.leaf_hashes, index), header.link_id, header.role, header.number,
-            self.signature, self.chain,
+            self.signature, self.chain, self.evidence,
         )  # fmt: skip
 
 
@@ -93,6 +97,7 @@ class Traffic:
         peer_leaf: Certificate,
         peer_id: AutoId,
         peer_chain: tuple[bytes, ...],
+        peer_evidence: tuple[bytes, ...],
         dialer: bool,
         clock: Callable[[], datetime],
         on_flood: Callable[[], None],
@@ -103,6 +108,7 @@ class Traffic:
         self.peer_id = peer_id
         self._peer_leaf = peer_leaf
         self._peer_chain = peer_chain
+        self._peer_evidence = peer_evidence
         self._credential = credential
         self._own_id = credential.auto_id
         self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
@@ -147,6 +153,8 @@ class Traffic:
             BodyError: the peer's HELLO said that it takes no body of this size; of an ERROR it takes what there is.
             UsageError: a field that no peer would take.
         """
+        if not (headers or topic):
+            return self.plain_leaf(seq, kind, channel, body, method, timeout)
         self._check_size(kind, body)
         now = self.now()
         return encode(
@@ -156,13 +164,15 @@ class Traffic:
             )
         )  # fmt: skip
 
-    def plain_leaf(self, seq: int, kind: Kind, channel: int, body: bytes) -> bytes:
-        """As `leaf`, for a message to the peer without method, timeout and headers."""
+    def plain_leaf(
+        self, seq: int, kind: Kind, channel: int, body: bytes, method: str = "", timeout: int = 0
+    ) -> bytes:
+        """As `leaf`, for a message to the peer without headers."""
         if len(body) > self._largest_body:
             self._check_size(kind, body)
         now = self.now()
         return self._outgoing.write(
-            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body
+            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body, method, timeout
         )
 
     def _check_size(self, kind: Kind, body: bytes) -> None:
@@ -189,20 +199,21 @@ class Traffic:
             return self.protocol.can_send(channel, size)
         return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
-    def post(self, channel: int, flags: int, leaf: bytes) -> None:
+    def post(self, channel: int, flags: int, leaf: bytes, data: bytes | memoryview = b"") -> None:
         """Queue a message that `may_post`, or send it at once if it is alone."""
         alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
-            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf)]))
+            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, data)]))
             return
+        size = len(leaf) + len(data) if data else len(leaf)
+        self._queued += size
         queue = self._queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = _Queue(channel)
+            queue = self._queues[channel] = _Queue((channel, flags, leaf, data), size)
             self._turns.append(queue)
-        queue.items.append((channel, flags, leaf))
-        size = len(leaf)
-        queue.size += size
-        self._queued += size
+        else:
+            queue.items.append((channel, flags, leaf, data))
+            queue.size += size
         self._urge()
 
     def control(self, frame: bytes) -> None:
@@ -320,6 +331,9 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self._start_writer = None
+        self._on_flood = (
+            _nobody_listens  # the link, which is no longer held from here: nothing else frees it at once
+        )
         self.room_changed()
         self._urge()
 
@@ -354,119 +368,136 @@ class Traffic:
         Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
         queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
         """
-        turns, size = self._turns, 0
-        items: list[Item] = []
+        turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
+        items: list[OwnItem] = []
         left_now: list[int] = []
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
             item = queue.items[0]
-            taken = len(item[2])
+            channel, _, leaf, data = item
+            taken = len(leaf) + len(data) if data else len(leaf)
             if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
                 break
             turns.popleft()
-            queue.items.popleft()
             items.append(item)
             size += taken
-            queue.size -= taken
-            if queue.items:
+            if len(queue.items) > 1:
+                queue.items.popleft()
+                queue.size -= taken
                 turns.append(queue)
                 continue
-            del self._queues[queue.channel]
-            if queue.channel in self._leaving:
-                left_now.append(queue.channel)
+            del queues[channel]
+            if channel in leaving:
+                left_now.append(channel)
         self._queued -= size
         frame = self._signed(items)
         if left_now:
-            frame += b"".join(
-                [self.protocol.release(channel, self._leaving.pop(channel)) for channel in left_now]
-            )
+            frame += b"".join([self.protocol.release(channel, leaving.pop(channel)) for channel in left_now])
             self.room_changed()
         return frame
 
-    def _signed(self, items: list[Item]) -> bytes:
+    def _signed(self, items: list[OwnItem]) -> bytes:
         """A batch of these messages, as its frame."""
         number = self.batches_sent
         self.batches_sent += 1
         self.messages_sent += len(items)
-        leaves = [leaf for _, _, leaf in items]
+        leaves = [leaf for _, _, leaf, _ in items]
         signature = sign_batch(self._credential, self.stream.link_id, self._role, number, leaves)
         return self.protocol.batch(number, signature, items)
 
     # --- in ----------------------------------------------------------------------------------------------
 
     async def read(self, handle: Callable[[Event], None]) -> None:
-        """The reader task: give each event to `handle`; returns at the peer's clean end.
+        """The reader task: give each event to `handle`; returns at the peer's clean end, and after `end` at whatever comes.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol.
             anyio.BrokenResourceError: the connection did.
         """
-        receive, protocol = self.stream.receive, self.protocol
-        while True:
-            while (event := protocol.next_event()) is not None:
-                handle(event)
-            try:
-                data = await receive()
-            except anyio.EndOfStream:
-                protocol.receive_end()
-                return
+        receive_to, protocol = self.stream.receive_to, self.protocol
+
+        def take(data: memoryview) -> None:
             self.heard_at = self._current_time()
             protocol.receive_data(data)
+            handle_all()
+
+        def handle_all() -> None:
+            while (event := protocol.next_event()) is not None:
+                handle(event)
+
+        handle_all()  # what came with the end of the opening
+        while True:
+            try:
+                await receive_to(take, room=protocol.room)
+            except anyio.EndOfStream:
+                if not self._over:
+                    protocol.receive_end()
+                return
+            if self._over:
+                return
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
-        """Verify a batch, then each of its messages.
+        """Verify a batch, then each of its messages and the data beside it.
 
         Raises:
-            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late, or
-                something else than its frame said.
+            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late,
+                something else than its frame said, or signs other data than came with it.
         """
         items = event.items
         header = BatchHeader(
             self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
         )
-        hashes = merkle.leaf_hashes([leaf for _, _, leaf in items])
+        hashes = merkle.leaf_hashes([leaf for _, _, leaf, _ in items])
         try:
             verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
         except BadSignature:
             raise MessageRefused(
                 Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
             ) from None
-        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
-        now = self.now()
+        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain, self._peer_evidence)
+        now = self._epoch + int(self.heard_at * 1_000_000)
+        earliest, latest = now - _SKEW, now + _SKEW
         messages = [
-            self._judged(batch, index, channel, flags, leaf, now)
-            for index, (channel, flags, leaf) in enumerate(items)
+            self._judged(batch, index, channel, flags, leaf, data, earliest, latest)
+            for index, (channel, flags, leaf, data) in enumerate(items)
         ]
         self.batches_verified += 1
         self.messages_verified += len(messages)
         return messages
 
     def _judged(
-        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, now: int
-    ) -> Received:
+        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, data: bytes, earliest: int,
+        latest: int,
+    ) -> Received:  # fmt: skip
         plain = self._incoming.read(leaf, channel)
         if plain is not None:
-            seq, sent_at, expires_at, kind, body = plain
+            seq, sent_at, expires_at, kind, body, method, timeout = plain
             message = None
         else:
             message = decode_untrusted(leaf)
             self._check_parties(message)
-            seq, sent_at, expires_at, kind, body = (
-                message.seq, message.sent_at, message.expires_at, message.kind, message.body,
+            seq, sent_at, expires_at, kind, body, method, timeout = (
+                message.seq, message.sent_at, message.expires_at, message.kind, message.body, message.method,
+                message.timeout,
             )  # fmt: skip
             if message.channel != channel:
                 raise _says_otherwise(channel, kind)
-        if flags != FLAGS[kind]:
+        if flags != FLAGS[kind] and (kind, flags) != _CHUNK:
             raise _says_otherwise(channel, kind)
-        if expires_at < now - _SKEW:
+        if expires_at < earliest:
             raise MessageRefused(Reason.LATE, "a message arrived after its time")
-        if sent_at > now + _SKEW:
+        if sent_at > latest:
             raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
         if expires_at - sent_at > _MESSAGE_LIFETIME:
             raise MessageRefused(
                 Reason.MALFORMED, "a message claims to live for longer than one on a link may"
             )
-        return Received(kind, seq, body, channel, flags, leaf, batch, index, message)
+        if kind is not _CHUNK_KIND:
+            return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
+        return Received(
+            kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message, data,
+            _chunk(channel, body, data),
+        )  # fmt: skip
 
     def _check_parties(self, message: Message) -> None:
         """It is from the peer, and everything but a publication names us."""
@@ -479,17 +510,32 @@ class Traffic:
 class _Queue:
     """What waits for the writer on one channel; never empty."""
 
-    __slots__ = ("channel", "items", "size")
+    __slots__ = ("items", "size")
 
-    def __init__(self, channel: int) -> None:
-        self.channel = channel
-        self.items: deque[Item] = deque()
-        self.size = 0
+    def __init__(self, first: OwnItem, size: int) -> None:
+        self.items = deque((first,))
+        self.size = size
+
+
+def _nobody_listens() -> None:
+    """A link that is lost cannot be flooded."""
 
 
 def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
     return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
 
+
+def _chunk(channel: int, body: bytes, data: bytes) -> Chunk:
+    """What `check_data` gives: data that its leaf does not sign is as bad as a leaf that is not signed."""
+    try:
+        return check_data(body, data)
+    except BadSignature as error:
+        raise MessageRefused(Reason.TAMPERED, f"channel {channel}: {error}") from None
+
+
+_CHUNK_KIND: Final = Kind.CHUNK
+_CHUNK: Final = (_CHUNK_KIND, DATA)
+"""The one kind that may have another flag than its own: all but the last chunk of a stream have."""
 
 _MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
 _IDS: Final = 256 * ID

@@ -21,11 +21,12 @@ from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, displa
 from autolink.identity import files
 from autolink.registry.audit import Audit, LogConvicted
 from autolink.registry.client import RegistryClient
-from autolink.registry.folder import FolderSource, audit_folder
-from autolink.registry.ledger import MemoryLedger, standing
+from autolink.registry.folder import audit_folder
+from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.sources import FolderSource, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,23 +42,31 @@ def _evidence_option(function: F) -> F:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("where", metavar="FOLDER|URL")
 @log_key_option()
 @_evidence_option
 @json_option
 @click.pass_context
-def audit(ctx: click.Context, folder: Path, *, log_key: VerifierKey, evidence: Path, as_json: bool) -> None:
-    """Replay the log in FOLDER, and say whether every entry, state and signature of it agree.
+def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Path, as_json: bool) -> None:
+    """Replay a log, and say whether every entry, state and signature of it agree.
 
-    The registry may run meanwhile. Exit status 1 if the log is convicted; what convicts it is then in a file.
+    It is read from a registry's FOLDER, which may be served meanwhile, from a folder of tiles (c2sp.org/tlog-tiles), or
+    from a registry or any file server by its URL. Exit status 1 if the log is convicted; what shows it is then in a file.
     """
-    with FolderSource(folder) as source:
+    compared = None
+    with about(display(where)), open_source(where) as source:
         try:
-            replayed = audit_folder(source, log_key)
+            if isinstance(source, FolderSource):
+                replayed = audit_folder(source, log_key)
+            else:
+                replayed = Audit(log_key)
+                replayed.replay(source)
+                if source.serves_statuses():
+                    compared = replayed.check_served(source)
         except LogConvicted as convicted:
             _convict(convicted, evidence, as_json=as_json)
             ctx.exit(Status.FAILED)
-    facts = _facts(replayed)
+    facts = _facts(replayed) | {"statuses_compared": compared}
     if as_json:
         print_json({"ok": True, "log": log_key.name, **facts})
         return
@@ -67,11 +76,11 @@ def audit(ctx: click.Context, folder: Path, *, log_key: VerifierKey, evidence: P
 
 def _facts(replayed: Audit) -> dict[str, Any]:
     ledger = replayed.ledger
-    records = ledger.records if isinstance(ledger, MemoryLedger) else {}
-    states = Counter(standing(ledger, record, replayed.time).state.value for record in records.values())
+    found = [record for auto_id in ledger.ids() if (record := ledger.record(auto_id))]
+    states = Counter(standing(ledger, record, replayed.time).state.value for record in found)
     return {
         "entries": replayed.size,
-        "ids": len(records),
+        "ids": len(found),
         "states": dict(sorted(states.items())),
         "root": replayed.root.hex(),
     }

@@ -15,6 +15,7 @@ from autolink.errors import display
 from autolink.identity import Certificate, key_authority, show_name
 from autolink.identity.autoid import PeerId
 from autolink.identity.credential import check_chain
+from autolink.identity.rotation import split_chain
 from autolink.trust import VerifiedPeer
 
 _NAMES: Final = ("common_name", "asks_for")
@@ -76,10 +77,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) ->
 def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
     """What a complete chain says of its holder, without a verdict about it.
 
+    Args:
+        chain: leaf first; behind a rotated root its earlier certificates.
+
     Raises:
         IdentityError: it does not join up to a self-issued root.
     """
-    auto_id, authority = check_chain(tuple(chain))
+    chain, rotations = split_chain(chain)
+    auto_id, authority = check_chain(chain, rotations)
     leaf = chain[0]
     return {
         "common_name": leaf.common_name,
@@ -91,6 +96,7 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "key": key_authority(leaf.spki_sha256),
         "not_before": leaf.not_before.isoformat(),
         "not_after": leaf.not_after.isoformat(),
+        "rotations": len(rotations),
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
     }
 

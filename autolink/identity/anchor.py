@@ -119,9 +119,15 @@ def root_authority(certificate: Certificate, rotations: Sequence[Certificate] = 
     if certificate.auto_id != AutoId.derive(certificate.common_name):
         raise IdentityError(f"the certificate of {who!r} claims an id that is not its name's")
     if split_bound(certificate.common_name) is None:
+        if rotations:
+            raise IdentityError(
+                f"the plain name {who!r} commits to no next key: nothing leads to it from other keys"
+            )
         return key_authority(certificate.spki_sha256)
     if rotations:
         check_rotations(rotations, certificate)
     elif not is_bound_to(certificate.common_name, certificate.spki, certificate.next_key_hash):
-        raise IdentityError(f"the name {who!r} is bound to another key than its certificate's")
+        raise IdentityError(
+            f"the name {who!r} is bound to another key than its certificate's, and no rotations lead there"
+        )
     return BOUND

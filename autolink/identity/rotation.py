@@ -10,11 +10,14 @@ signed, which holds both:
     ...
     certificate in use its key is what the last of them committed to
 
-A thief of a key in use cannot go on from it, for he lacks the key after it. A thief of a key that was replaced can
-show another way on from there; that this way is not the one that was taken only a registry can say, which sees each
-commitment used once.
+A thief of the first key cannot go on from it, for the name fixes the key after it. A thief of a later one can sign another
+certificate of it, with a commitment to a key of his own, and show another way on from there; that this way is not the one
+that was taken only a registry can say, which sees each commitment used once.
 
 How old the earlier certificates are does not matter: they say what was committed to, not who acts now.
+
+In files, and in an issuer's answer, the earlier certificates stand behind the chain: leaf, issuers, the root in use, the one
+before it, and so on back to the first (`split_chain`). One list in one order, so nobody can hand on half of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,14 +38,13 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
 
     Args:
         earlier: the certificates that came before it, first one first.
-        current: in use now, signed by its own key.
+        current: in use now. That it is signed by its own key, and has its name's AutoId, the caller has seen.
 
     Raises:
         IdentityError: the way does not lead there; `reason` is IMPOSTOR.
     """
     name = current.common_name
-    if not 1 <= len(earlier) <= limits.ROTATIONS:
-        raise _impostor(name, f"{len(earlier)} rotations, 1 to {limits.ROTATIONS} can be shown")
+    _check_size([certificate.der for certificate in earlier])
     if not is_bound_to(name, earlier[0].spki, earlier[0].next_key_hash):
         raise _impostor(name, "the first certificate of its rotations is not the one it is bound to")
     committed = earlier[0].next_key_hash
@@ -54,6 +56,20 @@ def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> Non
     for step, certificate in enumerate(earlier):  # signatures last: they cost most
         if certificate.common_name != name or certificate.auto_id != auto_id or not certificate.self_issued:
             raise _impostor(name, f"the certificate of rotation {step} is not one that it gave itself")
+
+
+def split_chain(
+    certificates: Sequence[Certificate],
+) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
+    """The chain up to its self-issued root, and what stands behind that: the root's earlier certificates, unchecked.
+
+    Returns:
+        The chain, leaf first; the earlier certificates, first one first.
+    """
+    for length, certificate in enumerate(certificates, 1):
+        if certificate.names_itself:
+            return tuple(certificates[:length]), tuple(reversed(certificates[length:]))
+    return tuple(certificates), ()
 
 
 def encode_rotations(earlier: Iterable[Certificate]) -> bytes:
@@ -75,13 +91,26 @@ def rotations_in(evidence: Iterable[bytes]) -> tuple[Certificate, ...]:
 
 def _decode(item: bytes) -> tuple[Certificate, ...]:
     try:
-        value = codec.decode_untrusted(item, what="rotations", nodes=2 * limits.ROTATIONS)
+        value = codec.decode_untrusted(item, what="rotations", nodes=limits.CONTROL_NODES)
     except RemoteProtocolError as error:
         raise IdentityError(str(error)) from None
     match value:
         case [str(tag), list(ders)] if tag == TAG and all(type(der) is bytes for der in ders):
-            return tuple(map(Certificate.parse_untrusted, ders[: limits.ROTATIONS + 1]))
+            _check_size(ders)  # before any is parsed
+            return tuple(map(Certificate.parse_untrusted, ders))
     raise IdentityError("rotations: not a tag and certificates")
+
+
+def _check_size(ders: Sequence[bytes]) -> None:
+    if not 1 <= len(ders) <= limits.ROTATIONS:
+        raise IdentityError(
+            f"bound to another key: {len(ders)} rotations, 1 to {limits.ROTATIONS} can be shown",
+            Reason.IMPOSTOR,
+        )
+    if sum(map(len, ders)) > limits.ROTATIONS_BYTES:
+        raise IdentityError(
+            f"bound to another key: rotations of more than {limits.ROTATIONS_BYTES} bytes", Reason.IMPOSTOR
+        )
 
 
 def _impostor(name: str, text: str) -> IdentityError:

@@ -30,7 +30,7 @@ from autolink.messages.message import (
 )  # fmt: skip
 from autolink.messages.plain import PlainLeaves
 from autolink.messages.replay import ReplayWindow
-from autolink.messages.stream import ChunkReader, ChunkWriter, check_content
+from autolink.messages.stream import Chunk, ChunkReader, ChunkWriter, check_content, check_data
 
 __all__ = [
     "Message", "Kind", "OPENING", "ENDING", "encode", "decode_untrusted", "topic", "PlainLeaves",
@@ -39,5 +39,5 @@ __all__ = [
     "Envelope", "export", "sign_envelope", "check_signature", "verify", "VerifiedMessage",
     "Equivocation", "prove_equivocation",
     "ReplayWindow",
-    "ChunkWriter", "ChunkReader", "check_content",
+    "Chunk", "ChunkWriter", "ChunkReader", "check_content", "check_data",
 ]  # fmt: skip

@@ -15,8 +15,7 @@ Signature bytes themselves identify nothing: from one valid ECDSA signature anyb
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from autolink.errors import BadSignature
 from autolink.identity import Certificate, Credential, keys
@@ -35,9 +34,8 @@ NO_LINK: Final = bytes(32)
 _PLACE: Final = struct.Struct(">QI")
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHeader:
-    """What a batch signature covers besides the root.
+class BatchHeader(NamedTuple):
+    """What a batch signature covers besides the root. A tuple because it is made for every signature.
 
     Attributes:
         signer: SHA-256 of the signer's leaf certificate, DER (`Certificate.fingerprint`).
@@ -51,21 +49,23 @@ class BatchHeader:
     link_id: bytes
     role: bytes
     number: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
 
     def preimage(self, root: bytes) -> bytes:
         """The signed bytes: 17 + 32 + 32 + 1 + 8 + 4 + 32."""
-        return b"".join(
-            (PURPOSE, self.signer, self.link_id, self.role, _PLACE.pack(self.number, self.count), root)
-        )
+        return _preimage(self.signer, self.link_id, self.role, self.number, self.count, root)
+
+
+def _preimage(signer: bytes, link_id: bytes, role: bytes, number: int, count: int, root: bytes) -> bytes:
+    return b"".join((PURPOSE, signer, link_id, role, _PLACE.pack(number, count), root))
 
 
 def sign_batch(
     credential: Credential, link_id: bytes, role: bytes, number: int, leaves: Sequence[bytes]
 ) -> bytes:
     """Sign leaves, in their order, as one batch."""
-    header = BatchHeader(credential.leaf.fingerprint, link_id, role, number, len(leaves))
-    return credential.sign(header.preimage(merkle.root(merkle.leaf_hashes(leaves))))
+    root = merkle.root(merkle.leaf_hashes(leaves))
+    return credential.sign(_preimage(credential.leaf.fingerprint, link_id, role, number, len(leaves), root))
 
 
 def verify_batch(certificate: Certificate, header: BatchHeader, root: bytes, signature: bytes) -> None:

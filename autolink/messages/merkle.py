@@ -20,13 +20,14 @@ EMPTY: Final = sha256(b"").digest()
 """The root over no leaves."""
 
 # OpenSSL takes longer to make a hash object than to copy one and hash 64 bytes, and this runs twice for each message.
-_begun_leaf: Final = sha256(b"\0").copy
+begun_leaf: Final = sha256(b"\0").copy
+"""Makes a hash that is a leaf's once it has taken the leaf's bytes."""
 _begun_node: Final = sha256(b"\1").copy
 
 
 def leaf_hash(data: bytes) -> bytes:
     """The hash of one leaf (RFC 9162, section 2.1.1)."""
-    begun = _begun_leaf()
+    begun = begun_leaf()
     begun.update(data)
     return begun.digest()
 
@@ -35,7 +36,7 @@ def leaf_hashes(leaves: Iterable[bytes]) -> list[bytes]:
     """The hash of each leaf."""
     hashes: list[bytes] = []
     for leaf in leaves:
-        begun = _begun_leaf()
+        begun = begun_leaf()
         begun.update(leaf)
         hashes.append(begun.digest())
     return hashes

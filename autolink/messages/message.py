@@ -158,7 +158,7 @@ def _fault(  # one line per field, in their order
         return "kind: unknown"
     if type(channel) is not int or not 0 <= channel <= CHANNEL_MAX:
         return "channel: not an integer from 0 to 2^31 - 1"
-    if type(method) is not str or _size(method) > limits.METHOD:
+    if type(method) is not str or size_of(method) > limits.METHOD:
         return f"method: not a string of at most {limits.METHOD} bytes"
     if type(timeout) is not int or not 0 <= timeout <= TIME_MAX:
         return "timeout: not a number of microseconds"
@@ -190,7 +190,7 @@ def is_topic(recipient: object) -> bool:
         and recipient[:6] == _TOPIC
         and recipient[70:71] == "/"
         and not recipient[6:70].strip("0123456789abcdef")
-        and 0 < _size(recipient[71:]) <= limits.METHOD
+        and 0 < size_of(recipient[71:]) <= limits.METHOD
     )
 
 
@@ -201,11 +201,11 @@ def _are_headers(headers: object) -> bool:
     for name, value in headers.items():
         if type(name) is not str or type(value) is not str:
             return False
-        total += _size(name) + _size(value)
+        total += size_of(name) + size_of(value)
     return total <= limits.HEADERS_BYTES
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
     """Bytes as UTF-8. A lone surrogate counts here; the codec refuses it."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 

@@ -3,29 +3,35 @@
 Theory of operation. The dialer numbers its channels 1, 3, 5, …, the listener 2, 4, 6, …, each only upwards, so one
 number per party tells a channel that is over from one that never was, and nothing else is kept of those that are over.
 
-Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves that
-are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
+Credit. Each direction has a window, which its receiver announced in HELLO, and a count of the bytes of leaves and
+of the data beside them that are *outstanding*: sent, and not given back by CREDIT. An item may be sent when
 
     outstanding + size <= window     or     outstanding <= window / 2
 
 and the receiver, whose own count is never higher than the sender's (its CREDIT may still be under way), checks the
 same inequality. The second half is for messages larger than the window: one may overdraw it. It says "half", not
-"none outstanding", because the receiver gives credit back only when half of the window has gathered: with "none" a
-sender with a little outstanding and a large message, and a receiver that has read everything, would wait for each
-other for ever. A channel thus holds at most half a window and one message, or a whole window, at its receiver.
+"none outstanding", because credit need not be given back before half of the window has gathered: with "none" a sender
+with a little outstanding and a large message, and a receiver that has read everything, would wait for each other for
+ever. We give it back at a third, so that it arrives before the sender has used up the rest. A channel thus holds at
+most half a window and one message, or a whole window, at its receiver.
 
 All of it is symmetric: `OURS` and `THEIRS` index whoever acts, and whoever calls turns a `Violation` into an error of
 the right party. Every method changes everything or, when it raises, nothing.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
-from autolink.protocol.frames import LAST_CHANNEL, OPENS, Item
+from autolink.protocol.frames import LAST_CHANNEL, OPENS, OwnItem
 from autolink.protocol.table import OVER, Act, Direction, Violation, step_channel
 
 OURS: Final = 0
 THEIRS: Final = 1
+
+_UNOPENED: Final = Direction.UNOPENED  # looked up on its enumeration, a member costs as much as a call
+_OPEN: Final = Direction.OPEN
+_ENDED: Final = Direction.ENDED
+_CANCELLED: Final = Direction.CANCELLED
 
 
 class Way:
@@ -34,16 +40,13 @@ class Way:
     __slots__ = ("outstanding", "returnable", "state")
 
     def __init__(self) -> None:
-        self.state = Direction.UNOPENED
+        self.state = _UNOPENED
         self.outstanding = 0
         self.returnable = 0
 
 
-class Effect(NamedTuple):
-    """What a batch did: channels that it opened, and those whose items their receiver has cancelled."""
-
-    opened: list[int]
-    dropped: list[int]
+_After = tuple[tuple[Way, Way] | None, Direction, int]
+"""What a batch leaves of one channel: None if the channel is new to us, then the sender's direction."""
 
 
 class Channels:
@@ -56,7 +59,7 @@ class Channels:
     """
 
     def __init__(self, dialer: bool, window: int, most: int) -> None:
-        self._odd = OURS if dialer else THEIRS
+        self._even = THEIRS if dialer else OURS
         self._window = [0, window]
         self._most = [0, most]
         self._channels: dict[int, tuple[Way, Way]] = {}
@@ -100,9 +103,9 @@ class Channels:
     def can_send(self, number: int, size: int, waiting: int) -> bool:
         """Whether an item of `size` bytes may follow `waiting` bytes that are not sent yet."""
         channel = self._channels.get(number)
-        if channel is None or channel[OURS].state in OVER:
+        if channel is None or (way := channel[OURS]).state in OVER:
             return False
-        outstanding, window = channel[OURS].outstanding + waiting, self._window[OURS]
+        outstanding, window = way.outstanding + waiting, self._window[OURS]
         return outstanding + size <= window or 2 * outstanding <= window
 
     def consumed(self, number: int, size: int) -> int:
@@ -111,36 +114,51 @@ class Channels:
         if channel is None:
             return 0
         ours, way = channel
-        if ours.state is Direction.CANCELLED or way.state is not Direction.OPEN:
+        if ours.state is _CANCELLED or way.state is not _OPEN:
             return 0
         way.returnable = min(way.returnable + size, way.outstanding)
-        return way.returnable if 2 * way.returnable >= self._window[THEIRS] else 0
+        return way.returnable if 3 * way.returnable >= self._window[THEIRS] else 0
 
     def must_cancel(self, number: int) -> bool:
         """Whether leaving the channel now takes a CANCEL, because a direction is open and we have sent none."""
         channel = self._channels.get(number)
-        return channel is not None and channel[OURS].state is not Direction.CANCELLED
+        return channel is not None and channel[OURS].state is not _CANCELLED
 
     # --- both parties --------------------------------------------------------------------------------------
 
-    def items(self, sender: int, items: Iterable[Item]) -> Effect:
+    def items(self, sender: int, items: Iterable[OwnItem]) -> tuple[list[int], list[int]]:
         """A batch of the sender's.
+
+        Returns:
+            The channels that it opened, and those whose items their receiver has cancelled.
 
         Raises:
             Violation: an item does not fit its channel, its credit, or what may be opened.
         """
         window = self._window[sender]
-        after: dict[int, tuple[Direction, int]] = {}
+        after: dict[int, _After] = {}
         opened: list[int] = []
-        for number, flags, leaf in items:
-            state, outstanding = after.get(number) or self._before(sender, number, flags, opened)
-            size = len(leaf)
+        for number, flags, leaf, data in items:
+            before = after.get(number)
+            if before is not None:
+                channel, state, outstanding = before
+            elif flags & OPENS:
+                self._check_opening(sender, number, opened)
+                opened.append(number)
+                channel, state, outstanding = self._channels.get(number), _UNOPENED, 0
+            else:
+                channel = self._known(number)
+                if channel is None:
+                    raise Violation(f"channel {number}: an item after both directions ended")
+                way = channel[sender]
+                state, outstanding = way.state, way.outstanding
+            size = len(leaf) + len(data) if data else len(leaf)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
-            if flags or state is not Direction.OPEN:  # else the table says that nothing changes
+            if flags or state is not _OPEN:  # else the table says that nothing changes
                 state = step_channel(state, flags, number)
-            after[number] = state, outstanding + size
-        return Effect(opened, self._apply(sender, after))
+            after[number] = channel, state, outstanding + size
+        return opened, self._apply(sender, after)
 
     def credit(self, sender: int, number: int, count: int) -> None:
         """CREDIT: the sender gives back `count` bytes of the other's direction.
@@ -176,7 +194,7 @@ class Channels:
     def withdraw(self, number: int) -> bool:
         """Forget a channel of ours that was allotted and never opened; False if it is none."""
         channel = self._channels.get(number)
-        if channel is None or channel[OURS].state is not Direction.UNOPENED:
+        if channel is None or channel[OURS].state is not _UNOPENED:
             return False
         del self._channels[number]
         self.open[OURS] -= 1
@@ -192,30 +210,19 @@ class Channels:
     # --- within --------------------------------------------------------------------------------------------
 
     def _opener(self, number: int) -> int:
-        return self._odd if number % 2 else 1 - self._odd
+        return self._even ^ (number & 1)
 
     def _known(self, number: int) -> tuple[Way, Way] | None:
         """A channel that was opened, or None when it is over."""
         channel = self._channels.get(number)
-        if channel is not None and channel[OURS].state is not Direction.UNOPENED:
+        if channel is not None and channel[OURS].state is not _UNOPENED:
             return channel
         if not 0 < number <= self._highest[self._opener(number)]:
             raise Violation(f"channel {number} was never opened")
         return channel
 
-    def _before(self, sender: int, number: int, flags: int, opened: list[int]) -> tuple[Direction, int]:
-        """State and outstanding bytes before the first item that a batch has for a channel."""
-        if flags & OPENS:
-            self._check_opening(sender, number, opened)
-            opened.append(number)
-            return Direction.UNOPENED, 0
-        channel = self._known(number)
-        if channel is None:
-            raise Violation(f"channel {number}: an item after both directions ended")
-        return channel[sender].state, channel[sender].outstanding
-
     def _check_opening(self, sender: int, number: int, opened: list[int]) -> None:
-        if self._opener(number) != sender or not 0 < number <= LAST_CHANNEL:
+        if self._even ^ (number & 1) != sender or not 0 < number <= LAST_CHANNEL:
             raise Violation(f"channel {number} is not one that this party may open")
         if number <= (opened[-1] if opened else self._highest[sender]):
             raise Violation(f"channel {number} opened out of order")
@@ -225,27 +232,31 @@ class Channels:
         elif self.open[sender] + len(opened) >= self._most[sender]:
             raise Violation(f"channel {number} opened where {self._most[sender]} are open already")
 
-    def _apply(self, sender: int, after: dict[int, tuple[Direction, int]]) -> list[int]:
+    def _apply(self, sender: int, after: dict[int, _After]) -> list[int]:
         dropped: list[int] = []
-        for number, (state, outstanding) in after.items():
-            channel = self._channels.get(number)
+        receiver = 1 - sender
+        for number, (channel, state, outstanding) in after.items():
             if channel is None:
                 channel = self._channels[number] = (Way(), Way())
                 self.open[sender] += 1
-            way, other = channel[sender], channel[1 - sender]
-            if way.state is Direction.UNOPENED:
-                other.state = Direction.OPEN
+            way, other = channel[sender], channel[receiver]
+            if way.state is _UNOPENED:
+                other.state = _OPEN
                 self._highest[sender] = number
             way.state, way.outstanding = state, outstanding
-            if other.state is Direction.CANCELLED:
-                dropped.append(number)
-            if state is Direction.ENDED:
-                self._forget_if_over(number, channel)
+            if other.state is not _OPEN:
+                if other.state is _CANCELLED:
+                    dropped.append(number)
+                if state is _ENDED:
+                    self._forget(number)
         return dropped
+
+    def _forget(self, number: int) -> None:
+        del self._channels[number]
+        self.open[self._even ^ (number & 1)] -= 1
 
     def _forget_if_over(self, number: int, channel: tuple[Way, Way]) -> bool:
         over = channel[OURS].state in OVER and channel[THEIRS].state in OVER
         if over:
-            del self._channels[number]
-            self.open[self._opener(number)] -= 1
+            self._forget(number)
         return over

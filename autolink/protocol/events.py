@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolink.errors import Code, Reason
 from autolink.protocol.frames import Item
@@ -42,8 +42,7 @@ class LinkStatistics:
     bytes_held: int
 
 
-@dataclass(frozen=True, slots=True)
-class HelloReceived:
+class HelloReceived(NamedTuple):
     """The peer's HELLO.
 
     Attributes:
@@ -80,14 +79,13 @@ class RefuseReceived:
     offset: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReceived:
-    """Items under one signature, which is still to be verified over *all* of them.
+class BatchReceived(NamedTuple):
+    """Items under one signature, which is still to be verified over *all* of them. A tuple because most events are one.
 
     Attributes:
         number: the batch's place in its direction, from 0.
         signature: over the leaves' Merkle root.
-        items: channel, flags (`OPENS`, `ENDS`) and leaf of each.
+        items: channel, flags (`OPENS`, `ENDS`, `DATA`), leaf and data of each; data is not what is signed, its hash is.
         dropped: channels whose items go nowhere: we cancelled them, or a `ChannelRefused` follows.
     """
 

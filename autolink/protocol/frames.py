@@ -4,7 +4,8 @@
 
     frame   = type u8 | length u32 | payload                                      (all integers big-endian)
     BATCH   = number u64 | count u16 | siglen u16 | signature | count x item
-    item    = channel u32 | flags u8 | length u32 | leaf
+    item    = channel u32 | flags u8 | length u32 | leaf           without DATA in its flags, else
+              channel u32 | flags u8 | length u32 | leaf | size u32 | data
     CREDIT  = channel u32 | bytes u32
     CANCEL  = channel u32 | code u8
     PING, PONG = 8 bytes
@@ -13,6 +14,10 @@ A frame is judged by its five-byte header, before a byte of its payload is waite
 ignorable, its length possible for that type. The buffer therefore never holds more than one frame and what came
 behind it in the same read. Bytes are appended to and cut from the front of one bytearray, both of which are
 amortised constant time per byte in CPython, so the cost is linear however the bytes were split.
+
+Of the frames of a byte stream that is most of the cost. So the payload of a large one, once an eighth of it has come
+(a length is said in four bytes, and shall not take more memory than eight times what its sender has paid for), is put
+together in its place in a second bytearray, which serves for the next one too as long as only large ones come.
 """
 
 import struct
@@ -23,11 +28,17 @@ from typing import Final
 from autolink import limits
 from autolink.errors import RemoteProtocolError
 
-Item = tuple[int, int, bytes]
-"""Channel, flags (`OPENS`, `ENDS` or both), leaf."""
+Item = tuple[int, int, bytes, bytes]
+"""Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
+
+OwnItem = tuple[int, int, bytes, bytes | memoryview]
+"""An `Item` of ours, whose data may be a part of something larger."""
 
 OPENS: Final = 1
 ENDS: Final = 2
+DATA: Final = 4
+"""The bytes of a chunk follow its leaf, which signs their hash."""
+
 LAST_CHANNEL: Final = 2**31 - 1
 
 
@@ -53,6 +64,7 @@ GREASE: Final = tuple(range(0x8A, 0x100, 0x10))
 _HEADER: Final = struct.Struct(">BI")
 _BATCH: Final = struct.Struct(">QHH")
 _ITEM: Final = struct.Struct(">IBI")
+_SIZE: Final = struct.Struct(">I")
 _CREDIT: Final = struct.Struct(">II")
 _CANCEL: Final = struct.Struct(">IB")
 
@@ -74,23 +86,30 @@ SIZES: Final[dict[Frame, tuple[int, int]]] = {
 }
 """Least and most bytes of each payload."""
 
+_EXTENSION: Final = Frame.EXTENSION  # looked up on its enumeration, a member costs as much as a call
+_BATCH_TYPE: Final = Frame.BATCH
+_LARGE: Final = max(limits.HELLO, limits.CONTROL)
+"""Only the payload of a BATCH is larger."""
+
 _TYPES: Final = {frame.value: frame for frame in Frame} | dict.fromkeys(range(128, 256), Frame.EXTENSION)
 
 
 class FrameReader:
     """Cuts a stream of bytes into frames: `feed`, then `peek` and `take` until one of them returns None."""
 
-    __slots__ = ("_buffer", "_length", "_skip", "_type")
+    __slots__ = ("_buffer", "_length", "_place", "_placed", "_skip", "_type")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._type: Frame | None = None  # of the frame whose header was read
         self._length = 0
+        self._place = bytearray()  # for the payload of a large frame ...
+        self._placed = -1  # ... and how much of it is there; -1: this frame has none
         self._skip = 0  # bytes of an ignored payload still to come; they are never kept
 
     def __len__(self) -> int:
         """Bytes held, plus those that an unfinished ignored frame still owes: 0 between two frames."""
-        return len(self._buffer) + self._skip
+        return len(self._buffer) + self._skip + (_HEADER.size + self._placed if self._placed >= 0 else 0)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """More bytes from the peer."""
@@ -98,7 +117,25 @@ class FrameReader:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
             data = data[skipped:]
+        elif self._placed >= 0:
+            if type(data) is memoryview and data.obj is self._place:
+                self._placed += len(data)
+                return
+            data = self._put(data)
         self._buffer += data
+
+    def room(self) -> tuple[bytearray, int, int] | None:
+        """Where the rest of a large payload belongs: what to write to, from where, up to where. Who does feeds a memoryview
+        of what it has written."""
+        return (self._place, self._placed, self._length) if self._placed >= 0 else None
+
+    def _put(self, data: bytes | bytearray | memoryview) -> memoryview:
+        """Put what belongs there in its place; what is behind it comes back."""
+        view, start = memoryview(data), self._placed
+        taken = min(len(view), self._length - start)
+        self._place[start : start + taken] = view[:taken]
+        self._placed += taken
+        return view[taken:]
 
     def peek(self) -> Frame | None:
         """The next frame's type as soon as its header is here.
@@ -106,7 +143,7 @@ class FrameReader:
         Raises:
             RemoteProtocolError: an unknown type that may not be ignored, or a length its type cannot have.
         """
-        if self._type is None and len(self._buffer) >= _HEADER.size:
+        if self._type is None and len(self._buffer) >= HEADER:
             number, self._length = _HEADER.unpack_from(self._buffer)
             frame = _TYPES.get(number)
             if frame is None:
@@ -119,27 +156,48 @@ class FrameReader:
             self._type = frame
         return self._type
 
-    def take(self) -> bytes | None:
-        """The payload of the frame that `peek` named, once it is whole; b"" at once for one that is ignored."""
+    def take(self) -> bytes | memoryview | None:
+        """The payload of the frame that `peek` named, once it is whole; b"" at once for one that is ignored. A BATCH may be
+        a memoryview, which is good until the next `feed`."""
         if self._type is None:
             return None
-        end = _HEADER.size + self._length
-        if self._type is Frame.EXTENSION:
+        if self._length > _LARGE:
+            return self._take_large()
+        end = HEADER + self._length
+        if self._type is _EXTENSION:
             self._skip = max(0, end - len(self._buffer))
             payload = b""
         elif len(self._buffer) < end:
             return None
         else:
             with memoryview(self._buffer) as view:
-                payload = bytes(view[_HEADER.size : end])
+                payload = bytes(view[HEADER:end])
         del self._buffer[:end]
+        if self._place:
+            self._place = bytearray()
         self._type = None
         return payload
+
+    def _take_large(self) -> memoryview | None:
+        if self._placed < 0:
+            if len(self._buffer) < self._length // 8:
+                return None
+            if len(self._place) < self._length:
+                self._place = bytearray(self._length)
+            self._placed = 0
+            with memoryview(self._buffer) as view, view[_HEADER.size :] as begun:
+                rest = bytes(self._put(begun))
+            self._buffer = bytearray(rest)
+        if self._placed < self._length:
+            return None
+        self._placed, self._type = -1, None
+        return memoryview(self._place)[: self._length].toreadonly()
 
     def clear(self) -> None:
         """Forget everything."""
         self._buffer.clear()
         self._type, self._skip = None, 0
+        self._place, self._placed = bytearray(), -1
 
 
 def encode_frame(frame: int, payload: bytes) -> bytes:
@@ -147,17 +205,19 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
     return _HEADER.pack(frame, len(payload)) + payload
 
 
-def encode_batch_frame(number: int, signature: bytes, items: Sequence[Item]) -> bytes:
-    """A whole BATCH frame: its leaves, most of what a link sends, are copied once."""
-    parts = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
+def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
+    """A whole BATCH frame: its leaves and data, most of what a link sends, are copied once."""
+    parts: list[bytes | memoryview] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
     pack = _ITEM.pack
-    for channel, flags, leaf in items:
+    for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
-    parts[0] = _HEADER.pack(Frame.BATCH, sum(map(len, parts)))
+        if flags & DATA:
+            parts += (_SIZE.pack(len(data)), data)
+    parts[0] = _HEADER.pack(_BATCH_TYPE, sum(map(len, parts)))
     return b"".join(parts)
 
 
-def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
+def decode_batch_untrusted(payload: bytes | memoryview) -> tuple[int, bytes, list[Item]]:
     """Number, signature and items of a BATCH; whether the items fit their channels is not looked at here.
 
     Raises:
@@ -165,7 +225,7 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
     """
     number, count, signature_length = _BATCH.unpack_from(payload)
     position = _BATCH.size + signature_length
-    signature = payload[_BATCH.size : position]
+    signature = bytes(payload[_BATCH.size : position])
     if not 0 < count <= limits.BATCH_LEAVES:
         raise RemoteProtocolError(f"BATCH of {count} leaves, 1 to {limits.BATCH_LEAVES} are possible")
     if not 0 < signature_length <= limits.SIGNATURE:
@@ -173,7 +233,7 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
             f"signature of {signature_length} bytes, 1 to {limits.SIGNATURE} are possible"
         )
     items: list[Item] = []
-    unpack, head, most = _ITEM.unpack_from, _ITEM.size, limits.LEAF
+    unpack, unpack_size, head, most = _ITEM.unpack_from, _SIZE.unpack_from, _ITEM.size, limits.LEAF
     try:
         for _ in range(count):
             channel, flags, length = unpack(payload, position)
@@ -181,7 +241,15 @@ def decode_batch_untrusted(payload: bytes) -> tuple[int, bytes, list[Item]]:
                 raise RemoteProtocolError(f"leaf of {length} bytes, 1 to {most} are possible")
             start = position + head
             position = start + length
-            items.append((channel, flags, payload[start:position]))
+            leaf, data = bytes(payload[start:position]), b""
+            if flags & DATA:
+                (size,) = unpack_size(payload, position)
+                if not 0 < size <= min(limits.CHUNK, most - length):
+                    raise RemoteProtocolError(f"data of {size} bytes beside a leaf of {length}")
+                start = position + _SIZE.size
+                position = start + size
+                data = bytes(payload[start:position])
+            items.append((channel, flags, leaf, data))
     except struct.error:
         raise RemoteProtocolError("BATCH is cut short") from None
     if position != len(payload):

@@ -10,7 +10,7 @@ from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolErro
 from autolink.protocol import events, frames, payloads
 from autolink.protocol.channels import OURS, THEIRS, Channels
 from autolink.protocol.events import Event, Limits, LinkStatistics
-from autolink.protocol.frames import Frame, FrameReader, Item
+from autolink.protocol.frames import DATA, Frame, FrameReader, OwnItem
 from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
 
 P = ParamSpec("P")
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 VERSIONS: Final = (1,)
 _NONE: Final[frozenset[int]] = frozenset()
+_BATCH: Final = Frame.BATCH  # looked up on its enumeration, a member costs as much as a call
+_DRAINING: Final = LinkState.DRAINING
+_REFUSED: Final = LinkState.REFUSED
 
 
 @final
@@ -38,7 +41,7 @@ class LinkProtocol:
     Args:
         dialer: whether we dialled.
         channels: how many channels the peer may have open.
-        credit: bytes of leaves that it may send on each before we have read them; at least 1.
+        credit: bytes of leaves and data that it may send on each before we have read them; at least 1.
         message: bytes of one body that we take; announced here, enforced by whoever decodes leaves.
         versions: protocol versions that we speak.
         grease: chooses which of the reserved frame types and which unknown HELLO field we send, so that peers
@@ -86,15 +89,20 @@ class LinkProtocol:
         """False while reading more would only fill memory: `limits.EARLY` bytes wait for our verdict, or it is over."""
         if self._ours is LinkState.REFUSED:
             return True  # to be discarded
-        if self._error or self._theirs is LinkState.REFUSED:
+        if self._error or self._theirs is _REFUSED:
             return False
         return not self._undecided or len(self._reader) < limits.EARLY
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes from the peer. Parses nothing and raises nothing; after `refuse` they are dropped."""
         self._bytes[THEIRS] += len(data)
-        if self._ours is not LinkState.REFUSED and not self._error:
+        if self._ours is not _REFUSED and not self._error:
             self._reader.feed(data)
+
+    def room(self) -> tuple[bytearray, int, int] | None:
+        """Where the peer's next bytes can be written to (what, from where, up to where) before a memoryview of them is given
+        to `receive_data`, which then need not copy them. None: nowhere."""
+        return self._reader.room()
 
     def receive_end(self) -> None:
         """The peer's stream ended cleanly.
@@ -114,7 +122,7 @@ class LinkProtocol:
         if self._error:
             raise RemoteProtocolError(self._error)
         while not self._events:
-            if self._ours is LinkState.REFUSED or self._undecided:
+            if self._ours not in ACCEPTED and (self._ours is _REFUSED or self._undecided):
                 return None
             try:
                 if not self._read_frame():
@@ -133,15 +141,7 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: it was said, or is longer than `limits.HELLO`.
         """
-        ours = self._limits
-        payload = codec.encode(
-            dict(fields)
-            | {
-                "versions": list(self._versions),
-                "limits": {"channels": ours.channels, "credit": ours.credit, "message": ours.message},
-                f"grease-{self._grease}": self._grease,
-            }
-        )
+        payload = payloads.hello_payload(fields, self._versions, self._limits, self._grease)
         return self._say(Frame.HELLO, payload)
 
     def accept(self) -> bytes:
@@ -152,8 +152,10 @@ class LinkProtocol:
         """
         if self.version is None:
             raise LocalProtocolError("ACCEPT needs the peer's HELLO and a version in common")
-        accepted = self._say(Frame.ACCEPT, codec.encode({"version": self.version}))
-        return accepted + self._say(Frame.EXTENSION, b"", frames.GREASE[self._grease])
+        after = self._may_say(Frame.ACCEPT, len(payloads.accept_payload(self.version)))
+        said = payloads.accept_frames(self.version, self._grease)
+        self._frames[OURS] += 1  # what follows it is a frame too, which may be said as soon as ACCEPT is
+        return self._said(after, said)
 
     def refuse(self, reason: Reason, offset: float | None = None) -> bytes:
         """REFUSE: legal at any time, also after the peer's protocol error; everything from the peer is dropped then.
@@ -189,7 +191,7 @@ class LinkProtocol:
     @property
     def can_open(self) -> bool:
         """Whether `open_channel` would give a channel."""
-        return self._ours in ACCEPTED and not self.draining and self._channels.can_open
+        return self._ours in ACCEPTED and self._theirs is not _DRAINING and self._channels.can_open
 
     def open_channel(self) -> int:
         """A new channel's number; the first item sent on it must carry OPENS, in the order of the numbers.
@@ -198,47 +200,46 @@ class LinkProtocol:
             LocalProtocolError: before our ACCEPT, when the peer is draining (see `draining`), or when the peer
                 allows no more channels at once.
         """
-        if self._ours not in ACCEPTED or self._theirs is LinkState.REFUSED:
+        if self._ours not in ACCEPTED or self._theirs is _REFUSED:
             raise LocalProtocolError(f"no channel can be opened on a link where we are {self._ours}")
         if self.draining:
             raise LocalProtocolError("the peer is draining and serves no new channel; open another link")
-        return _by_us(self._channels.allot)
+        try:
+            return self._channels.allot()
+        except Violation as error:
+            raise LocalProtocolError(str(error)) from None
 
     def can_send(self, channel: int, size: int, waiting: int = 0) -> bool:
         """Whether credit allows an item of `size` bytes on a channel behind `waiting` bytes that are still unsent."""
         return self._channels.can_send(channel, size, waiting)
 
-    def batch(self, number: int, signature: bytes, items: Sequence[Item]) -> bytes:
+    def batch(self, number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
         """BATCH.
 
         Args:
             number: from 0, by one.
             signature: over the root of the leaves.
-            items: (channel, flags, leaf); every one must be allowed by its channel and its credit.
+            items: (channel, flags, leaf, data); every one must be allowed by its channel and its credit.
 
         Raises:
             LocalProtocolError: one is not; nothing was sent.
         """
         if number != self._batches[OURS]:
             raise LocalProtocolError(f"batch {number} where {self._batches[OURS]} is next")
-        sizes = [len(leaf) for _, _, leaf in items]
-        if not 0 < len(items) <= limits.BATCH_LEAVES or max(sizes) > limits.LEAF:
-            raise LocalProtocolError(
-                f"a batch holds 1 to {limits.BATCH_LEAVES} leaves of at most {limits.LEAF} bytes"
-            )
-        if not 0 < len(signature) <= limits.SIGNATURE or not min(sizes):
-            raise LocalProtocolError("a batch has a signature, and no leaf is empty")
+        _check_items(items)
+        if not 0 < len(signature) <= limits.SIGNATURE:
+            raise LocalProtocolError("a batch has a signature")
         try:
-            data = frames.encode_batch_frame(number, signature, items)
-            after = self._may_say(Frame.BATCH, len(data) - frames.HEADER)
+            said = frames.encode_batch_frame(number, signature, items)
+            after = self._may_say(_BATCH, len(said) - frames.HEADER)
             self._channels.items(OURS, items)
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
         self._count_batch(OURS, len(items))
-        return self._said(after, data)
+        return self._said(after, said)
 
     def consumed(self, channel: int, size: int) -> bytes:
-        """The application read `size` bytes of leaves: CREDIT when half of the window has gathered, or b""."""
+        """The application read `size` bytes of leaves and data: CREDIT when a third of the window has gathered, or b""."""
         count = self._channels.consumed(channel, size)
         return self.credit(channel, count) if count else b""
 
@@ -304,7 +305,7 @@ class LinkProtocol:
     @property
     def draining(self) -> bool:
         """The peer serves no new channel of ours."""
-        return self._theirs is LinkState.DRAINING
+        return self._theirs is _DRAINING
 
     def statistics(self) -> LinkStatistics:
         """Counts up to now."""
@@ -377,13 +378,14 @@ class LinkProtocol:
         self._frames[THEIRS] += 1
         self._frames_since_item += 1
         self._theirs = after
-        self._receive(frame, payload)
+        if frame is _BATCH:  # nearly all of them
+            self._batch(payload)
+        else:
+            self._receive(frame, bytes(payload))
         return True
 
     def _receive(self, frame: Frame, payload: bytes) -> None:
         match frame:
-            case Frame.BATCH:
-                self._batch(payload)
             case Frame.CREDIT:
                 channel, count = frames.decode_credit(payload)
                 self._channels.credit(THEIRS, channel, count)
@@ -422,24 +424,32 @@ class LinkProtocol:
         self._channels.peer_allows(hello.limits.credit, min(hello.limits.channels, limits.CHANNELS))
         self._events.append(hello)
 
-    def _batch(self, payload: bytes) -> None:
+    def _batch(self, payload: bytes | memoryview) -> None:
         number, signature, items = frames.decode_batch_untrusted(payload)
         if number != self._batches[THEIRS]:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
         opened, dropped = self._channels.items(THEIRS, items)
         self._count_batch(THEIRS, len(items))
-        refused = [
-            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
-        ]
+        refused = self._refusals(opened) if opened else []
         unserved = (
             frozenset([*dropped, *(event.channel for event in refused)]) if dropped or refused else _NONE
         )
         self._events.append(events.BatchReceived(number, signature, items, unserved))
-        self._events.extend(refused)
+        if refused:
+            self._events.extend(refused)
+
+    def _refusals(self, opened: list[int]) -> list[events.ChannelRefused]:
+        """Which of the channels that the peer opened lawfully are not served."""
+        if self._ours is not _DRAINING and len(self._served) + len(opened) <= self._limits.channels:
+            self._served.update(opened)
+            return []
+        return [
+            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
+        ]
 
     def _refusal(self, channel: int) -> Code | None:
         """Why a channel that the peer opened lawfully is not served, or None."""
-        if self._ours is LinkState.DRAINING:
+        if self._ours is _DRAINING:
             return Code.UNAVAILABLE
         if len(self._served) >= self._limits.channels:
             return Code.RESOURCE_EXHAUSTED
@@ -463,6 +473,22 @@ class LinkProtocol:
         self._batches[sender] += 1
         self._items[sender] += items
         self._frames_since_item = 0
+
+
+def _check_items(items: Sequence[OwnItem]) -> None:
+    """Sizes that no frame can say, or no peer would take, are our mistake."""
+    if not 0 < len(items) <= limits.BATCH_LEAVES:
+        raise LocalProtocolError(f"a batch holds 1 to {limits.BATCH_LEAVES} leaves")
+    for _, flags, leaf, data in items:
+        most = limits.LEAF
+        if flags & DATA or data:
+            if not (flags & DATA and 0 < len(data) <= limits.CHUNK):
+                raise LocalProtocolError(
+                    f"an item with DATA has 1 to {limits.CHUNK} bytes of it, others none"
+                )
+            most -= len(data)
+        if not 0 < len(leaf) <= most:
+            raise LocalProtocolError(f"a leaf of {len(leaf)} bytes, 1 to {most} are possible")
 
 
 def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

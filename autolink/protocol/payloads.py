@@ -4,13 +4,14 @@ Codes and reasons cross the wire here: a code as its place in `errors.Code`, fro
 a name that we do not know is `unknown` and `untrusted`: a newer peer may have more of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from autolink import codec, limits
 from autolink.errors import Code, Reason, RemoteProtocolError, wire_reason
 from autolink.protocol.events import EvidenceReceived, GoAwayReceived, HelloReceived, Limits, RefuseReceived
-from autolink.protocol.frames import LAST_CHANNEL
+from autolink.protocol.frames import GREASE, LAST_CHANNEL, Frame, encode_frame
 
 T = TypeVar("T")
 
@@ -31,12 +32,51 @@ def code_of(number: int) -> Code:
     return _CODES[number - 1] if 0 < number <= len(_CODES) else Code.UNKNOWN
 
 
-def parse_hello(payload: bytes, versions: Sequence[int]) -> HelloReceived:
+def hello_payload(
+    fields: Mapping[str, object], versions: tuple[int, ...], ours: Limits, grease: int
+) -> bytes:
+    """A HELLO of these fields, and of what the protocol itself has to say."""
+    clock, software = fields.get("clock"), fields.get("software")
+    usual = list(fields) == _USUAL
+    if usual and type(clock) is int and type(software) is str and _LEAST_CLOCK <= clock <= _I63:
+        said = _said_with_clock(software, versions, ours, grease)
+        return said[:_CLOCK] + clock.to_bytes(8) + said[_CLOCK + 8 :]
+    return _hello_payload(fields, versions, ours, grease)
+
+
+def parse_hello(payload: bytes, versions: tuple[int, ...]) -> HelloReceived:
     """The peer's HELLO, with the highest of our `versions` that it speaks.
 
     Raises:
         RemoteProtocolError: a field is missing or of another type.
     """
+    end = _CLOCK + 8
+    clock = int.from_bytes(payload[_CLOCK:end])
+    if (
+        payload[1:_CLOCK] != _CLOCK_NAME
+        or not _LEAST_CLOCK <= clock <= _I63
+        or len(payload) > limits.HELLO_KEPT
+    ):
+        return _parse_hello(payload, versions)
+    like = _parse_short_hello(payload[:_CLOCK] + _LEAST_CLOCK.to_bytes(8) + payload[end:], versions)
+    return HelloReceived(
+        like.version, clock, like.software, like.limits, like.features, like.chain, like.evidence,
+        {**like.fields, "clock": clock},
+    )  # fmt: skip
+
+
+def _hello_payload(
+    fields: Mapping[str, object], versions: tuple[int, ...], ours: Limits, grease: int
+) -> bytes:
+    own = {
+        "versions": list(versions),
+        "limits": {"channels": ours.channels, "credit": ours.credit, "message": ours.message},
+        f"grease-{grease}": grease,
+    }
+    return codec.encode(dict(fields) | own)
+
+
+def _parse_hello(payload: bytes, versions: tuple[int, ...]) -> HelloReceived:
     fields = _map(payload, "HELLO")
     spoken = set(_list(fields, "HELLO", "versions", int))
     allowed = _value(fields, "HELLO", "limits", dict)
@@ -56,13 +96,47 @@ def parse_hello(payload: bytes, versions: Sequence[int]) -> HelloReceived:
     )
 
 
+# The HELLOs of one program differ in the clock only, which stands first and in nine bytes: what is before and behind is
+# written and read once. What was read of it is a fact about these bytes; what cannot be read is not kept.
+
+_USUAL: Final = ["clock", "software"]
+_CLOCK_NAME: Final = b"\xa5clock\xcf"
+_CLOCK: Final = 1 + len(_CLOCK_NAME)
+_LEAST_CLOCK: Final = 2**32  # of those that msgpack writes in nine bytes
+_parse_short_hello: Final = lru_cache(maxsize=limits.HELLOS_KEPT)(_parse_hello)
+
+
+@lru_cache(maxsize=64)
+def _said_with_clock(software: str, versions: tuple[int, ...], ours: Limits, grease: int) -> bytes:
+    return _hello_payload({"clock": _LEAST_CLOCK, "software": software}, versions, ours, grease)
+
+
+@lru_cache(maxsize=16)
+def accept_payload(version: int) -> bytes:
+    """ACCEPT: the version that both speak."""
+    return codec.encode({"version": version})
+
+
+@lru_cache(maxsize=64)
+def accept_frames(version: int, grease: int) -> bytes:
+    """ACCEPT, and behind it an extension that will never mean anything."""
+    return encode_frame(Frame.ACCEPT, accept_payload(version)) + encode_frame(GREASE[grease], b"")
+
+
 def parse_accept(payload: bytes) -> int:
     """The version that the peer's ACCEPT names.
 
     Raises:
         RemoteProtocolError: it names none.
     """
+    return (_parse_accept if len(payload) > limits.HELLO_KEPT else _parse_short_accept)(payload)
+
+
+def _parse_accept(payload: bytes) -> int:
     return _value(_map(payload, "ACCEPT"), "ACCEPT", "version", int)
+
+
+_parse_short_accept: Final = lru_cache(maxsize=16)(_parse_accept)
 
 
 def refuse_payload(reason: Reason, offset: float | None) -> bytes:

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from autolink.protocol.frames import ENDS, OPENS, Frame
+from autolink.protocol.frames import DATA, ENDS, OPENS, Frame
 
 
 class Violation(Exception):
@@ -60,6 +60,7 @@ class Act(IntEnum):
     OPENING = OPENS
     LAST = ENDS
     ONLY = OPENS | ENDS
+    DATA = DATA
     CREDIT = -1
     CANCEL = -2
 
@@ -90,6 +91,7 @@ CHANNEL: Final[Mapping[Direction, Mapping[int, Direction]]] = {
     Direction.OPEN: {
         Act.ITEM: Direction.OPEN,
         Act.LAST: Direction.ENDED,
+        Act.DATA: Direction.OPEN,
         Act.CREDIT: Direction.OPEN,
         Act.CANCEL: Direction.CANCELLED,
     },
@@ -110,9 +112,9 @@ def step_link(sender: LinkState, other: LinkState, frame: Frame) -> LinkState:
     after = LINK[sender].get(frame)
     if after is None:
         raise Violation(f"{frame.name} from a party that is {sender}")
-    if frame is Frame.ACCEPT and other is LinkState.SILENT:
+    if frame is _ACCEPT and other is LinkState.SILENT:
         raise Violation("ACCEPT before the other party's HELLO")
-    if other is LinkState.REFUSED and after is not LinkState.REFUSED:
+    if other is _REFUSED and after is not _REFUSED:
         raise Violation(f"{frame.name} to a party that has refused")
     return after
 
@@ -131,3 +133,5 @@ def step_channel(direction: Direction, act: int, number: int) -> Direction:
 
 
 _ACTS: Final = frozenset(Act)
+_ACCEPT: Final = Frame.ACCEPT  # looked up on its enumeration, a member costs as much as a call
+_REFUSED: Final = LinkState.REFUSED

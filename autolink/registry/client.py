@@ -197,6 +197,14 @@ class RegistryClient:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
         return await self._link.call("registry.history", [auto_id.value, start], returns=list[int])
 
+    async def publish_crl(self, issuer: AutoId, crl: bytes) -> None:
+        """Have an issuer's own revocation list served (`crl.make_crl`), whoever brings it.
+
+        Raises:
+            EntryRefused: it is none that this issuer has signed with its key on record, or not newer than the served one.
+        """
+        _check(await self._link.call("registry.publish_crl", [issuer.value, crl], returns=Answer))
+
     # --- for as long as it runs -----------------------------------------------------------------------
 
     async def follow(self, heed: Callable[[Change], object], *, since: int = 0) -> None:
@@ -277,9 +285,8 @@ class Submitter:
 
     def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
         answer = waiting.answer
-        if answer is not None and answer.fault:
-            known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
-            raise EntryRefused(known, f"the registry refused the entry: {display(answer.text)}")
+        if answer is not None:
+            _check(answer)
         if not waiting.receipt:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
         receipt.verify_untrusted(waiting.receipt, self._log_key, entry.hash)
@@ -320,6 +327,13 @@ class _Waiting:
         else:
             self.answer = answer
             self.done.set()
+
+
+def _check(answer: Answer) -> None:
+    """It is no refusal."""
+    if answer.fault:
+        known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
+        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}")
 
 
 _FAULTS: Final = frozenset(fault.value for fault in Fault)

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtensionOID
 from autolink import limits
 from autolink.errors import EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId, Certificate, keys
+from autolink.identity.certificate import begin_of
 from autolink.identity.keys import PublicKey
 from autolink.identity.names import split_bound
 from autolink.messages import instant
@@ -163,7 +164,7 @@ class Step:
             raise _refuse_certificate(str(error)) from None
         if not ids or ids[-1] != entry.auto_id:
             raise _refuse_certificate("it is not this Auto ID's")
-        if after is not None and certificate.not_before <= Certificate.parse_untrusted(after).not_before:
+        if after is not None and certificate.not_before <= begin_of(after):
             raise _refuse_certificate("it does not begin later than the one that it follows")
         if key is None and self._ledger.is_used(certificate.spki_sha256):
             raise EntryRefused(
@@ -187,10 +188,11 @@ class Step:
     def _check_successor(self, record: Record) -> None:
         """Another key may take over: what an ID keeps about its former ones is bounded."""
         entry = self._entry
-        if record.bound and len(record.rotations) >= limits.ROTATIONS:
+        shown = (*record.rotations, record.certificate)
+        if record.bound and (len(shown) > limits.ROTATIONS or sum(map(len, shown)) > limits.ROTATIONS_BYTES):
             raise EntryRefused(
                 Fault.NOT_COMMITTED,
-                f"a bound name is rotated at most {limits.ROTATIONS} times: register another ID",
+                "a bound name that is rotated once more has more rotations than can be shown: register another ID",
             )
         if entry.void_from is None:
             return

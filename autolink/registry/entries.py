@@ -196,11 +196,15 @@ class Entry:
         if len(data) > limits.ENTRY:
             raise _malformed(f"more than {limits.ENTRY} bytes")
         try:
-            return cls(**_parse(data))
+            body, fields = _parse(data)
         except RemoteProtocolError as error:
             raise _malformed(str(error)) from None
         except IdentityError as error:  # an id that is not 32 bytes
             raise _malformed(str(error)) from None
+        entry = cls(**fields)
+        # It is in the one encoding, so the property would make just these bytes again.
+        entry.__dict__["body"] = body
+        return entry
 
 
 def guardian_hash(guardian: AutoId, salt: bytes) -> bytes:
@@ -225,13 +229,14 @@ _WRITERS: Final[dict[str, Any]] = {
 }
 
 
-def _parse(data: bytes) -> dict[str, Any]:
-    match codec.decode_untrusted(data, what="entry", nodes=64):
+def _parse(data: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The body, and the fields of the entry. Each part is looked at here, so the codec need not look at its shape."""
+    match codec.unpack_untrusted(data, what="entry", nodes=64):
         case [bytes(body), list(signatures)]:
             pass
         case _:
             raise _malformed("not a body and signatures")
-    match codec.decode_untrusted(body, what="entry", nodes=64):
+    match codec.unpack_untrusted(body, what="entry", nodes=64):
         case [str(tag), str(origin), int(op), bytes(auto_id), bytes(previous), int(expires_at), list(values)]:
             pass
         case _:
@@ -247,7 +252,7 @@ def _parse(data: bytes) -> dict[str, Any]:
     if len(values) != len(_FIELDS[op]):
         raise _malformed(f"{op.name} has other fields")
     parsed = _parse_fields(dict(zip(_FIELDS[op], values, strict=True)))
-    return parsed | {
+    return body, parsed | {
         "origin": origin, "op": op, "auto_id": AutoId(auto_id), "previous": previous, "expires_at": expires_at,
         "signatures": tuple(map(_parse_signature, signatures)),
     }  # fmt: skip
@@ -328,7 +333,7 @@ def _malformed(text: str) -> EntryRefused:
 
 def encode_leaf(logged_at: int, entry: bytes) -> bytes:
     """What the log holds of an entry: when it was appended, by the log's clock (microseconds), and its exact bytes."""
-    return codec.encode([logged_at, entry])
+    return codec.pack([logged_at, entry])
 
 
 def decode_leaf_untrusted(leaf: bytes) -> tuple[int, Entry]:

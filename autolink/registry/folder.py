@@ -11,10 +11,9 @@
 
 import fcntl
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Self, final
+from typing import Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -22,18 +21,18 @@ from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, UsageError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
-from autolink.registry.audit import Audit, LogConvicted, Taken, audit_source, check_change
+from autolink.messages.merkle import StreamingRoot, leaf_hash
+from autolink.registry.audit import Audit, Taken, check_change
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
-from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.records import Record
-from autolink.registry.store import DATABASE, SqliteStore, StoreFailed
+from autolink.registry.sources import FolderSource, SourceFailed
+from autolink.registry.store import DATABASE, SqliteStore, as_kept
 
 LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"
 
-_PAGE: Final = 256
 _LINE: Final = 256
 INVITED_BYTES: Final = _LINE * limits.KNOWN_AGENTS
 
@@ -187,118 +186,52 @@ def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[A
     return new
 
 
-# --- looking -----------------------------------------------------------------------------------------------
-
-
-@final
-class FolderSource:
-    """The log in a registry's folder, to be looked at while another process may append to it: the state of one moment.
-
-    Args:
-        folder: nothing in it is changed or believed.
-
-    Raises:
-        UsageError: there is no registry in it, or it cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / DATABASE).is_file():
-            raise _no_registry(folder)
-        self._folder = folder
-        try:
-            self._db = sqlite3.connect(
-                f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None
-            )
-            self._db.execute("PRAGMA trusted_schema = OFF")
-            self._db.execute("BEGIN")
-            row = self._db.execute("SELECT checkpoint FROM log").fetchone()
-        except sqlite3.Error as error:
-            raise UsageError(f"the registry in {display(str(folder))} cannot be read: {error}") from error
-        self._checkpoint = bytes(row[0]) if row else b""
-
-    def checkpoint(self) -> bytes:
-        """The newest signed note; empty if nothing was ever signed."""
-        return self._checkpoint
-
-    def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
-        """The leaves from place `start` on, up to those of a checkpoint.
-
-        Raises:
-            StoreFailed: the file cannot be read.
-        """
-        query = "SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place"
-        return (bytes(leaf) for (leaf,) in self._rows(query, start, signed.size))
-
-    def entries(self) -> int:
-        """How many there are, signed or not."""
-        ((count,),) = self._rows("SELECT COUNT(*) FROM leaves")
-        return int(count)
-
-    def records(self) -> Iterator[tuple[AutoId, Record]]:
-        """What the registry goes by: the state that it keeps beside the log.
-
-        Raises:
-            StoreFailed: the file cannot be read.
-        """
-        for auto_id, record in self._rows("SELECT auto_id, record FROM records ORDER BY auto_id"):
-            yield AutoId(auto_id), Record.from_bytes(record)
-
-    def changes(self) -> Iterator[tuple[int, bytes]]:
-        """What the feed has told, each with the place of its entry.
-
-        Raises:
-            StoreFailed: the file cannot be read.
-        """
-        return (
-            (int(place), bytes(change))
-            for place, change in self._rows("SELECT place, change FROM changes ORDER BY place")
-        )
-
-    def _rows(self, query: str, *values: int) -> Iterator[tuple[Any, ...]]:
-        try:
-            cursor = self._db.execute(query, values)
-            while rows := cursor.fetchmany(_PAGE):
-                yield from rows
-        except sqlite3.Error as error:
-            raise StoreFailed(f"the registry in {display(str(self._folder))}: {error}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+# --- audit -------------------------------------------------------------------------------------------------
 
 
 def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
     """Replay the log in a folder, and compare with it the state that the registry goes by and all that its feed has told.
 
+    That the entries are those that were signed is found out before any of them is judged: bytes that have rotted convict
+    nobody.
+
     Raises:
-        RemoteProtocolError, BadSignature: its checkpoint, or a change, is nothing that this key has signed.
-        LogConvicted: something in the log, or beside it, is not so.
-        StoreFailed: the file cannot be read.
+        SourceFailed: entries, the state or the feed are not what follows from what was signed; that convicts nobody.
+        RemoteProtocolError, BadSignature: the checkpoint, or a change, is nothing that this key has signed.
+        LogConvicted: something that was signed is not so.
     """
-    changes, ids = source.changes(), set[AutoId]()
+    replayed, told = Audit(key), 0
 
     def compare(taken: Taken) -> None:
-        ids.add(taken.record.auto_id)
+        nonlocal told
         if taken.op in TELLING:
-            place, change = next(changes, (None, b""))
-            if place != taken.index:
-                raise LogConvicted("the feed has told nothing of it, or of another one", index=taken.index)
+            change = source.change(taken.index)
+            if change is None:
+                raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
             check_change(verify_change(change, key), taken)
+            told += 1
 
-    replayed = audit_source(source, key, compare)
-    if (entries := source.entries()) != replayed.size:
-        raise LogConvicted(f"there are {entries} entries, and {replayed.size} were signed")
-    for place, change in changes:
-        raise LogConvicted("the feed has told a change where there is none", index=place, evidence=change)
-    kept = dict(source.records())
-    for auto_id in sorted(kept.keys() | ids):
-        if kept.get(auto_id) != replayed.ledger.record(auto_id):
-            text = f"what the registry has on record of {auto_id} is not what follows from its entries"
-            raise LogConvicted(text, evidence=kept[auto_id].to_bytes() if auto_id in kept else b"")
+    with source.snapshot():
+        note = source.checkpoint()
+        _check_entries(source, verify_untrusted(note, key))
+        replayed.replay(source, note, each=compare)
+        if source.changes() != told:
+            raise SourceFailed("the feed has told a change where there is none")
+        ids = {auto_id.value for auto_id in replayed.ledger.ids()}
+        for auto_id in map(AutoId, sorted(source.ids() | ids)):
+            record = replayed.ledger.record(auto_id)
+            if record is None or source.record(auto_id) != as_kept(record):
+                raise SourceFailed(
+                    f"what the registry has on record of {auto_id} is not what follows from its entries"
+                )
     return replayed
+
+
+def _check_entries(source: FolderSource, signed: Checkpoint) -> None:
+    if (entries := source.entries()) != signed.size:
+        raise SourceFailed(f"there are {entries} entries, and {signed.size} were signed")
+    tree = StreamingRoot()
+    for leaf in source.leaves(0, signed):
+        tree.add(leaf_hash(leaf))
+    if tree.root() != signed.root:
+        raise SourceFailed("the entries are not those that were signed: restore a backup")

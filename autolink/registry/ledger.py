@@ -4,6 +4,7 @@ What an issuer's state means for those below it is not written into their record
 asked along the path above one of them, at most `limits.CHAIN` long, when its standing is asked.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -53,6 +54,10 @@ class MemoryLedger:
 
     def is_used(self, key: bytes) -> bool:
         return key in self.used
+
+    def ids(self) -> Iterable[AutoId]:
+        """Who is on record."""
+        return self.records.keys()
 
     def take(self, applied: Applied) -> None:
         """The state after an entry."""

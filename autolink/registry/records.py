@@ -142,7 +142,7 @@ class Record:
     def to_bytes(self) -> bytes:
         """For a store: the state of a log is rebuilt from its entries, so this form may change."""
         guardians = [list(self.guardians.hashes), self.guardians.threshold, self.guardians.delay]
-        return codec.encode([
+        return codec.pack([
             self.auto_id.value, _id(self.issuer), self.bound, self.certificate, self.key, list(self.issuers), self.next_key,
             guardians, self.head, self.authority, self.entries, self.registered, self.certified, self.touched,
             _id(self.revoked_by), _id(self.deactivated_by), _recovery(self.recovery), list(self.rotations),
@@ -155,7 +155,7 @@ class Record:
         (
             auto_id, issuer, bound, certificate, key, issuers, next_key, guardians, head, authority, entries, registered,
             certified, touched, revoked_by, deactivated_by, recovery, rotations, voids, service,
-        ) = codec.decode_untrusted(data, what="record")  # fmt: skip
+        ) = codec.unpack_untrusted(data, what="record")  # fmt: skip
         return cls(
             AutoId(auto_id), _auto_id(issuer), bound, certificate, key, tuple(issuers), next_key,
             Guardians(tuple(guardians[0]), guardians[1], guardians[2]), head, authority, entries, registered,

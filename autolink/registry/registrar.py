@@ -12,9 +12,10 @@ from typing import Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.errors import EntryRefused, UsageError
+from autolink import codec
+from autolink.errors import BadSignature, EntryRefused, UsageError
 from autolink.identity import AutoId
-from autolink.messages.merkle import leaf_hash
+from autolink.messages.merkle import EMPTY, leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
 from autolink.registry.feed import TELLING, sign_change
 from autolink.registry.ledger import Applied, Ledger, standing
@@ -22,12 +23,12 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.log.tree import consistency_proof, inclusion_proof
+from autolink.registry.log.tree import Known, Tree, check_inclusion
 from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
 from autolink.registry.state import apply
 from autolink.registry.status import Status, sign_status
-from autolink.registry.store import Group, Head, Store
+from autolink.registry.store import Group, Head, Store, StoreFailed
 
 GROUP: Final = 256
 """Entries of one group at most: a tile of them."""
@@ -70,6 +71,8 @@ class Registrar:
         self._store, self._key, self._clock = store, key, clock
         self.verifier_key = VerifierKey.of(store.origin, key.public_key())
         head = store.head
+        self._known = Known()
+        self._tree, self._root = Tree(0, store.read_tile, self._known), EMPTY
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -81,8 +84,14 @@ class Registrar:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
         except Exception as error:
             raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
-        if (signed.size, signed.root) != (head.size, self._frontier.root()):
+        (last,) = self._store.read_leaves(head.size - 1, head.size)
+        on_time = last.startswith(codec.pack([head.time, None])[:-1])  # a leaf begins with its time
+        if (signed.size, signed.root) != (head.size, self._frontier.root()) or not on_time:
             raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
+
+    def now(self) -> int:
+        """Log time: the clock's, or the last entry's if that is later."""
+        return max(self._clock(), self._store.head.time)
 
     def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:
         """Judge entries in their order and append those that may be: all of them at once, for good, when this returns.
@@ -134,21 +143,39 @@ class Registrar:
         Raises:
             UsageError: there is no such entry.
         """
-        head = self._store.head
-        return LogProof(index, inclusion_proof(index, head.size, self._store.read_tile), head.checkpoint)
+        with self._store.snapshot() as head:
+            return self._proof(index, head)[1]
 
     def status(self, auto_id: AutoId) -> Status | None:
-        """How an ID stands now, in the log's signed word; None if it is not on record."""
-        found = self._store.record(auto_id)
-        if found is None:
-            return None
-        now = max(self._clock(), self._store.head.time)
-        record = found.at(now)
-        (leaf,) = self._store.read_leaves(record.touched, record.touched + 1)
+        """How an ID stands now, in the log's signed word; None if it is not on record.
+
+        Raises:
+            StoreFailed: the store is damaged, so that nobody would believe the status.
+        """
+        # A record that is newer than the checkpoint would make a lie of the status.
+        with self._store.snapshot() as head:
+            found = self._store.record(auto_id)
+            if found is None:
+                return None
+            now = max(self._clock(), head.time)
+            record = found.at(now)
+            where = standing(self._store, record, now)
+            leaf, proof = self._proof(record.touched, head)
         return sign_status(
-            record, standing(self._store, record, now), origin=self._store.origin, leaf=leaf_hash(leaf),
-            proof=self.proof(record.touched), now=now, key=self._key,
-        )  # fmt: skip
+            record, where, origin=self._store.origin, leaf=leaf, proof=proof, now=now, key=self._key
+        )
+
+    def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
+        """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
+        if self._tree.size != head.size:
+            self._tree = Tree(head.size, self._store.read_tile, self._known)
+            self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
+        path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
+        try:
+            check_inclusion(leaf, index, head.size, self._root, path)
+        except BadSignature as error:
+            raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
+        return leaf, LogProof(index, path, head.checkpoint)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now."""
@@ -160,7 +187,7 @@ class Registrar:
         Raises:
             UsageError: the log was never that long.
         """
-        return consistency_proof(old, new, self._store.read_tile)
+        return Tree(new, self._store.read_tile, self._known).consistency(old)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())
@@ -168,22 +195,26 @@ class Registrar:
 
 
 class _Pending:
-    """A store's state after entries that it does not have yet."""
+    """A store's state after entries that it does not have yet. Nobody else writes, so each record is read once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._seen: dict[bytes, Record | None] = {}
         self.records: dict[AutoId, Record] = {}
         self.used: list[bytes] = []
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
-        return self.records.get(auto_id) or self._ledger.record(auto_id)
+        key = auto_id.value
+        if key not in self._seen:
+            self._seen[key] = self._ledger.record(auto_id)
+        return self._seen[key]
 
     def is_used(self, key: bytes) -> bool:
         return key in self.used or self._ledger.is_used(key)
 
     def take(self, applied: Applied) -> None:
-        self.records[applied.record.auto_id] = applied.record
+        self.records[applied.record.auto_id] = self._seen[applied.record.auto_id.value] = applied.record
         self.ids.append(applied.record.auto_id)
         if applied.used is not None:
             self.used.append(applied.used)

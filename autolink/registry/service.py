@@ -25,6 +25,8 @@ from autolink.agent.handlers import Handlers
 from autolink.agent.topic import Topic
 from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId
+from autolink.messages import instant
+from autolink.registry import crl
 from autolink.registry.answers import Answer, Consistency, Place
 from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
@@ -66,6 +68,7 @@ class RegistryService:
         self._room = anyio.Semaphore(limits.SUBMISSIONS_ALL)
         self._woken = anyio.Event()
         self._topic: Topic[bytes] | None = None
+        self._publishing = anyio.CapacityLimiter(1)  # one list is read at a time: it may be long
         self.handlers = Handlers()
         self.handlers.channel("registry.submit")(self._submit)
         self.handlers.method("registry.status")(self._status)
@@ -75,6 +78,7 @@ class RegistryService:
         self.handlers.method("registry.history")(self._history)
         self.handlers.method("registry.changes_since")(self._changes_since)
         self.handlers.method("registry.consistency")(self._consistency)
+        self.handlers.method("registry.publish_crl")(self._publish_crl)
 
     @asynccontextmanager
     async def running(self, agent: Agent) -> AsyncIterator[None]:
@@ -154,8 +158,21 @@ class RegistryService:
                 return Answer(number=number, index=index, logged_at=logged_at, proof=proof)
             case EntryRefused() as refusal:
                 return _refusal(number, refusal)
-        unavailable = EntryRefused(Fault.UNAVAILABLE, "the log cannot be written: try again later")
-        return _refusal(number, unavailable)
+        return _refusal(number, _UNWRITABLE)
+
+    async def _publish_crl(self, call: Call, asked: tuple[bytes, bytes]) -> Answer:
+        """Keep an issuer's own revocation list; the answer is a fault, or nothing more."""
+        issuer, der = _auto_id(asked[0]), asked[1]
+        try:
+            await to_thread.run_sync(
+                lambda: crl.publish(self._store, issuer, der, now=instant(self._registrar.now())),
+                limiter=self._publishing,
+            )
+        except EntryRefused as error:
+            return _refusal(0, error)
+        except StoreFailed:
+            return _refusal(0, _UNWRITABLE)
+        return Answer(number=0)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -220,6 +237,9 @@ def _auto_id(value: bytes) -> AutoId:
         return AutoId(value)
     except IdentityError as error:
         raise CallError(Code.INVALID_ARGUMENT, str(error)) from None
+
+
+_UNWRITABLE: Final = EntryRefused(Fault.UNAVAILABLE, "the log cannot be written: try again later")
 
 
 def _refusal(number: int, refusal: EntryRefused) -> Answer:

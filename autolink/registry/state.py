@@ -133,7 +133,8 @@ def apply(ledger: Ledger, entry: Entry, *, origin: str, now: int, index: int) ->
             Fault.STALE, "this entry does not follow the ID's last one: look it up and sign again"
         )
     applied = EFFECTS[entry.op](step, record)
-    return replace(applied, record=replace(
+    followed = replace(
         applied.record, head=entry.hash, entries=record.entries + 1, touched=index,
         authority=record.authority if entry.op in _WITH_CURRENT_KEY else entry.hash,
-    ))  # fmt: skip
+    )  # fmt: skip
+    return Applied(followed, applied.used)

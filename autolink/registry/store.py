@@ -12,11 +12,13 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Literal, Protocol, Self, final
 
 from autolink.errors import AutolinkError, UsageError, display
 from autolink.identity import AutoId, files
@@ -40,10 +42,28 @@ CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
 CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
+CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
+"""
+
+_KEEP_CRL: Final = """
+INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
+    crl = excluded.crl WHERE excluded.size >= size AND excluded.this_update > this_update
 """
 
 _CACHE_KIB: Final = 32 * 1024
 """Pages of the database that stay in memory, however large it is."""
+
+_WAL_PAGES: Final = 16 * 1024
+"""Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
+thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
+
+_RECORDS_READ: Final = 1024
+"""Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
+
+
+_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
 
 
 class StoreFailed(AutolinkError):
@@ -101,6 +121,14 @@ class Store(Ledger, Protocol):
     def head(self) -> Head:
         """The newest one that was appended."""
 
+    def snapshot(self) -> AbstractContextManager[Head]:
+        """Hold all that this thread reads in the block to one moment, that of the head which it gives, while another thread
+        may append.
+
+        Raises:
+            StoreFailed: nothing can be read.
+        """
+
     def append(self, group: Group) -> None:
         """Keep a group for good.
 
@@ -122,11 +150,35 @@ class Store(Ledger, Protocol):
             StoreFailed: one of them is not there.
         """
 
+    def check(self) -> None:
+        """Look at all that is kept, which takes time with its size: whether it is whole. What it says, `audit` finds out.
+
+        Raises:
+            StoreFailed: it is damaged.
+        """
+
     def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, at most so many."""
 
     def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
         """What the feed has told of entries from place `start` on, at most so many, each with its place."""
+
+    def ended(self, issuer: AutoId) -> int:
+        """The place of the last entry that ended a certificate of this issuer's; -1 without any."""
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        """The CRL that an issuer has published last, in DER."""
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        """Keep an issuer's CRL instead of its last one, unless that is newer, which the result tells.
+
+        Args:
+            size: of the log that it was made from.
+            this_update: seconds.
+
+        Raises:
+            StoreFailed: it could not be kept.
+        """
 
 
 @final
@@ -142,17 +194,19 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()  # of the reader; appending is one thread's
+        self._lock = threading.RLock()  # of the reader
+        self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
         with ExitStack() as opened:
             opened.callback(os.close, _claim(folder))
             try:
                 self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
                 self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
+                _check_file(self._writer, folder / DATABASE)
                 row = self._reader.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
-            except (sqlite3.Error, TypeError) as error:
+            except (*_UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
             if form != FORMAT:
                 raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
@@ -172,6 +226,7 @@ class SqliteStore:
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             try:
                 with closing(_connect(unfinished)) as db:
+                    db.execute("PRAGMA journal_mode = WAL")  # which stays
                     db.executescript(f"BEGIN; {_SCHEMA}")
                     db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
                     db.execute("COMMIT")
@@ -184,14 +239,30 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
 
+    def check(self) -> None:
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != ["ok"]:
+            raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Head]:
+        with self._lock:
+            self._rows("BEGIN")
+            try:
+                ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
+                yield Head(size, time, checkpoint)
+            finally:
+                self._rows("COMMIT")
+
     def append(self, group: Group) -> None:
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            with self._writer:  # commits, or rolls back whatever raises
-                self._write(self.head.size, group)
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
-        self.head = group.head
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                with self._writer:  # commits, or rolls back whatever raises
+                    self._write(self.head.size, group)
+            except _UNREADABLE as error:
+                raise self._failed(error) from error
+            self.head = group.head
 
     def _write(self, first: int, group: Group) -> None:
         db = self._writer
@@ -206,10 +277,15 @@ class SqliteStore:
         )
         db.executemany(
             "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
-            ((auto_id.value, record.to_bytes()) for auto_id, record in group.records.items()),
+            ((auto_id.value, as_kept(record)) for auto_id, record in group.records.items()),
         )
         db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
         db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
+        changed_ids = ((group.records[group.ids[place - first]], place) for place, _ in group.changes)
+        db.executemany(
+            "INSERT INTO ended VALUES (?, ?) ON CONFLICT DO UPDATE SET place = excluded.place",
+            ((record.issuer.value, place) for record, place in changed_ids if record.issuer is not None),
+        )
         head = group.head
         changed = db.execute(
             "UPDATE log SET size = ?, time = ?, checkpoint = ? WHERE size = ?",
@@ -220,7 +296,10 @@ class SqliteStore:
 
     def record(self, auto_id: AutoId) -> Record | None:
         found = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
-        return None if found is None else Record.from_bytes(found)
+        record = None if found is None else _read_record(found)
+        if record is False or (record is not None and record.auto_id != auto_id):
+            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id.short} is not what was kept")
+        return record
 
     def is_used(self, key: bytes) -> bool:
         return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
@@ -248,6 +327,21 @@ class SqliteStore:
             "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
         )
 
+    def ended(self, issuer: AutoId) -> int:
+        found: int | None = self._one("SELECT place FROM ended WHERE issuer = ?", issuer.value)
+        return -1 if found is None else found
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        found: bytes | None = self._one("SELECT crl FROM crls WHERE issuer = ?", issuer.value)
+        return found
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        with self._writing:
+            try:
+                return self._writer.execute(_KEEP_CRL, (issuer.value, size, this_update, crl)).rowcount == 1
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+
     def close(self) -> None:
         """Close the files; another process may open them."""
         with self._lock:
@@ -270,10 +364,10 @@ class SqliteStore:
         with self._lock:
             try:
                 return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except _UNREADABLE as error:
                 raise self._failed(error) from error
 
-    def _failed(self, error: sqlite3.Error) -> StoreFailed:
+    def _failed(self, error: Exception) -> StoreFailed:
         return StoreFailed(f"{_in(self._folder)}: {error}")
 
 
@@ -281,9 +375,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?mode=rw"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA trusted_schema = OFF")
     except sqlite3.Error:
         db.close()
@@ -291,11 +386,38 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _check_file(db: sqlite3.Connection, path: Path) -> None:
+    """What a killed process has left is moved to its place; then the file is as long as it says."""
+    if db.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+        raise sqlite3.DatabaseError("the file is not what was made here")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE log SET size = size")  # raises where it may only be read
+    db.execute("ROLLBACK")
+    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
+    ((size,),) = db.execute("PRAGMA page_size").fetchall()
+    if path.stat().st_size != pages * size:
+        raise sqlite3.DatabaseError("the file is cut short, or too long")
+
+
+def as_kept(record: Record) -> bytes:
+    """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
+    data = record.to_bytes()
+    return zlib.crc32(data).to_bytes(4) + data
+
+
+@lru_cache(maxsize=_RECORDS_READ)
+def _read_record(kept: bytes) -> Record | Literal[False]:
+    """False for one that has changed since."""
+    record = kept[4:]
+    return zlib.crc32(record).to_bytes(4) == kept[:4] and Record.from_bytes(record)
+
+
 def _claim(folder: Path) -> int:
     """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
-    if not (folder / DATABASE).is_file():
-        raise UsageError(f"there is no registry in {display(str(folder))}")
     try:
+        if not (folder / DATABASE).is_file():
+            raise UsageError(f"there is no registry in {display(str(folder))}")
         claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error

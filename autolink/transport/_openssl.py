@@ -10,6 +10,8 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
   attached behind it.
 - A verify callback that says no to a certificate with which OpenSSL has no quarrel makes it send
   internal_error.
+- `SSL_MODE_ENABLE_PARTIAL_WRITE`, set as well, ends each write after one record of 16 KiB, and each read makes a buffer and
+  a bytes object for one: with a byte stream that is four calls and four copies where one does.
 - Without a word of ours, OPENSSL_CONF chooses the groups, and so whether a post-quantum one is among them.
 - `PKey.from_cryptography_key` does not know ML-DSA, and `Context.use_privatekey` warns about the PKey that
   does.
@@ -20,38 +22,56 @@ pyOpenSSL hides what we need here, or sets it the wrong way:
 """
 
 import socket
+import threading
 import warnings
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
+from OpenSSL._util import no_zero_allocator as _no_zeros
 
-GROUPS: Final = b"*X25519MLKEM768 / *X25519:secp256r1"
-"""Key exchange, best first, with a key share at once for the starred ones: OpenSSL's own choice, without its
-tail."""
+from autolink import limits
+
+RECORD: Final = 16_384
+"""Bytes of data in a full record (RFC 8446, section 5.1)."""
+
+_FULL_RECORDS: Final = limits.TLS_TURN // RECORD
+
+GROUPS: Final = b"*X25519MLKEM768 / X25519:secp256r1"
+"""Key exchange, best first, with a key share at once for the starred one: OpenSSL's own choice, without its tail and
+without a second share. Every agent knows the first group; who does not asks for another share (HelloRetryRequest)."""
 
 SYMBOLS: Final = (
     "BIO_free",
     "BIO_get_mem_data",
     "BIO_new",
+    "BIO_read",
     "BIO_s_mem",
+    "BIO_write",
     "SSL_CTX_set1_curves_list",
     "SSL_CTX_set_verify",
+    "SSL_ERROR_WANT_READ",
+    "SSL_ERROR_WANT_WRITE",
     "SSL_MODE_AUTO_RETRY",
+    "SSL_MODE_ENABLE_PARTIAL_WRITE",
     "SSL_MODE_RELEASE_BUFFERS",
     "SSL_SESSION_free",
     "SSL_clear_mode",
+    "SSL_do_handshake",
     "SSL_get1_session",
+    "SSL_get_error",
     "SSL_get_ex_data_X509_STORE_CTX_idx",
     "SSL_get_peer_cert_chain",
     "SSL_get_peer_certificate",
+    "SSL_read",
     "SSL_session_reused",
     "SSL_set_fd",
     "SSL_set_session",
+    "SSL_write",
     "X509_STORE_CTX_get_current_cert",
     "X509_STORE_CTX_get_error",
     "X509_STORE_CTX_get_error_depth",
@@ -67,6 +87,9 @@ SYMBOLS: Final = (
     "sk_X509_value",
 )
 """What this file uses of `OpenSSL._util.lib`."""
+
+_WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
+_PIECE: Final = 16_384
 
 
 def use_private_key(context: SSL.Context, key: PrivateKeyTypes) -> None:
@@ -89,8 +112,9 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Callable[[], bytes], int, int], bool]
-"""Connection, the certificate's DER when asked for, OpenSSL's error about it (0: none), its depth in the chain."""
+VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], bool]
+"""Connection, its application data, the certificate (see `der`), OpenSSL's error about it (0: none), its depth in the
+chain."""
 
 
 def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
@@ -105,7 +129,7 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        if callback(connection, lambda: _der(certificate), error, depth):
+        if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
         if error == _lib.X509_V_OK:
@@ -127,19 +151,20 @@ def peer_chain(connection: SSL.Connection) -> list[bytes]:
     """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
     there is none."""
     stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
-    return [_der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+    return [der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
 
 
 def peer_leaf(connection: SSL.Connection) -> bytes:
     """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
     leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
     try:
-        return _der(leaf)
+        return der(leaf)
     finally:
         _lib.X509_free(leaf)
 
 
-def _der(certificate: object) -> bytes:
+def der(certificate: object) -> bytes:
+    """The bytes of a certificate of OpenSSL's."""
     bio = _lib.BIO_new(_lib.BIO_s_mem())
     try:
         if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:
@@ -183,10 +208,88 @@ def offer_session(connection: SSL.Connection, taken: bytes) -> None:
 
 
 def new_connection(context: SSL.Context) -> SSL.Connection:
-    """A Connection on memory BIOs that returns after each record, whether it carried data or not."""
+    """A Connection on memory BIOs whose reads return after each record, whether it carried data or not, and whose writes
+    take everything or, as long as they must wait, nothing: then they want the same bytes again."""
     connection = SSL.Connection(context, None)
-    _lib.SSL_clear_mode(connection._ssl, _lib.SSL_MODE_AUTO_RETRY)  # noqa: SLF001
+    modes = _lib.SSL_MODE_AUTO_RETRY | _lib.SSL_MODE_ENABLE_PARTIAL_WRITE
+    _lib.SSL_clear_mode(connection._ssl, modes)  # noqa: SLF001
     return connection
+
+
+def step_handshake(connection: SSL.Connection) -> bool:
+    """One call into OpenSSL: whether the handshake is done. If not, it wants to read.
+
+    Raises:
+        SSL.Error: it failed.
+    """
+    result = _lib.SSL_do_handshake(connection._ssl)  # noqa: SLF001
+    if result == 1:
+        return True
+    if _lib.SSL_get_error(connection._ssl, result) != _WANT_READ:  # noqa: SLF001
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    return False
+
+
+class _Scratch(threading.local):
+    """Where a thread's connections read to: each is done with it before another one begins."""
+
+    def __init__(self) -> None:
+        self.place = bytearray(limits.TLS_STEP)
+
+
+_scratch: Final = _Scratch()
+_wants_to_read: Final = (
+    SSL.WantReadError()
+)  # never raised: with a traceback it would keep its frames, and they it
+_wants_to_write: Final = SSL.WantWriteError()
+
+
+def read(
+    connection: SSL.Connection, most: int, place: bytearray | None = None, start: int = 0
+) -> tuple[memoryview, int, SSL.Error | None]:
+    """What is there to read: one record, and where it is a full one, those behind it.
+
+    Args:
+        connection: to read from.
+        most: bytes.
+        place: where to read to, from `start`, which leaves so much; None: a place of the thread's own, good until the next
+            such read.
+
+    Returns:
+        The part of the place that was filled; by how many records; why there is no more: None where nobody has looked.
+    """
+    ssl = connection._ssl  # noqa: SLF001
+    if place is None:
+        place, most = _scratch.place, min(most, limits.TLS_STEP)
+    buffer = (
+        _ffi.from_buffer(place) + start
+    )  # of the bytearray: a memoryview with a C buffer on it cannot be collected
+    got = records = 0
+    end = None
+    while got < most and records <= _FULL_RECORDS:  # more, smaller ones are worth a turn of the loop
+        taken = _lib.SSL_read(ssl, buffer + got, min(most - got, RECORD))
+        if taken <= 0:
+            end = _why(connection, taken)
+            break
+        got += taken
+        records += 1
+        if got < RECORD:
+            break
+    return memoryview(place)[start : start + got], records, end
+
+
+def _why(connection: SSL.Connection, result: int) -> SSL.Error:
+    """Why a read gave nothing."""
+    wants = _lib.SSL_get_error(connection._ssl, result)  # noqa: SLF001
+    if wants == _lib.SSL_ERROR_WANT_READ:
+        return _wants_to_read
+    if wants == _lib.SSL_ERROR_WANT_WRITE:
+        return _wants_to_write
+    try:
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    except SSL.Error as error:
+        return error.with_traceback(None)
+    raise AssertionError("a read that failed and did not")
 
 
 def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
@@ -195,6 +298,18 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
         raise MemoryError("OpenSSL could not make a BIO for a socket")
     connection._into_ssl = connection._from_ssl = None  # noqa: SLF001
     connection._socket = sock  # noqa: SLF001
+
+
+def write(connection: SSL.Connection, data: memoryview) -> int:
+    """As `connection.send`, which asks OpenSSL what went wrong also when nothing did: how many bytes it took.
+
+    Raises:
+        SSL.Error: and its subclasses that say what OpenSSL waits for.
+    """
+    taken: int = _lib.SSL_write(connection._ssl, _ffi.from_buffer(data), len(data))  # noqa: SLF001
+    if taken <= 0:
+        connection._raise_ssl_error(connection._ssl, taken)  # noqa: SLF001
+    return taken
 
 
 def incoming(connection: SSL.Connection) -> int:
@@ -209,10 +324,22 @@ def outgoing(connection: SSL.Connection) -> int:
     return count
 
 
+def give_incoming(connection: SSL.Connection, data: bytes) -> None:
+    """Put `data` before a Connection on memory BIOs, to be read by it."""
+    if _lib.BIO_write(connection._into_ssl, data, len(data)) != len(data):  # noqa: SLF001
+        raise MemoryError("OpenSSL could not keep what arrived")
+
+
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
-    waiting = outgoing(connection)
-    return connection.bio_read(waiting) if waiting > 0 else b""
+    taken = b""
+    while True:
+        buffer = _no_zeros("char[]", _PIECE)
+        count = _lib.BIO_read(connection._from_ssl, buffer, _PIECE)  # noqa: SLF001
+        if count > 0:
+            taken += _ffi.buffer(buffer, count)[:]
+        if count < _PIECE:
+            return taken
 
 
 def verify_error_text(code: int) -> str:

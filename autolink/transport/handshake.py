@@ -85,7 +85,7 @@ async def handshake(
     try:
         try:
             await _handshake(connection, wire, dialer=dialer)
-            if not verification.check_connection(connection):
+            if not verification.look_again(connection):
                 raise SSL.Error  # its reason is in `verification`
         except (SSL.Error, OSError) as error:
             failure = _why(error, verification, peer)
@@ -111,23 +111,23 @@ def _why(error: SSL.Error | OSError, verification: tls.Verification, peer: str) 
 
 
 async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) -> None:
+    left = limits.HANDSHAKE_RECORDS
     if dialer:
         connection.set_connect_state()
     else:
         connection.set_accept_state()
-    left = limits.HANDSHAKE_RECORDS
+        left -= await wire.feed(connection, left)  # the dialler speaks first
     while True:
         try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            await wire.flush(connection)
+            done = _openssl.step_handshake(connection)
         except SSL.Error:
             # On memory BIOs an alert leaves only if somebody sends it. If it cannot leave, the error counts all the same.
             with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 await wire.flush(connection)
             raise
-        else:
+        if done:
             return  # what was fed behind the last flight is for the reader
+        await wire.flush(connection)
         if left <= 0:
             raise RemoteProtocolError(f"a TLS handshake in more than {limits.HANDSHAKE_RECORDS} records")
         left -= await wire.feed(connection, left)

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Final, NoReturn, final
 
 import anyio
-import anyio.lowlevel
 
 from autolink import limits
 from autolink.errors import UsageError, display
+from autolink.loop import running_loop
 from autolink.transport.address import Address, TcpAddress, UnixAddress
 from autolink.transport.sockets import Target, prepare, resolve, resolve_blocking
 
@@ -82,7 +82,8 @@ class ListeningSocket:
         Raises:
             anyio.ClosedResourceError: closed on this side, before or meanwhile.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        loop = running_loop()
+        await loop.checkpoint_if_cancelled()
         pause, longest = BACK_OFF
         waited = False
         while not self._closed:
@@ -90,7 +91,7 @@ class ListeningSocket:
                 connection, _ = self._accept()
             except BlockingIOError:
                 self._awaited = True
-                await anyio.wait_readable(self._socket)
+                await loop.wait_readable(self._socket)
                 waited = True
             except OSError as error:
                 if error.errno in _EXHAUSTED:
@@ -98,14 +99,14 @@ class ListeningSocket:
                     await anyio.sleep(pause)
                     pause = min(2 * pause, longest)
                 elif error.errno in _THE_PEERS:
-                    await anyio.lowlevel.checkpoint()
+                    await loop.checkpoint()
                 else:
                     raise
             else:
                 with suppress(OSError):  # macOS: the peer is gone already, as the first read will tell
-                    prepare(connection)
+                    prepare(connection, tcp=isinstance(self.address, TcpAddress))
                 if not waited:
-                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                    await loop.cancel_shielded_checkpoint()
                 return connection
         raise anyio.ClosedResourceError
 
@@ -196,7 +197,7 @@ def _listen_at(target: Target, port: int, backlog: int) -> ListeningSocket:
     wanted = target.sockaddr
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
-        prepare(sock)
+        prepare(sock, tcp=True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if target.family == socket.AF_INET6:
             # [::] alone, or it would take 0.0.0.0's port too on some systems and not on others.
@@ -215,7 +216,7 @@ def _listen_unix(address: UnixAddress, backlog: int) -> ListeningSocket:
     _remove_dead(address.path, display(address.path))
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        prepare(sock)
+        prepare(sock, tcp=False)
         before = os.umask(0o177)
         try:
             sock.bind(address.path)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -50,6 +51,8 @@ async def connect(address: Address) -> socket.socket:
         return await _connect_one(Target(socket.AF_UNIX, address.path))
     if not address.port:
         raise UsageError("port 0 is for listening: nobody can dial it")
+    if numeric := _numeric(address):
+        return await _connect_one(*numeric)
     targets = interleave(await resolve(address))[: limits.ADDRESSES]
     if len(targets) == 1:
         return await _connect_one(targets[0])
@@ -110,7 +113,7 @@ async def resolve(address: TcpAddress) -> list[Target]:
     Raises:
         OSError: (socket.gaierror) the name does not resolve.
     """
-    return _numeric(address) or _targets(
+    return list(_numeric(address)) or _targets(
         await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     )
 
@@ -121,37 +124,39 @@ def resolve_blocking(address: TcpAddress) -> list[Target]:
     Raises:
         OSError: (socket.gaierror) the name does not resolve.
     """
-    return _numeric(address) or _targets(
+    return list(_numeric(address)) or _targets(
         socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     )
 
 
-def _numeric(address: TcpAddress) -> list[Target]:
+@lru_cache(maxsize=256)
+def _numeric(address: TcpAddress) -> tuple[Target, ...]:
     try:
         version = ipaddress.ip_address(address.host).version
     except ValueError:
-        return []
-    return [Target(socket.AF_INET if version == 4 else socket.AF_INET6, (address.host, address.port))]
+        return ()
+    return (Target(socket.AF_INET if version == 4 else socket.AF_INET6, (address.host, address.port)),)
 
 
 def _targets(found: Iterable[tuple[Any, ...]]) -> list[Target]:
     return [Target(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket, *, tcp: bool) -> None:
     """Non-blocking, and TCP_NODELAY: a peer that forgot it has round trips of 88 ms instead of 2."""
     sock.setblocking(False)
-    if sock.family != socket.AF_UNIX:
+    if tcp:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def remote_address(sock: socket.socket) -> str:
     """The other end, as an address without its IPv6 zone, or ``unix:`` (the other end of a Unix socket has no
     name)."""
-    if sock.family == socket.AF_UNIX:
+    family = sock.family
+    if family == socket.AF_UNIX:
         return "unix:"
     host, port, *_ = sock.getpeername()
-    if sock.family == socket.AF_INET:
+    if family == socket.AF_INET:
         return f"{host}:{port}"
     return str(TcpAddress(host.partition("%")[0], port))
 
@@ -159,7 +164,7 @@ def remote_address(sock: socket.socket) -> str:
 async def _connect_one(target: Target) -> socket.socket:
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
-        prepare(sock)
+        prepare(sock, tcp=target.family != socket.AF_UNIX)
         while True:
             try:
                 sock.connect(target.sockaddr)
@@ -168,7 +173,8 @@ async def _connect_one(target: Target) -> socket.socket:
                     # EAGAIN of a Unix socket: it would look connected if we waited for room to write.
                     await anyio.sleep(FULL)
                     continue
-                await running_loop().wait_writable(sock)
+                if not _connected(sock):
+                    await running_loop().wait_writable(sock)
                 if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(failure, os.strerror(failure)) from None
             else:
@@ -177,3 +183,12 @@ async def _connect_one(target: Target) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+
+
+def _connected(sock: socket.socket) -> bool:
+    """Whether the kernel has connected it already, as it mostly has within one machine."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -7,7 +7,8 @@ subtle is around that:
 - Exactly one task reads and one writes; a second one gets BusyResourceError.
 - A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write
   would put its own bytes behind the old record's header: with longer data nobody notices, and the peer reads
-  a corrupted stream without an error. So a `send` left with bytes pending breaks the sending side for good,
+  a corrupted stream without an error. OpenSSL takes up to limits.TLS_TURN in one call, and has sent some records of it
+  when it wants to be called again. So a `send` left with bytes pending breaks the sending side for good,
   and no later call, not even the one that says close_notify, touches it. What does not wait cannot be cancelled:
   `send_nowait` may be called by any task, and leaves what it could not send to the one that writes.
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
@@ -20,13 +21,16 @@ subtle is around that:
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
   OpenSSL after a wait without having looked whether the stream was closed meanwhile.
 - Fairness: waiting is fair, even for bytes that are there already; a `receive` that did not wait yields once.
-  A `send` yields once per limits.TLS_STEP, or a stream that is never full would never let go.
+  A `send` yields once per limits.TLS_TURN, or a stream that is never full would never let go.
 - Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
   peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
   at the latest when we wait for the peer.
+- Closing with unread bytes sends a reset. Whoever ends first (`say_goodbye`) therefore reads on until the peer's
+  close_notify; who has read that has read everything, and closes at once.
 """
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
@@ -40,13 +44,16 @@ from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
 from autolink.transport.wire import Wire
 
-_RECORD: Final = 16_384  # data in one record, RFC 8446, section 5.1
 _SEND_COST: Final = 1024  # a send costs about what copying this much costs
 
 _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has read the rest of a split message
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
+_NOTHING: Final = memoryview(b"")
+Room = tuple[bytearray, int, int]
+"""Where bytes are wanted: what to write to, from where, up to where."""
 _UNFINISHED: Final = "an earlier send was left unfinished"
+_ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
 
 
@@ -63,7 +70,8 @@ class SecureStream:
             resumed session the leaf alone.
         resumed: a session was resumed.
         link_id: 32 bytes that both ends have and no other connection has.
-        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each.
+        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each, and one that is
+            sent is counted when all that OpenSSL got with it is.
         bytes_sent, bytes_received: application data.
     """
 
@@ -88,6 +96,7 @@ class SecureStream:
         self._full = self._wants_room = False
         self._idle = 0
         self._unfair = 0
+        self._patience: float | None = None  # once goodbye is said: how long the peer has to answer
 
     @cached_property
     def info(self) -> tls.TlsInfo:
@@ -122,12 +131,23 @@ class SecureStream:
             as `receive`.
         """
         self._check_reading()
-        data = self._read(_RECORD) if _openssl.incoming(self._tls) else b""
+        data = bytes(self._read(_openssl.RECORD)) if _openssl.incoming(self._tls) else b""
         while not data:
-            await self.flush()
-            await self._wait_for_more(_OPENING_RECORDS)
-            data = self._read(_RECORD)
+            if _openssl.incoming(self._tls):  # behind a record without data, such as a ticket
+                self._count_idle()
+            else:
+                await self._hear_more()
+            data = bytes(self._read(_openssl.RECORD))
         return data
+
+    async def _hear_more(self) -> None:
+        await self.flush()
+        try:
+            await self._wire.feed(self._tls, _OPENING_RECORDS)
+        except OSError as error:
+            raise self._end_reading(translate(error, self._peer)) from error
+        self._check_reading()
+        self._count_idle()
 
     async def settle(self) -> None:
         """Send what was said; from now on one task may read and another one write.
@@ -164,8 +184,30 @@ class SecureStream:
 
     # --- reading and writing -------------------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
+    async def receive(self, max_bytes: int = limits.TLS_STEP) -> bytes:
         """Between 1 and `max_bytes` bytes. Cancelling it loses nothing.
+
+        Raises:
+            as `receive_to`.
+        """
+        received: list[bytes] = []
+        await self.receive_to(lambda data: received.append(bytes(data)), max_bytes)
+        return received[0]
+
+    async def receive_to(
+        self,
+        take: Callable[[memoryview], object],
+        max_bytes: int = limits.TLS_STEP,
+        *,
+        room: Callable[[], Room | None] | None = None,
+    ) -> None:
+        """Give between 1 and `max_bytes` bytes to `take`, which must not keep them: they stand where the next ones will.
+        Cancelling it loses nothing.
+
+        Args:
+            take: gets the bytes; twice, if there are more than a record and then some for `room`.
+            max_bytes: to read where `room` has none.
+            room: asked where the next bytes are wanted, if anywhere; `take` gets what was filled of it.
 
         Raises:
             anyio.EndOfStream: the peer said close_notify.
@@ -183,13 +225,17 @@ class SecureStream:
             self._check_reading()
             # Behind a full record there is usually another; behind a short one a read would be in vain, and a
             # read in vain costs as much as one that is not.
-            data = self._read(max_bytes) if self._full or self._tls.pending() else b""
-            if data:
+            data = _NOTHING
+            if self._full or self._tls.pending():
                 await self._loop.cancel_shielded_checkpoint()
+                self._check_reading()
+                data = self._read(max_bytes, room and room())
             while not data:
                 await self._wait_for_more()
-                data = self._read(max_bytes)
-            return self._read_on(data, max_bytes) if self._full else data
+                data = self._read(max_bytes, room and room())
+            take(data)
+            if self._full and room and (place := room()):
+                take(self._read_on(place))
         finally:
             self._reading = False
 
@@ -245,12 +291,26 @@ class SecureStream:
         finally:
             self._writing = False
 
+    def say_goodbye(self) -> bool:
+        """Say close_notify and end our direction, without waiting, while a task goes on receiving: the end that it meets
+        is the peer's answer. Only where `direct`.
+
+        Returns:
+            Whether it is out; if not, nothing has changed.
+        """
+        if self.sending or self._write_end or not self._say_close_notify():
+            return False
+        self._wire.shut()
+        self._patience = self._loop.current_time() + limits.REFUSAL_DRAIN
+        return True
+
     async def shutdown_politely(self) -> None:
         """Close so that what was sent last arrives, even when the peer is sending and reads late.
 
         Says close_notify, ends our direction, discards what arrives until the peer is done, for at most
-        limits.REFUSAL_DRAIN seconds or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Nobody may be receiving
-        or sending. Done even when cancelled: it is over soon.
+        limits.REFUSAL_DRAIN seconds (since `say_goodbye`) or limits.REFUSAL_DRAIN_BYTES bytes, then closes. Where
+        the peer has said close_notify there is nothing to discard. Nobody may be receiving or sending. Done even
+        when cancelled: it is over soon.
 
         Raises:
             anyio.BusyResourceError: a task is receiving or sending.
@@ -259,12 +319,28 @@ class SecureStream:
             raise anyio.BusyResourceError("shutting down")
         self._reading = self._writing = True
         try:
-            with self._loop.scope(shield=True, deadline=self._loop.current_time() + limits.REFUSAL_DRAIN):
-                if await self._close_notify():
-                    await self._wire.drain()
+            if not (self._peer_is_done and (self._patience or self._say_close_notify())):
+                await self._discard_the_rest()
         finally:
             self._reading = self._writing = False
-            await self._wire.close()
+            await self._wire.close(awaited=False)
+
+    async def _discard_the_rest(self) -> None:
+        until = self._patience or self._loop.current_time() + limits.REFUSAL_DRAIN
+        with self._loop.scope(shield=True, deadline=until):
+            if self._patience or await self._close_notify():
+                await self._wire.drain()
+
+    @property
+    def _peer_is_done(self) -> bool:
+        return isinstance(self._read_end, anyio.EndOfStream)
+
+    def _say_close_notify(self) -> bool:
+        """Whether close_notify is out, which it only can be at once where OpenSSL has the connection."""
+        if self._wire.closed or self._write_end or not self._wire.attached or self._shutdown_wants_room():
+            return False
+        self._write_end = _ENDED
+        return True
 
     async def aclose(self) -> None:
         """Say close_notify if that is possible within limits.REFUSAL_DRAIN, and close. Idempotent.
@@ -289,39 +365,36 @@ class SecureStream:
         if self._read_end:
             raise self._read_end.with_traceback(None)
 
-    def _read(self, max_bytes: int) -> bytes:
-        """One call into OpenSSL; nothing when it has no data yet."""
-        try:
-            data: bytes = self._tls.recv(min(max_bytes, _RECORD))
-        except (SSL.WantReadError, SSL.WantWriteError) as wants:
-            self._wants_room = isinstance(wants, SSL.WantWriteError)
-            return b""
-        except SSL.Error as error:
-            raise self._end_reading(translate(error, self._peer)) from error
-        self._full = len(data) == _RECORD
+    def _read(self, max_bytes: int, room: Room | None = None) -> memoryview:
+        """What OpenSSL has; nothing when it has no data yet. An error behind data is told next time."""
+        if room:
+            place, start, stop = room
+            data, records, end = _openssl.read(self._tls, stop - start, place, start)
+        else:
+            data, records, end = _openssl.read(self._tls, max_bytes)
+        waits = isinstance(end, SSL.WantReadError | SSL.WantWriteError)
+        if not data:
+            if end is not None and not waits:
+                raise self._end_reading(translate(end, self._peer)) from end
+            self._wants_room = isinstance(end, SSL.WantWriteError)
+            return data
+        if end is not None and not waits:
+            self._read_end = translate(end, self._peer)
+        self._full = end is None and len(data) >= _openssl.RECORD
         self._idle = 0
-        self.records_received += 1
+        self.records_received += records
         self.bytes_received += len(data)
         return data
 
-    def _read_on(self, data: bytes, max_bytes: int) -> bytes:
-        """`data` and what is there behind it, as long as records are full: a body of many is not worth a turn of the loop
-        for each. An error behind it is told next time."""
-        parts, left = [data], max_bytes - len(data)
-        while self._full and left > 0:
-            try:
-                more = self._read(left)
-            except Exception as error:  # noqa: BLE001  kept: the next `receive` raises it
-                self._read_end = error
-                break
-            if not more:
-                self._full = False
-                break
-            parts.append(more)
-            left -= len(more)
-        return b"".join(parts)
+    def _read_on(self, room: Room) -> memoryview:
+        """More, behind what was given out already: so an error is told next time."""
+        try:
+            return self._read(0, room)
+        except Exception as error:  # noqa: BLE001  kept: the next `receive` raises it
+            self._read_end = error
+            return _NOTHING
 
-    async def _wait_for_more(self, most: int = 1) -> None:
+    async def _wait_for_more(self) -> None:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
             await self.flush()
@@ -330,18 +403,23 @@ class SecureStream:
         ):  # else OpenSSL's answers would go out inside of what is written
             self._wire.attach(self._tls)
         try:
-            await (self._wire.room() if wants_room else self._wire.more(self._tls, most))
+            await (self._wire.room() if wants_room else self._wire.more(self._tls))
         except OSError as error:  # of a socket that is not OpenSSL's yet
             raise self._end_reading(translate(error, self._peer)) from error
         self._check_reading()
+        self._count_idle()
+
+    def _count_idle(self) -> None:
         self._idle += 1
         if self._idle > limits.IDLE_WAKEUPS + 1:  # the first one is why we waited
             text = f"more than {limits.IDLE_WAKEUPS} TLS records in a row without data"
             raise self._end_reading(RemoteProtocolError(text))
 
     def _end_reading(self, error: Exception) -> Exception:
-        # OpenSSL says less the second time: remember the first. A refusal is told once.
-        self._read_end = anyio.BrokenResourceError(str(error)) if isinstance(error, Refused) else error
+        # OpenSSL says less the second time: remember the first. A refusal is told once. It is remembered as another object
+        # than the one that is raised, whose traceback holds frames that hold us.
+        again = anyio.BrokenResourceError if isinstance(error, Refused) else type(error)
+        self._read_end = again(*([str(error)] if str(error) else []))
         return error
 
     async def _write(self, view: memoryview) -> None:
@@ -351,7 +429,7 @@ class SecureStream:
             if taken := self._push(view):
                 view = view[taken:]
                 self._unfair += taken
-                if self._unfair >= limits.TLS_STEP:
+                if self._unfair >= limits.TLS_TURN:
                     self._unfair = 0
                     await self.flush()
                     await self._loop.cancel_shielded_checkpoint()
@@ -363,12 +441,13 @@ class SecureStream:
         self._write_end = ""
 
     def _push(self, view: memoryview) -> int:
-        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for."""
+        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for. Some of them
+        may be sent then: it must get the same ones again."""
         if failure := self._wire.failure():
             self._write_end = os.strerror(failure)
             raise anyio.BrokenResourceError(self._write_end)
         try:
-            taken: int = self._tls.send(view)
+            taken = _openssl.write(self._tls, view[: limits.TLS_TURN])
         except SSL.WantWriteError:
             self._blocked = self._wire.room
             return 0
@@ -378,7 +457,7 @@ class SecureStream:
         except SSL.Error as error:
             self._write_end = str(translate(error, self._peer)) or "the connection is closed"
             raise anyio.BrokenResourceError(self._write_end) from error
-        self.records_sent += 1
+        self.records_sent += -(-taken // _openssl.RECORD)
         self.bytes_sent += taken
         return taken
 
@@ -392,7 +471,7 @@ class SecureStream:
         """Whether close_notify is out; not if a record is still unfinished."""
         if self._wire.closed or self._write_end:
             return False
-        self._write_end = "this side has ended its direction"
+        self._write_end = _ENDED
         try:
             while self._shutdown_wants_room():
                 await self._wire.room()

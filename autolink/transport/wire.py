@@ -13,7 +13,7 @@ flushed by the task that writes, and by no other.
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import anyio
@@ -59,20 +59,24 @@ class Wire(ABC):
     async def room(self) -> None:
         """Return when `tls` may be able to write more than it could."""
 
+    def shut(self) -> None:
+        """As `send_eof`, at once. Only where `attached`."""
+        raise NotImplementedError
+
     def failure(self) -> int:
         """The errno of an error that the connection has met and nobody has been told, or 0."""
         return 0
 
-    async def more(self, tls: SSL.Connection, most: int = 1) -> None:
-        """Return when `tls` may be able to read more than it could, by as many records as `most` on memory BIOs."""
+    async def more(self, tls: SSL.Connection) -> None:
+        """Return when `tls` may be able to read more than it could, by one record on memory BIOs."""
         if _openssl.outgoing(tls) > limits.TLS_STEP:
             # OpenSSL answers each KeyUpdate at once, and the answers wait here for our next send.
             raise RemoteProtocolError("more KeyUpdates than we have had something to send")
         waiting = _openssl.incoming(tls)
-        if most == 1 and (waiting or _missing(self._partial) <= 0):
+        if waiting or _records(self._partial, 1)[0]:
             await self._loop.checkpoint()  # many records that are here must not be worked off in one turn
         if not waiting:  # answering a KeyUpdate, OpenSSL wants to be called again before it reads on
-            await self.feed(tls, most)
+            await self.feed(tls, 1)
 
     async def flush(self, tls: SSL.Connection) -> None:
         """Send what `tls` has written, if it does not do that itself."""
@@ -84,8 +88,9 @@ class Wire(ABC):
         """End our direction below TLS, keep the other."""
 
     @abstractmethod
-    async def close(self) -> None:
-        """Close at once, waking up whoever waits; idempotent, and done even when cancelled."""
+    async def close(self, *, awaited: bool = True) -> None:
+        """Close at once, waking up whoever waits; idempotent, and done even when cancelled. `awaited` is False where
+        nobody can."""
 
     async def drain(self) -> None:
         """End our direction and discard what arrives: closing with unread bytes sends a reset, which overtakes
@@ -103,29 +108,21 @@ class Wire(ABC):
         is of it. Returns their number. What cannot be a record is given at once, for OpenSSL to answer with its
         alert."""
         buffer = self._partial
-        while _missing(buffer) > 0:
+        while True:
+            count, end = _records(buffer, most)
+            if count:
+                break
             data = await self.read(limits.TLS_STEP)
             if not data:
                 if buffer:
-                    tls.bio_write(bytes(buffer))
+                    _openssl.give_incoming(tls, bytes(buffer))
                     buffer.clear()
                 tls.bio_shutdown()
                 return 1
             buffer += data
-        count, end = _records(buffer, most)
-        tls.bio_write(bytes(buffer[:end]))
+        _openssl.give_incoming(tls, bytes(buffer[:end]))
         del buffer[:end]
         return count
-
-
-def _missing(buffer: bytearray) -> int:
-    """Bytes missing to the end of the header or the record; negative: there are that many behind the record."""
-    if len(buffer) < _HEADER:
-        return _HEADER - len(buffer)
-    length = int.from_bytes(buffer[3:5])
-    if buffer[0] not in _RECORD_TYPES or length > _RECORD_MAX:
-        return 0
-    return _HEADER + length - len(buffer)
 
 
 def _records(buffer: bytearray, most: int) -> tuple[int, int]:
@@ -147,7 +144,8 @@ class SocketWire(Wire):
 
     def __init__(self, sock: socket.socket, loop: Loop) -> None:
         super().__init__(loop)
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         self._socket = sock
         self._waiting_for_room: anyio.Lock | None = None
 
@@ -172,11 +170,11 @@ class SocketWire(Wire):
             _openssl.attach_socket(tls, self._socket)
             self.attached = True
 
-    async def more(self, tls: SSL.Connection, most: int = 1) -> None:
+    async def more(self, tls: SSL.Connection) -> None:
         if self.attached:
             await self._loop.wait_readable(self._socket)
         else:
-            await super().more(tls, most)
+            await super().more(tls)
 
     async def room(self) -> None:
         # The reader waits here too, to answer a KeyUpdate, and AnyIO lets one task wait for a descriptor.
@@ -188,13 +186,20 @@ class SocketWire(Wire):
     def failure(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
+    def shut(self) -> None:
+        with suppress(OSError):  # the peer is gone, as the reader will be told
+            self._socket.shutdown(socket.SHUT_WR)
+
     async def send_eof(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
 
-    async def close(self) -> None:
+    async def close(self, *, awaited: bool = True) -> None:
         if not self.closed:
             self.closed = True
-            anyio.notify_closing(self._socket)  # before closing: a waiter hangs on both backends otherwise
+            if awaited:
+                anyio.notify_closing(
+                    self._socket
+                )  # before closing: a waiter hangs on both backends otherwise
             self._socket.close()
 
 
@@ -230,7 +235,7 @@ class StreamWire(Wire):
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
-    async def close(self) -> None:
+    async def close(self, *, awaited: bool = True) -> None:
         if not self.closed:
             self.closed = True
             for scope in self._waits:

@@ -138,20 +138,23 @@ class Hostile:
         """The reason in their REFUSE; whatever comes before it is passed over."""
         return codec.decode_untrusted(await self.wait_for(Frame.REFUSE), what="refuse")["reason"]
 
-    def leaf(self, kind=Kind.CALL, *, channel=1, seq=0, method="echo", body=None, age=0.0, **changes):
+    def leaf(
+        self, kind=Kind.CALL, *, channel=1, seq=0, method="echo", body=None, raw=None, age=0.0, **changes
+    ):
         now = int(datetime.now(UTC).timestamp() * 1e6) - int(age * 1e6)
         fields = dict(
             id=urandom(16), seq=seq, author=self.credential.auto_id, recipient=self.recipient, sent_at=now,
             expires_at=now + int(limits.MESSAGE_LIFETIME * 1e6), kind=kind, channel=channel, method=method, timeout=0,
-            headers={}, body=codec.encode(body),
+            headers={}, body=codec.encode(body) if raw is None else raw,
         )  # fmt: skip
         return encode(Message(**fields | changes))
 
     def batch(self, *items, signature=None, role=DIALER, number=None):
-        """The frame of items (channel, flags, leaf), signed as it should be unless told otherwise."""
+        """The frame of items (channel, flags, leaf, perhaps data), signed as it should be unless told otherwise."""
+        items = [item if len(item) == 4 else (*item, b"") for item in items]
         number = self.batches if number is None else number
         self.batches += 1
-        leaves = [leaf for _, _, leaf in items]
+        leaves = [leaf for _, _, leaf, _ in items]
         signature = signature or sign_batch(self.credential, self.stream.link_id, role, number, leaves)
         return encode_batch_frame(number, signature, items)
 

@@ -34,8 +34,8 @@ def serving(agents):
 
 
 def held_at(link):
-    """Bytes of leaves that wait unread on all lanes of a link's end."""
-    return sum(len(received.leaf) for lane in link._lanes.values() for received in lane._inbox)
+    """Bytes of leaves and data that wait unread on all lanes of a link's end."""
+    return sum(received.size for lane in link._lanes.values() for received in lane._inbox)
 
 
 async def test_a_stalled_channel_beside_a_busy_one_costs_a_window_and_no_time(serving, virtual_clock):
@@ -124,7 +124,8 @@ async def test_a_network_that_stops_bounds_what_waits_for_the_writer(serving, vi
             tasks.start_soon(link.call, "echo", b"x" * 16 * limits.KIB)
         await anyio.wait_all_tasks_blocked()
         assert link.traffic._queued <= limits.OUTBOX + 17 * limits.KIB
-        assert len(link._lanes) < 30
+        written = 2 * limits.BATCH_BULK  # one batch is in the pipe, one waits for it
+        assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 100
         resume()
 
 

@@ -3,9 +3,9 @@
 import anyio
 import pytest
 
-from autolink import Reason, RemoteProtocolError
-from autolink.messages import LISTENER, Kind
-from autolink.protocol.frames import ENDS, OPENS, Frame, encode_batch_frame, encode_frame
+from autolink import Reason, RemoteProtocolError, limits
+from autolink.messages import LISTENER, ChunkWriter, Kind
+from autolink.protocol.frames import DATA, ENDS, OPENS, Frame, encode_batch_frame, encode_frame
 from autolink.testing import link_pair
 
 
@@ -40,6 +40,21 @@ def item(peer, kind=Kind.ITEM, seq=1, **fields):
 
 
 OPEN = {"kind": Kind.OPEN, "method": "swallow"}
+BODY, LAST = ChunkWriter(bytes(16)).chunk(b"data"), ChunkWriter(bytes(16)).last()
+
+
+def chunk(data=None, body=BODY, **fields):
+    """What a peer sends on the channel that it has just opened: a chunk, with data beside it if that is given."""
+
+    def lie(peer, other):
+        leaf = peer.leaf(fields.get("kind", Kind.CHUNK), seq=1, method="", raw=body)
+        return [
+            (1, OPENS, peer.leaf(**OPEN)),
+            (1, fields.get("flags", 0 if data is None else DATA), leaf, data or b""),
+        ]
+
+    return lie
+
 
 LIES = {
     "rule_29_not_from_the_peer": (lambda p, o: [call(p, author=o.auto_id)], Reason.WRONG_PEER),
@@ -70,6 +85,18 @@ LIES = {
         lambda p, o: [(1, OPENS, p.leaf(**OPEN)), item(p, Kind.ERROR)],
         Reason.MALFORMED,
     ),
+    "data_beside_an_item": (chunk(b"data", kind=Kind.ITEM), Reason.MALFORMED),
+    "data_beside_a_message_that_ends": (chunk(b"data", kind=Kind.END, flags=DATA | ENDS), Reason.MALFORMED),
+    "data_beside_the_end_of_a_stream": (chunk(b"data", LAST), Reason.MALFORMED),
+    "data_beside_a_chunk_that_is_none": (chunk(b"data", b"\xc0"), Reason.MALFORMED),
+    "a_chunk_that_is_none": (chunk(None, b"\xc0"), Reason.MALFORMED),
+    "a_chunk_without_its_data": (chunk(), Reason.MALFORMED),
+    "no_data_where_data_is_said": (chunk(b"", flags=DATA), Reason.MALFORMED),
+    "more_data_than_a_chunk": (chunk(bytes(limits.CHUNK + 1)), Reason.MALFORMED),
+    "other_data_than_is_signed": (chunk(b"Data"), Reason.TAMPERED),
+    "less_data_than_is_signed": (chunk(b"dat"), Reason.TAMPERED),
+    "more_data_than_is_signed": (chunk(b"data!"), Reason.TAMPERED),
+    "data_on_a_channel_that_was_never_opened": (lambda p, o: chunk(b"data")(p, o)[1:], Reason.MALFORMED),
     "bytes_that_are_no_message": (lambda p, o: [(1, OPENS | ENDS, b"junk")], Reason.MALFORMED),
     "one_good_one_and_one_bad": (lambda p, o: [call(p), call(p, 3, seq=7)], Reason.MALFORMED),
 }
@@ -131,6 +158,47 @@ async def test_rule_27_batch_numbers_go_up_by_one(serving, hostile, number):
         await peer.say(call(peer, 3), number=number)
         assert await peer.refused() == "malformed"
     assert seller.ran == [None]
+
+
+async def test_data_on_a_channel_that_we_left_is_judged_and_dropped(serving, hostile):
+    """Right data is let go without a word, other than what was signed ends the link as it does anywhere."""
+    seller, _ = serving
+
+    @seller.channel
+    async def leave(channel) -> None:
+        await channel.aclose()
+        await anyio.sleep_forever()
+
+    for data, refused in ((b"data", None), (b"Data", "untrusted")):
+        async with hostile(seller) as peer:
+            await peer.open()
+            await peer.say((1, OPENS, peer.leaf(**OPEN | {"method": "leave"})))
+            await peer.wait_for(Frame.CANCEL)
+            await peer.say((1, DATA, peer.leaf(Kind.CHUNK, seq=1, method="", raw=BODY), data))
+            if refused:
+                assert await peer.refused() == refused
+                continue
+            await peer.call(3, body="fine")
+            await peer.wait_for(Frame.BATCH)
+    assert seller.ran == ["fine"]
+
+
+async def test_data_counts_in_the_credit_of_its_channel(serving, hostile):
+    """Leaves of a few bytes with a whole chunk beside each, to a handler that reads none of them."""
+    seller, _ = serving
+
+    @seller.channel
+    async def deaf(channel) -> None:
+        await anyio.sleep_forever()
+
+    async with hostile(seller) as peer:
+        await peer.open()
+        await peer.say((1, OPENS, peer.leaf(**OPEN | {"method": "deaf"})))
+        writer, data = ChunkWriter(bytes(16)), bytes(limits.CHUNK)
+        for seq in range(1, limits.CREDIT // limits.CHUNK + 2):
+            await peer.say((1, DATA, peer.leaf(Kind.CHUNK, seq=seq, method="", raw=writer.chunk(data)), data))
+        assert await peer.refused() == "malformed"
+        assert "outstanding" in str(await peer.end())
 
 
 async def test_rule_30_message_ids_are_random_and_never_repeat(agents):
@@ -227,6 +295,6 @@ async def test_a_reply_that_is_no_error_and_no_answer_ends_the_dialers_link(agen
 
 def test_the_frames_of_this_peer_are_what_the_protocol_writes():
     """The instrument itself: the two encoders the helper uses agree on what a frame is."""
-    frame = encode_batch_frame(0, b"s", [(1, 3, b"leaf")])
+    frame = encode_batch_frame(0, b"s", [(1, 3, b"leaf", b"")])
     assert frame == encode_frame(Frame.BATCH, frame[5:])
     assert frame[:5] == b"\x04" + (len(frame) - 5).to_bytes(4)

@@ -1,9 +1,11 @@
 """The whole thing once over real sockets: TCP, IPv6, Unix, and strangers who come to waste our time."""
 
 import errno
+import gc
 import logging
 import socket
 import sys
+import weakref
 
 import anyio
 import pytest
@@ -157,6 +159,80 @@ async def test_a_fault_of_ours_while_a_stranger_is_judged_ends_nobody_elses_link
         async with buyer.connect(listener.contact) as again:
             assert await again.call("echo", 3) == 3
     assert "by a fault" in caplog.text
+
+
+async def test_a_fault_of_ours_in_a_task_of_a_link_ends_nobody_elses_link(serving, caplog):
+    seller, buyer = serving
+
+    async def broken() -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with seller.listening("127.0.0.1:0") as listener, buyer.connect(listener.contact) as link:
+        await link.ping()
+        (far,) = seller.links
+        async with buyer.connect(listener.contact) as other:
+            await other.ping()
+            far.tasks.start_soon(broken)
+            with anyio.fail_after(5):
+                await link.closed()
+            assert await other.call("echo", 2) == 2
+    assert "ended by a fault" in caplog.text
+
+
+async def test_a_link_that_was_left_is_freed_at_once(serving):
+    """Neither end holds itself: a link is not garbage until the collector comes, with a TLS connection in it."""
+    seller, buyer = serving
+    gc.collect()
+    gc.disable()
+    try:
+        async with seller.listening("127.0.0.1:0") as listener:
+            async with buyer.connect(listener.contact) as link:
+                assert await link.call("echo", 1) == 1
+                ends = [weakref.ref(end) for end in (link, *seller.links)]
+            del link
+            for _ in range(100):
+                if not seller.links:
+                    break
+                await anyio.sleep(0.01)
+        assert len(ends) == 2
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_a_peer_who_does_not_say_goodbye_keeps_nobody(serving, monkeypatch):
+    """Whoever leaves a link has said everything, and waits for the answer no longer than for a refusal's."""
+    seller, buyer = serving
+    monkeypatch.setattr(limits, "REFUSAL_DRAIN", 0.1)
+    async with seller.listening("127.0.0.1:0") as listener:
+        with anyio.fail_after(5):
+            async with buyer.connect(listener.contact) as link:
+                assert await link.call("echo", 1) == 1
+                (far,) = seller.links
+                gone = anyio.Event()
+
+                async def stay() -> None:
+                    await gone.wait()
+                    await far._stream.abort()
+
+                monkeypatch.setattr(far._stream, "shutdown_politely", stay)
+        assert str(link.lost) == "this side closed the link"
+        gone.set()
+        with anyio.fail_after(5):
+            await far.closed()
+
+
+async def test_leaving_a_link_while_being_cancelled_says_goodbye_all_the_same(serving):
+    seller, buyer = serving
+    async with seller.listening("127.0.0.1:0") as listener:
+        with anyio.CancelScope() as scope:
+            async with buyer.connect(listener.contact) as link:
+                assert await link.call("echo", 1) == 1
+                (far,) = seller.links
+                scope.cancel()
+        with anyio.fail_after(5):
+            await far.closed()
+        assert str(far.lost) == "the peer closed the link"
 
 
 async def test_a_stranger_who_never_finishes_the_handshake_is_given_up(serving, monkeypatch):

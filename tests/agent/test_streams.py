@@ -8,7 +8,7 @@ import pytest
 
 from autolink import CallError, Channel, Code, RemoteProtocolError, limits
 from autolink.errors import LocalProtocolError
-from autolink.messages import ChunkWriter, Kind
+from autolink.messages import ChunkWriter, Kind, check_content, check_signature
 from autolink.testing import Network, link_pair
 
 pytestmark = pytest.mark.anyio
@@ -21,14 +21,14 @@ async def pieces(*sizes):
 
 @pytest.fixture
 def raw(agents):
-    """(seller whose channel `raw` sends what the test puts into the list, buyer, the list of (kind, body))."""
+    """(seller whose channel `raw` sends what the test puts into the list, buyer, the list of (kind, body, data))."""
     seller, buyer = agents
     messages = []
 
     @seller.channel
     async def raw(channel) -> None:
-        for kind, body in messages:
-            await channel._lane.send(kind, body)
+        for kind, *body_and_data in messages:
+            await channel._lane.send(kind, *body_and_data)
         await anyio.sleep_forever()
 
     return seller, buyer, messages
@@ -56,6 +56,62 @@ async def test_bytes_arrive_as_they_were_however_they_were_cut(agents):
         assert await channel.receive() == "done"
 
 
+async def test_pieces_are_cut_so_that_chunks_end_where_pieces_of_the_root_do_and_none_waits(agents):
+    """Odd ones go out as they come; a large one behind them catches up with the borders."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(pieces(100, 3 * limits.CHUNK, 1, limits.CHUNK - 101))
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            got = [len(chunk) async for chunk in chunks]
+    chunk = limits.CHUNK
+    assert got == [100, chunk - 100, chunk, chunk, 100, 1, chunk - 101]
+
+
+async def test_what_a_source_does_to_its_own_buffer_later_changes_nothing(agents):
+    """A bytearray that is filled anew for each piece."""
+    seller, buyer = agents
+    buffer = bytearray(10)
+
+    async def source():
+        for number in range(20):
+            buffer[:] = bytes([number]) * 10
+            yield memoryview(buffer)
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(source())
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            assert [chunk async for chunk in chunks] == [bytes([number]) * 10 for number in range(20)]
+
+
+async def test_the_envelope_of_a_chunk_holds_the_hash_of_its_bytes(agents):
+    """And that of the last one proves a saved copy of all of them."""
+    seller, buyer = agents
+    content = urandom(limits.CHUNK + 10)
+
+    async def source():
+        yield content
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(source())
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        first, second, last = [await channel._lane.receive() for _ in range(3)]
+    assert (first.data, second.data, last.data) == (content[: limits.CHUNK], content[limits.CHUNK :], b"")
+    for received, data in ((first, first.data), (second, second.data)):
+        message = check_signature(received.envelope())
+        assert message.value[2:] == [len(data), sha256(b"\0" + data).digest()]
+        assert len(received.envelope().to_bytes()) < 2_000
+    check_content(check_signature(last.envelope()), [content])
+
+
 async def test_an_empty_stream_is_a_stream(agents):
     seller, buyer = agents
 
@@ -75,18 +131,17 @@ async def test_rule_31_each_chunk_is_verified_before_it_is_handed_on_and_the_las
     """A chunk swapped with another, taken out, or a wrong total: an error in place of the end, and the channel is over."""
     seller, buyer, messages = raw
     writer = ChunkWriter(bytes(16))
-    good = [writer.chunk(b"a" * 10), writer.chunk(b"b" * 10), writer.chunk(b"c" * 10), writer.last()]
+    good = [*((writer.chunk(data), data) for data in (b"a" * 10, b"b" * 10, b"c" * 10)), (writer.last(),)]
     other = ChunkWriter(bytes(16))
-    lies = [other.chunk(b"a" * 10), other.chunk(b"B" * 10), other.chunk(b"c" * 10), other.last()]
+    lies = [*((other.chunk(data), data) for data in (b"a" * 10, b"B" * 10, b"c" * 10)), (other.last(),)]
     async with link_pair(buyer, seller) as (link, _):
         for bodies, complete in (
             ([good[0], good[2], good[1], good[3]], 1),  # out of order
             ([good[0], good[2], good[3]], 1),  # one is missing
             ([good[0], good[1], good[2], lies[3]], 3),  # another payload's root
             ([good[0], good[1], good[3]], 2),  # ends too early
-            ([good[0], b"\xc0"], 1),  # no chunk at all
         ):
-            messages[:] = [(Kind.CHUNK, body) for body in bodies]
+            messages[:] = [(Kind.CHUNK, *one) for one in bodies]
             got = []
             async with link.open_channel("raw") as channel:
                 with pytest.raises(RemoteProtocolError):
@@ -101,7 +156,7 @@ async def test_rule_31_each_chunk_is_verified_before_it_is_handed_on_and_the_las
 @pytest.mark.parametrize("follows", [Kind.END, Kind.ITEM])
 async def test_a_stream_that_stops_in_the_middle_is_never_a_clean_end(raw, follows):
     seller, buyer, messages = raw
-    messages[:] = [(Kind.CHUNK, ChunkWriter(bytes(16)).chunk(b"part")), (follows, b"\xc0")]
+    messages[:] = [(Kind.CHUNK, ChunkWriter(bytes(16)).chunk(b"part"), b"part"), (follows, b"\xc0")]
     async with link_pair(buyer, seller) as (link, _), link.open_channel("raw") as channel:
         with pytest.raises(RemoteProtocolError):
             async with channel.receive_stream() as chunks:

@@ -11,10 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from socket import SO_RCVTIMEO, SOL_SOCKET, create_connection
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from tests.interop.second_formats import (
     CALL,
+    CHUNK,
     END,
     ERROR,
     FLAGS,
@@ -22,6 +24,7 @@ from tests.interop.second_formats import (
     SUBSCRIBE,
     Message,
     Refused,
+    check_data,
     decode,
     encode,
     judge,
@@ -30,6 +33,7 @@ from tests.interop.second_formats import (
     new_message,
     now,
     root_of,
+    rotations_in,
     sign,
     verify,
 )
@@ -37,7 +41,7 @@ from tests.interop.second_formats import (
 HELLO, ACCEPT, REFUSE, BATCH, CREDIT, CANCEL, PING, PONG, EVIDENCE, GOAWAY = range(1, 11)
 LENGTHS = {HELLO: (1, 65536), ACCEPT: (1, 65536), REFUSE: (1, 1024), BATCH: (23, 1384448), CREDIT: (8, 8)}
 LENGTHS |= {CANCEL: (5, 5), PING: (8, 8), PONG: (8, 8), EVIDENCE: (1, 65536), GOAWAY: (1, 1024)}
-OPENS, ENDS = 1, 2
+OPENS, ENDS, DATA = 1, 2, 4
 CANCELLED, UNAVAILABLE = 1, 14
 PATIENCE = 20
 """Seconds without a byte from the peer after which a test is wrong, not slow."""
@@ -63,10 +67,18 @@ class Lane:
     their_seq: int = 0
     topic: str | None = None
     events: deque = field(default_factory=deque)
+    data: deque = field(default_factory=deque)
 
     @property
     def over(self):
         return self.mine != "open" and self.theirs != "open"
+
+
+def without_rotations(chain, evidence):
+    """What a listener showed in TLS, without the earlier certificates of its root."""
+    earlier = rotations_in(evidence)[::-1]
+    shown = [each.public_bytes(Encoding.DER) for each in chain[len(chain) - len(earlier) :]]
+    return chain[: len(chain) - len(earlier)] if shown == earlier else chain
 
 
 class Link:
@@ -118,7 +130,9 @@ class Link:
             self.refuse("clock_skew", offset=hello["clock"] - now())
             raise Refused("clock_skew")
         try:
-            self.peer = judge(self.chain, now(), self.root)
+            evidence = hello.get("evidence", [])
+            self.chain = without_rotations(self.chain, evidence)
+            self.peer = judge(self.chain, now(), self.root, evidence)
         except Refused as refused:
             self.refuse(
                 refused.args[0]
@@ -219,18 +233,23 @@ class Link:
         while rest:
             need(len(rest) >= 9, "malformed", "item")
             channel, flags, size = struct.unpack(">IBI", rest[:9])
-            need(1 <= size <= len(rest) - 9 and flags < 4, "malformed", "item")
-            items.append((channel, flags, rest[9 : 9 + size]))
-            rest = rest[9 + size :]
+            need(1 <= size <= len(rest) - 9 and flags <= DATA, "malformed", "item")
+            leaf, rest, data = rest[9 : 9 + size], rest[9 + size :], b""
+            if flags == DATA:
+                need(len(rest) > 4, "malformed", "data")
+                (more,) = struct.unpack(">I", rest[:4])
+                need(1 <= more <= min(65536, len(rest) - 4, 1310720 - size), "malformed", "data")
+                data, rest = rest[4 : 4 + more], rest[4 + more :]
+            items.append((channel, flags, leaf, data))
         need(number == self.received_batches and 1 <= len(items) == count <= 256, "malformed", "batch")
         self.received_batches += 1
         role = b"l" if self.role == b"d" else b"d"
-        leaves = [leaf for _, _, leaf in items]
+        leaves = [leaf for _, _, leaf, _ in items]
         verify(self.chain[0], signature, self.id, role, number, count, root_of(leaves))
-        for index, (channel, flags, leaf) in enumerate(items):
-            self.take_item(channel, flags, leaf, (leaves, index, self.id, role, number, signature))
+        for index, (channel, flags, leaf, data) in enumerate(items):
+            self.take_item(channel, flags, leaf, data, (leaves, index, self.id, role, number, signature))
 
-    def take_item(self, channel, flags, leaf, proof):
+    def take_item(self, channel, flags, leaf, data, proof):
         lane = self.lanes.get(channel)
         if flags & OPENS:
             need(
@@ -246,25 +265,29 @@ class Link:
             lane, self.highest[channel % 2] = self.lanes.setdefault(channel, Lane()), channel
             self.events.append(("opened", channel))
         need(lane and lane.theirs == "open", "malformed", "item on a closed direction")
-        fits = (
-            lane.received + len(leaf) <= self.limits["credit"] or 2 * lane.received <= self.limits["credit"]
-        )
+        size = len(leaf) + len(data)
+        fits = lane.received + size <= self.limits["credit"] or 2 * lane.received <= self.limits["credit"]
         need(fits, "malformed", "credit")
-        lane.received += len(leaf)
+        lane.received += size
         message = self.judged(message_of(leaf), channel, flags, lane)
+        if message.kind == CHUNK:
+            check_data(message.value, data)
         if flags & ENDS:
             lane.theirs = "ended"
         if lane.mine != "cancelled":
             lane.events.append((message, proof))
+            if data:
+                lane.data.append(data)
             if lane.theirs == "open":
-                self.send(CREDIT, struct.pack(">II", channel, len(leaf)))
-                lane.received -= len(leaf)
+                self.send(CREDIT, struct.pack(">II", channel, size))
+                lane.received -= size
         self.forget(channel)
 
     def judged(self, message, channel, flags, lane):
         need(message.author == self.peer, "malformed", "author")
         need(message.recipient in (self.me.id, lane.topic), "malformed", "recipient")
-        need(message.channel == channel and FLAGS[message.kind] == flags, "malformed", "channel or flags")
+        wanted = (0, DATA) if message.kind == CHUNK else (FLAGS[message.kind],)
+        need(message.channel == channel and flags in wanted, "malformed", "channel or flags")
         if message.recipient == self.me.id:
             need(message.seq == lane.their_seq, "malformed", "seq")
             lane.their_seq += 1
@@ -298,28 +321,34 @@ class Link:
     # Sending messages
 
     def batch(self, items, number=None, link=None, signature=None):
-        """Send (channel, flags, leaf) of each; the rest is what the specification says unless it is given."""
-        number, leaves = self.sent_batches if number is None else number, [leaf for _, _, leaf in items]
+        """Send (channel, flags, leaf, perhaps data) of each; the rest is what the specification says unless it is given."""
+        number, leaves = self.sent_batches if number is None else number, [item[2] for item in items]
         signature = signature or sign(
             self.me, link or self.id, self.role, number, len(leaves), root_of(leaves)
         )
-        packed = b"".join(struct.pack(">IBI", c, flags, len(leaf)) + leaf for c, flags, leaf in items)
+        packed = b"".join(
+            struct.pack(">IBI", c, flags, len(leaf))
+            + leaf
+            + b"".join(struct.pack(">I", len(d)) + d for d in data)
+            for c, flags, leaf, *data in items
+        )
         self.send(BATCH, struct.pack(">QHH", number, len(leaves), len(signature)) + signature + packed)
         self.sent_batches += 1
 
-    def say(self, channel, kind, value=None, **fields):
-        """Send one message on a channel, waiting for credit where the other's window is full."""
+    def say(self, channel, kind, value=None, data=b"", **fields):
+        """Send one message on a channel, and what goes beside it, waiting for credit where the other's window is full."""
         lane = self.lanes[channel]
         message = new_message(self.me.id, self.peer, kind, lane.my_seq, channel, value=value)._replace(
             **fields
         )
         leaf, window = message.leaf(), self.theirs["credit"]
-        while lane.sent + len(leaf) > window and 2 * lane.sent > window:
+        size = len(leaf) + len(data)
+        while lane.sent + size > window and 2 * lane.sent > window:
             self.pump()
-        lane.my_seq, lane.sent = lane.my_seq + 1, lane.sent + len(leaf)
+        lane.my_seq, lane.sent = lane.my_seq + 1, lane.sent + size
         if FLAGS[kind] & ENDS:
             lane.mine = "ended"
-        self.batch([(channel, FLAGS[kind], leaf)])
+        self.batch([(channel, DATA, leaf, data) if data else (channel, FLAGS[kind], leaf)])
         self.forget(channel)
 
     def begin(self, kind, method, value=None, **fields):

@@ -18,6 +18,8 @@ from autolink import (
     Call,
     CallError,
     Channel,
+    CredentialRequest,
+    EntityKind,
     Reason,
     Refused,
 )
@@ -26,6 +28,7 @@ from autolink.trust import IssuedBy, SelfCertified
 from tests.interop import second
 from tests.interop import second_formats as formats
 from tests.interop.loopback import (
+    GLOBEX,
     GLOBEX_ROOT,
     LIMITS,
     ME,
@@ -59,6 +62,31 @@ async def test_both_judge_each_other_and_each_knows_the_others_auto_id(handlers)
 async def test_a_bound_self_issued_name_certifies_itself(handlers):
     async with listening(make_agent(handlers, SelfCertified())) as port:
         assert await dial(port, lambda link: link.call("echo", 1), formats.self_issued("solo")) == 1
+
+
+async def test_an_agent_below_a_rotated_root_shows_the_way_to_it_in_either_role(handlers):
+    """As listener in TLS and in HELLO, as dialer in HELLO; the other side has the anchor from before."""
+    organisation = GLOBEX.credential
+    for _ in range(2):
+        organisation = organisation.rotate(organisation.next_key)
+    request = CredentialRequest.new("seller")
+    credential = request.complete(organisation.issue(request, kind=EntityKind.AGENT))
+    agent = Agent(credential, trust=second_is_trusted(), handlers=handlers)
+
+    def talk(link):
+        assert len(link.chain) == 2
+        return link.call("echo", 1), link.peer
+
+    async with listening(agent) as port:
+        assert await dial(port, talk) == (1, credential.auto_id.value)
+    async with dialled(agent, serve_echo) as link:
+        assert await link.call("echo", 2) == 2
+    credential.evidence = ()
+    async with listening(agent) as port:
+        with pytest.raises(
+            formats.Refused, match="malformed"
+        ):  # behind the chain stands what HELLO does not explain
+            await dial(port, talk)
 
 
 async def test_a_stranger_is_refused_as_untrusted_by_either_side(handlers):
@@ -197,21 +225,30 @@ async def test_nothing_larger_is_sent_than_the_other_said_it_takes(handlers):
 
 
 async def test_a_byte_stream_in_chunks_arrives_whole_and_proved(handlers):
-    """Section "Byte streams", from the second side's own chunks."""
+    """Section "Byte streams", from the second side's own chunks; and those of ours that come back."""
     pieces, received = [b"a" * 65536, b"bc"], []
+
+    async def source():
+        for piece in pieces:
+            yield piece
 
     @handlers.channel
     async def store(channel: Channel[bytes, bytes]) -> None:
         async with channel.receive_stream() as chunks:
             async for chunk in chunks:
                 received.append(chunk)
+        await channel.send_stream(source())
 
     def talk(link):
         channel, lane = link.begin(OPEN, "store")
         for index, piece in enumerate(pieces):
-            link.say(channel, CHUNK, [bytes(16), index, piece])
+            link.say(channel, CHUNK, [bytes(16), index, len(piece), formats.sha(b"\0" + piece)], data=piece)
         link.say(channel, CHUNK, [bytes(16), 2, None, 65538, formats.root_of(pieces)])
         link.say(channel, END)
+        for index, piece in enumerate(pieces):
+            assert link.receive(lane)[1:] == [index, len(piece), formats.sha(b"\0" + piece)]
+            assert lane.data.popleft() == piece
+        assert link.receive(lane)[1:] == [2, None, 65538, formats.root_of(pieces)]
         with pytest.raises(Ended, match="end"):
             link.receive(lane)
 

@@ -1,4 +1,6 @@
-"""Plain leaves: the quick way writes and accepts exactly what the general one does."""
+"""Leaves without headers: the quick way writes and accepts exactly what the general one does."""
+
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,14 +19,18 @@ TOPIC = topic(AUTHOR, "news")
 
 edges = [0, 1, 0x7F, 0x80, 0xFF, 0x100, 0xFFFF, 0x10000, 2**31 - 1, 2**32 - 1, 2**32, 2**63 - 1]
 sizes = [0, 1, 0xFF, 0x100, 0xFFFF, 0x10000, limits.MESSAGE]
+methods = ["", "m", "echo", "é" * 15 + "x", "x" * 31, "x" * 32, "€" * 85, "x" * limits.METHOD]
+timeouts = [*(n for n in edges if n <= TIME_MAX), limits.TIMEOUT, TIME_MAX]
 times = st.sampled_from([1, 2**32 - 1, 2**32, TIME_MAX - 1]) | st.integers(
     1_700_000_000_000_000, TIME_MAX - 1
 )
 
 
 @st.composite
-def plain_messages(draw):
+def messages(draw):
+    """Any message without headers. Half of them are plain, which is what follows on a channel that is open."""
     sent_at = draw(times)
+    plain = draw(st.booleans())
     return Message(
         id=draw(st.binary(min_size=16, max_size=16)),
         seq=draw(st.sampled_from(edges) | st.integers(0, SEQ_MAX)),
@@ -34,8 +40,8 @@ def plain_messages(draw):
         expires_at=draw(st.integers(sent_at + 1, TIME_MAX)),
         kind=draw(st.sampled_from(Kind)),
         channel=draw(st.sampled_from([n for n in edges if n <= CHANNEL_MAX])),
-        method="",
-        timeout=0,
+        method="" if plain else draw(st.sampled_from(methods) | st.text(max_size=60)),
+        timeout=0 if plain else draw(st.sampled_from(timeouts) | st.integers(0, limits.TIMEOUT)),
         headers={},
         body=bytes(draw(st.sampled_from(sizes) | st.integers(0, 400))),
     )
@@ -50,6 +56,8 @@ def written(message):
         message.kind,
         message.channel,
         message.body,
+        message.method,
+        message.timeout,
     )
 
 
@@ -59,30 +67,32 @@ def agrees(leaf, parties, channel):
     if quick is None:
         return False
     message = decode_untrusted(leaf)  # raises if the quick way is too generous
-    assert quick == (message.seq, message.sent_at, message.expires_at, message.kind, message.body)
+    assert quick == (
+        message.seq, message.sent_at, message.expires_at, message.kind, message.body, message.method, message.timeout,
+    )  # fmt: skip
     assert type(quick[3]) is Kind
     assert (message.author, message.recipient, message.channel) == (*parties, channel)
-    assert (message.method, message.timeout, message.headers) == ("", 0, {})
+    assert message.headers == {}
     return True
 
 
 @fixed
-@given(plain_messages())
-def test_a_plain_leaf_has_the_bytes_that_the_general_encoder_makes(message):
-    """At every edge of every field: number widths, body sizes, and a clock in 1970."""
+@given(messages())
+def test_a_leaf_has_the_bytes_that_the_general_encoder_makes(message):
+    """At every edge of every field: number widths, names and bodies of every size, and a clock in 1970."""
     assert written(message) == encode(message)
 
 
 @fixed
-@given(plain_messages())
-def test_a_plain_leaf_is_read_as_the_general_decoder_reads_it(message):
-    """And no plain leaf of ordinary times takes the long way."""
+@given(messages())
+def test_a_leaf_is_read_as_the_general_decoder_reads_it(message):
+    """And none of ordinary times takes the long way."""
     known = agrees(encode(message), (message.author, message.recipient), message.channel)
     assert known == (message.sent_at >= 2**32)
 
 
 @fixed
-@given(plain_messages(), st.data())
+@given(messages(), st.data())
 def test_whatever_byte_is_changed_the_two_ways_never_differ(message, data):
     """Flipped bits, cut and appended bytes: what the quick way accepts the general one accepts, with these fields."""
     message = message._replace(body=message.body[:300])
@@ -127,6 +137,14 @@ def test_the_untouched_leaf_takes_the_quick_way():
         {6: b"\xcc\x05"}, {6: b"\x00"}, {6: b"\x0b"}, {6: b"\xd0\x05"},
         {7: b"\xcc\x07"}, {7: b"\xcd\x00\x07"}, {8: b"\xd9\x00"}, {8: b"\xc4\x00"}, {9: b"\xcc\x00"}, {9: b"\xc2"},
         {10: b"\xde\0\0"}, {10: b"\x90"}, {10: b"\xc0"},
+        {8: b"\xd9\x01m"}, {8: b"\xda\x00\x01m"}, {8: b"\xdb\0\0\0\x01m"}, {8: b"\xd9\x1f" + b"m" * 31},
+        {8: b"\xa1\xff"}, {8: b"\xa3\xed\xa0\x80"}, {8: b"\xa2\xc0\x80"}, {8: b"\xc4\x01m"}, {8: b"\x91\xa1m"},
+        {8: b"\xa5m"},
+        {8: codec.encode("m" * (limits.METHOD + 1))}, {8: b"\xc0"}, {8: b"\x01"}, {8: b"\xd9"}, {8: b"\xbf"},
+        {8: b"\xa1m", 9: b"\xcc\x05"}, {8: b"\xa1m", 9: b"\xd0\x05"}, {8: b"\xa1m", 9: b"\xff"}, {8: b"\xa1m", 9: b"\xc2"},
+        {9: codec.encode(TIME_MAX + 1)}, {9: b"\xca\0\0\0\0"}, {8: b"\xa1m", 10: b"\xde\0\0"}, {8: b"\xa1m", 10: b"\xc0"},
+        {8: b"\xa1m", 11: b"\xc5\0\x04body"}, {8: b"\xa1m", 11: b""}, {8: b"\xa1m", 10: b"", 11: b""},
+        {8: b"\xa1m", 9: b"", 10: b"", 11: b""}, {8: b"", 9: b"", 10: b"", 11: b""},
         {11: b"\xc5\0\x04body"}, {11: b"\xc6\0\0\0\x04body"}, {11: b"\xa4body"},
         {11: b"\xc4\x05body"}, {11: b"\xc4\x03body"},
         {11: b"\xc4"}, {11: b""}, {11: b"\xc5\0"}, {11: b"\xc6\0\0\1\0" + bytes(256)},
@@ -145,14 +163,37 @@ def test_what_the_general_decoder_refuses_takes_the_general_way(replaced):
     "replaced",
     [
         {2: codec.encode(STRANGER.value)}, {3: codec.encode(STRANGER.value)}, {3: codec.encode(TOPIC)},
-        {7: b"\x08"}, {8: b"\xa1m"}, {9: b"\x01"}, {10: b"\x81\xa1a\xa1b"},
+        {7: b"\x08"}, {7: b"\x08", 8: b"\xa1m"}, {10: b"\x81\xa1a\xa1b"}, {8: b"\xa1m", 10: b"\x81\xa1a\xa1b"},
     ],
 )  # fmt: skip
-def test_what_is_not_plain_or_of_other_parties_takes_the_general_way(replaced):
-    """Another author, recipient or channel, a method, a timeout, headers: lawful leaves that somebody has to judge."""
+def test_what_has_headers_or_is_of_other_parties_takes_the_general_way(replaced):
+    """Another author, recipient or channel, headers: lawful leaves that somebody has to judge."""
     leaf = pieces(replaced)
     assert not agrees(leaf, (AUTHOR, READER), 7)
     decode_untrusted(leaf)
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [{8: b"\xa1m"}, {9: b"\x01"}, {8: b"\xa1m", 9: b"\xce\1\0\0\0"}, {8: codec.encode("m" * 255)}],
+)
+def test_a_method_and_a_timeout_take_the_quick_way(replaced):
+    """So that the refusals above say something."""
+    assert agrees(pieces(replaced), (AUTHOR, READER), 7)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"method": "m" * (limits.METHOD + 1)}, {"method": "\ud800"}, {"method": b"m"}, {"method": ["m"]}, {"timeout": -1},
+     {"timeout": TIME_MAX + 1}, {"timeout": 2**64}],
+)  # fmt: skip
+def test_a_field_that_no_peer_would_take_is_refused_in_the_same_words(changed):
+    """Whatever is wrong, writing falls back to the general encoder, which says so."""
+    message = decode_untrusted(pieces({}))._replace(**changed)
+    with pytest.raises((UsageError, BodyError)) as general:
+        encode(message)
+    with pytest.raises(general.type, match=re.escape(str(general.value))):
+        written(message)
 
 
 def test_a_body_that_is_too_large_is_refused_in_the_same_words():

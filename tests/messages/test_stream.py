@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolink import codec, limits
-from autolink.errors import EnvelopeRefused, LocalProtocolError, Reason, RemoteProtocolError, UsageError
+from autolink.errors import (
+    BadSignature,
+    EnvelopeRefused,
+    LocalProtocolError,
+    Reason,
+    RemoteProtocolError,
+    UsageError,
+)
 from autolink.identity import AutoId
-from autolink.messages import ChunkReader, ChunkWriter, Kind, Message, check_content
+from autolink.messages import ChunkReader, ChunkWriter, Kind, Message, check_content, merkle
 from autolink.messages.stream import ContentRoot, parse_untrusted
 
 fixed = settings(deadline=None, derandomize=True, database=None)
@@ -19,6 +26,15 @@ ID = bytes(range(16))
 def bodies(*parts):
     writer = ChunkWriter(ID)
     return [*map(writer.chunk, parts), writer.last()]
+
+
+def chunks(*parts):
+    """Each body with the bytes beside it."""
+    return list(zip(bodies(*parts), [*parts, b""], strict=True))
+
+
+def chunk(index, data, stream_id=ID):
+    return codec.encode([stream_id, index, len(data), sha256(b"\0" + data).digest()]), data
 
 
 def last_chunk(body, kind=Kind.CHUNK):
@@ -31,10 +47,10 @@ def last_chunk(body, kind=Kind.CHUNK):
 def test_what_is_written_is_read(parts):
     """The bytes come out chunk by chunk, and the last body completes them."""
     reader = ChunkReader()
-    *chunks, last = bodies(*parts)
-    assert [reader.receive(body) for body in chunks] == parts
+    *made, last = chunks(*parts)
+    assert [reader.receive(*one) for one in made] == parts
     assert not reader.complete
-    assert reader.receive(last) is None
+    assert reader.receive(*last) is None
     assert reader.complete
     assert reader.total == sum(map(len, parts))
 
@@ -46,8 +62,8 @@ def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
     roots = set()
     for size in (1_000, limits.CHUNK):
         last = bodies(*(content[at : at + size] for at in range(0, len(content), size)))[-1]
-        _, _, data, total, root = parse_untrusted(last)
-        assert (data, total) == (None, len(content))
+        _, _, is_last, total, root, _ = parse_untrusted(last)
+        assert (is_last, total) == (True, len(content))
         roots.add(root)
         check_content(last_chunk(last), [content])
         check_content(last_chunk(last), (content[at : at + 777] for at in range(0, len(content), 777)))
@@ -87,16 +103,18 @@ def test_an_empty_stream_is_complete_at_once():
 
 
 def wrong_sequences():
-    first, second, last = bodies(b"a", b"b")
-    other = codec.encode([bytes(16), 1, b"b"])
+    first, second, last = chunks(b"a", b"b")
+    other = chunk(1, b"b", bytes(16))
     yield "a chunk twice", [first, first]
     yield "a chunk left out", [second]
     yield "an end before the chunks", [last]
-    yield "an end too early", [first, codec.encode([ID, 1, None, 2, bytes(32)])]
+    yield "an end too early", [first, (codec.encode([ID, 1, None, 2, bytes(32)]), b"")]
     yield "another stream", [first, other]
-    yield "a wrong root", [first, codec.encode([ID, 1, None, 1, bytes(32)])]
-    yield "after the end", [first, second, last, codec.encode([ID, 3, b"c"])]
+    yield "a wrong root", [first, (codec.encode([ID, 1, None, 1, bytes(32)]), b"")]
+    yield "after the end", [first, second, last, chunk(3, b"c")]
     yield "the end twice", [first, second, last, last]
+    yield "a chunk without its bytes", [first, (second[0], b"")]
+    yield "bytes beside the end", [first, second, (last[0], b"c")]
 
 
 SEQUENCES = dict(wrong_sequences())
@@ -106,30 +124,81 @@ SEQUENCES = dict(wrong_sequences())
 def test_chunks_out_of_place_break_the_protocol(sequence):
     """All but the last body of each sequence pass; the last one raises."""
     reader = ChunkReader()
-    for body in sequence[:-1]:
-        reader.receive(body)
+    for one in sequence[:-1]:
+        reader.receive(*one)
     with pytest.raises(RemoteProtocolError, match=r"^chunk: "):
-        reader.receive(sequence[-1])
+        reader.receive(*sequence[-1])
+
+
+@pytest.mark.parametrize(
+    ("body", "data"),
+    [
+        (b"abc", b"abd"), (b"abc", b"ab"), (b"abc", b"abcd"), (b"abc", b"\0abc"),
+        (bytes(limits.CHUNK), bytes(limits.CHUNK - 1)),
+    ],
+    ids=["changed", "shorter", "longer", "with the hash's own prefix", "a zero less"],
+)  # fmt: skip
+def test_bytes_that_a_chunk_does_not_sign_are_refused(body, data):
+    """As forged: nothing of them is given out, and the stream goes on with the right ones."""
+    reader = ChunkReader()
+    signed = bodies(body)[0]
+    with pytest.raises(BadSignature):
+        reader.receive(signed, data)
+    assert reader.total == 0
+    assert reader.receive(signed, body) == body
+
+
+@pytest.mark.parametrize(
+    "sizes", [[limits.CHUNK] * 3, [limits.CHUNK, 5], [7], [7, limits.CHUNK - 7, limits.CHUNK, 1]]
+)
+def test_a_byte_is_hashed_once_where_chunks_end_with_the_pieces(monkeypatch, sizes):
+    """At both ends; of the rest, which begins within a piece, once more."""
+    taken = 0
+
+    class Counting:
+        def __init__(self):
+            self.inner = sha256(b"\0")
+            self.digest = self.inner.digest
+
+        def update(self, data):
+            nonlocal taken
+            taken += len(data)
+            self.inner.update(data)
+
+    monkeypatch.setattr(merkle, "begun_leaf", Counting)
+    reader, parts = ChunkReader(), [bytes(size) for size in sizes]
+    for body, data in chunks(*parts):
+        reader.receive(body, data)
+    assert reader.complete
+    again = sum(sizes[1:2]) if sizes[0] == 7 else 0
+    assert taken == 2 * (sum(sizes) + again)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        [ID, 0, b""],
-        [ID, 0, bytes(limits.CHUNK + 1)],
-        [ID[:15], 0, b"x"],
-        [ID, True, b"x"],
-        [ID, 0, "x"],
+        [ID, 0, 0, bytes(32)],
+        [ID, 0, limits.CHUNK + 1, bytes(32)],
+        [ID, 0, -1, bytes(32)],
+        [ID[:15], 0, 1, bytes(32)],
+        [ID, True, 1, bytes(32)],
+        [ID, 0, True, bytes(32)],
+        [ID, 0, 1, bytes(31)],
+        [ID, 0, 1, bytes(33)],
+        [ID, 0, 1, "x" * 32],
+        [ID, 0, b"x", bytes(32)],
+        [ID, 0, b"x"],
         [ID, 0, None],
+        [ID, 0, None, bytes(32)],
         [ID, 0, None, 0, bytes(31)],
         [ID, 0, None, False, bytes(32)],
-        [ID, 0, b"x", 0, bytes(32)],
-        [ID, 0, b"x", b"y"],
+        [ID, 0, 1, 0, bytes(32)],
+        [ID, 0, 1, bytes(32), 0],
         [],
         None,
         {"a": 1},
     ],
-    ids=range(13),
+    ids=range(20),
 )
 def test_a_body_that_is_no_chunk_breaks_the_protocol(fields):
     """An empty chunk among them: it would cost us and bring nothing."""
@@ -151,7 +220,7 @@ def test_a_chunk_of_the_wrong_size_is_the_callers_error(data):
     writer = ChunkWriter(ID)
     with pytest.raises(UsageError):
         writer.chunk(data)
-    assert ChunkReader().receive(writer.chunk(b"fine")) == b"fine"
+    assert ChunkReader().receive(writer.chunk(b"fine"), b"fine") == b"fine"
 
 
 def test_nothing_follows_the_last_chunk():

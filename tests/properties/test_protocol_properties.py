@@ -15,7 +15,14 @@ from autolink.protocol import (
     LinkProtocol,
     LinkState,
 )
-from autolink.protocol.frames import Frame, encode_batch_frame, encode_cancel, encode_credit, encode_frame
+from autolink.protocol.frames import (
+    DATA,
+    Frame,
+    encode_batch_frame,
+    encode_cancel,
+    encode_credit,
+    encode_frame,
+)
 from autolink.protocol.table import Direction
 
 always_the_same = settings(deadline=None, derandomize=True, database=None, max_examples=300)
@@ -51,7 +58,9 @@ def conversation():
     drain(dialer), drain(listener)
     wire += dialer.accept()
     first, second = dialer.open_channel(), dialer.open_channel()
-    wire += dialer.batch(0, b"signature", [(first, 1, b"call"), (second, 3, b"x" * 300), (first, 0, b"more")])
+    wire += dialer.batch(0, b"signature", [
+        (first, 1, b"call", b""), (second, 3, b"x" * 300, b""), (first, DATA, b"more", b"data")
+    ])  # fmt: skip
     wire += dialer.ping(b"12345678") + dialer.evidence({"evidence": [b"status"]})
     wire += encode_frame(200, b"from a newer peer" * 10) + dialer.cancel(first, Code.ABORTED)
     return wire + dialer.go_away(0, "done") + dialer.refuse(Reason.BUSY)
@@ -85,7 +94,7 @@ def test_however_the_bytes_are_split_nothing_changes(cuts):
 def small_frames():
     """Frames of the right shape with arbitrary contents, so that the tables are reached and not only the parser."""
     channel = st.integers(0, 8)
-    item = st.tuples(channel, st.integers(0, 5), st.binary(min_size=1, max_size=60))
+    item = st.tuples(channel, st.integers(0, 5), st.binary(min_size=1, max_size=60), st.binary(max_size=60))
     return st.one_of(
         st.builds(encode_credit, channel, st.integers(0, 200)).map(
             lambda payload: encode_frame(Frame.CREDIT, payload)
@@ -151,7 +160,13 @@ class World:
 
     def send(self, party, channel, flags, size):
         self.wire[party] += self.links[party].batch(
-            self.batches[party], b"s", [(channel, flags, bytes(size))]
+            self.batches[party],
+            b"s",
+            [
+                (channel, flags, bytes(size - size // 2), bytes(size // 2))
+                if flags & DATA
+                else (channel, flags, bytes(size), b"")
+            ],
         )
         self.batches[party] += 1
         self.sent[party] += size
@@ -164,10 +179,11 @@ class World:
         self.links[other].receive_data(data)
         for event in drain(self.links[other]):
             if isinstance(event, BatchReceived):
-                for channel, _, leaf in event.items:
-                    self.received[other] += len(leaf)
+                for channel, _, leaf, data in event.items:
+                    size = len(leaf) + len(data)
+                    self.received[other] += size
                     if channel not in event.dropped:
-                        self.unread[other][channel] = self.unread[other].get(channel, 0) + len(leaf)
+                        self.unread[other][channel] = self.unread[other].get(channel, 0) + size
             elif isinstance(event, CreditReceived):
                 self.outstanding[other][event.channel] -= event.count
             elif isinstance(event, ChannelRefused):
@@ -186,7 +202,7 @@ party = st.integers(0, 1)
 channel = st.integers(1, 4)  # few, so that one sequence does much on each
 operations = st.one_of(
     st.tuples(st.just("open"), party, st.sampled_from([1, 3]), st.integers(1, 3 * WINDOW)),
-    st.tuples(st.just("send"), party, channel, st.sampled_from([0, 0, 0, 2]), st.integers(1, 2 * WINDOW)),
+    st.tuples(st.just("send"), party, channel, st.sampled_from([0, 0, DATA, 2]), st.integers(2, 2 * WINDOW)),
     st.tuples(st.just("read"), party, channel),
     st.tuples(st.just("cancel"), party, channel),
     st.tuples(st.just("release"), party, channel),
@@ -276,7 +292,8 @@ def test_a_long_life_keeps_both_ends_in_agreement(seed):
         operation = random.choice(
             [
                 ("open", party, random.choice([1, 1, 3]), random.randrange(1, 3 * WINDOW)),
-                *[("send", party, channel, random.choice([0, 0, 0, 2]), random.randrange(1, 2 * WINDOW))] * 3,
+                *[("send", party, channel, random.choice([0, 0, DATA, 2]), random.randrange(2, 2 * WINDOW))]
+                * 3,
                 *[("read", party, channel)] * 3,
                 (random.choice(["cancel", "release"]), party, channel),
                 *[("deliver", party, random.choice([random.randrange(400), 1_000_000]))] * 4,

@@ -1,12 +1,13 @@
 """Two LinkProtocols and the bytes between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from autolink import codec
 from autolink.protocol import Event, LinkProtocol
 from autolink.protocol.frames import (
+    DATA,
     Frame,
     Item,
     encode_batch_frame,
@@ -15,7 +16,15 @@ from autolink.protocol.frames import (
     encode_frame,
 )
 
+Brief = tuple[int, int, bytes] | Item
+"""An item, of which most tests leave out the data that it has none of."""
+
 HELLO = {"clock": 1_700_000_000_000_000, "software": "test/1"}
+
+
+def whole(items: Iterable[Brief]) -> list[Item]:
+    """The items with their data, if nothing else is given what their flags ask for."""
+    return [item if len(item) == 4 else (*item, b"data" if item[1] & DATA else b"") for item in items]
 
 
 class Pair:
@@ -53,18 +62,18 @@ class Pair:
             self.carry(party, data)
         return self
 
-    def batch(self, sender: LinkProtocol, *items: Item) -> bytes:
-        data = sender.batch(self.number[sender], b"signature", items)
+    def batch(self, sender: LinkProtocol, *items: Brief) -> bytes:
+        data = sender.batch(self.number[sender], b"signature", whole(items))
         self.number[sender] += 1
         return data
 
-    def say(self, sender: LinkProtocol, *items: Item) -> list[Event]:
+    def say(self, sender: LinkProtocol, *items: Brief) -> list[Event]:
         """Send a batch and deliver it."""
         return self.carry(sender, self.batch(sender, *items))
 
-    def raw(self, sender: LinkProtocol, *items: Item) -> list[Event]:
+    def raw(self, sender: LinkProtocol, *items: Brief) -> list[Event]:
         """The same past the sender's own checks: what a peer that breaks the rules would do."""
-        data = encode_batch_frame(self.number[sender], b"signature", items)
+        data = encode_batch_frame(self.number[sender], b"signature", whole(items))
         self.number[sender] += 1
         return self.carry(sender, data)
 

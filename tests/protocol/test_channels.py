@@ -4,7 +4,16 @@ import pytest
 
 from autolink import limits
 from autolink.errors import Code, LocalProtocolError, RemoteProtocolError
-from autolink.protocol import BatchReceived, ChannelCancelled, ChannelRefused, CreditReceived
+from autolink.protocol import (
+    DATA,
+    ENDS,
+    OPENS,
+    BatchReceived,
+    ChannelCancelled,
+    ChannelRefused,
+    CreditReceived,
+)
+from tests.protocol.conftest import whole
 
 W = 1000
 """Window of the pairs below, in bytes."""
@@ -208,10 +217,10 @@ def test_what_waits_for_the_writer_counts_as_sent(small, lane):
     assert not small.dialer.can_send(lane, W, waiting=W // 2 + 1)
 
 
-def test_credit_is_given_back_by_halves_of_the_window(small, lane):
+def test_credit_is_given_back_by_thirds_of_the_window(small, lane):
     small.say(small.dialer, (lane, 0, bytes(400)), (lane, 0, bytes(200)))
-    assert small.listener.consumed(lane, 400) == b""
-    frame = small.listener.consumed(lane, 200)
+    assert small.listener.consumed(lane, 300) == b""
+    frame = small.listener.consumed(lane, 300)
     assert small.carry(small.listener, frame) == [CreditReceived(lane, 600)]
     assert outstanding(small, lane) == (0, 0)
 
@@ -282,7 +291,7 @@ def test_what_comes_late_on_a_channel_that_we_cancelled_is_dropped_and_bounded(s
     small.listener.cancel(lane, Code.CANCELLED)
     (event,) = small.say(small.dialer, (lane, 0, bytes(W)), (other, 0, b"kept"))
     assert event == BatchReceived(
-        2, b"signature", [(lane, 0, bytes(W)), (other, 0, b"kept")], frozenset({lane})
+        2, b"signature", [(lane, 0, bytes(W), b""), (other, 0, b"kept", b"")], frozenset({lane})
     )
     assert small.listener.consumed(lane, W) == b""
     with pytest.raises(RemoteProtocolError, match="outstanding"):
@@ -326,6 +335,36 @@ def test_every_code_crosses(small, lane, code):
     assert cancelled == [ChannelCancelled(lane, code, over=False)]
 
 
+# --- data --------------------------------------------------------------------------------------------------
+
+
+def test_data_counts_in_the_credit_as_its_leaf_does(small, lane):
+    """At both ends, and it is given back with it."""
+    (event,) = small.say(small.dialer, (lane, DATA, bytes(100), b"d" * 500))
+    assert event.items == [(lane, DATA, bytes(100), b"d" * 500)]
+    assert outstanding(small, lane) == (600, 600)
+    small.carry(small.listener, small.listener.consumed(lane, 600))
+    assert outstanding(small, lane) == (0, 0)
+    small.say(small.dialer, (lane, DATA, bytes(100), b"d" * 500))
+    assert not small.dialer.can_send(lane, 401)
+    with pytest.raises(RemoteProtocolError, match="401 bytes with 600 of 1000 outstanding"):
+        small.raw(small.dialer, (lane, DATA, bytes(1), bytes(400)))
+
+
+def test_data_comes_on_an_open_channel_only(linked):
+    """Neither with what opens it or ends it, nor behind the end; on one that its receiver left it is counted and dropped."""
+    number = linked.channel(linked.dialer)
+    for flags in (DATA | OPENS, DATA | ENDS):
+        with pytest.raises(LocalProtocolError, match=f"out of order|flags {flags}"):
+            linked.dialer.batch(1, b"signature", whole([(number, flags, b"x")]))
+    linked.listener.cancel(number, Code.CANCELLED)
+    (event,) = linked.raw(linked.dialer, (number, DATA, b"x", b"data"))
+    assert event.dropped == {number}
+    linked.raw(linked.dialer, (number, ENDS, b"x"))
+    with pytest.raises(RemoteProtocolError, match="after both directions ended"):
+        linked.raw(linked.dialer, (number, DATA, b"x", b"data"))
+
+
 # --- our own mistakes --------------------------------------------------------------------------------------
 
 
@@ -338,8 +377,14 @@ def test_every_code_crosses(small, lane, code):
         [(1, 0, b"fine"), (3, 1, b"not allotted")],
         [(1, 2, b"fine"), (1, 0, b"after the end")],
         [(1, 0, bytes(900)), (1, 0, bytes(900))],
-        [(1, 4, b"x")],
         [(1, 5, b"x")],
+        [(1, DATA, b"x", b"")],
+        [(1, DATA, b"x", bytes(limits.CHUNK + 1))],
+        [(1, DATA, b"", b"x")],
+        [(1, 0, b"x", b"data")],
+        [(1, ENDS, b"x", b"data")],
+        [(1, DATA, bytes(limits.LEAF - 9), bytes(10))],
+        [(1, DATA, bytes(450), bytes(450))] * 2,
         [(1, -1, b"x")],
         [(1, 256, b"x")],
         [(-1, 0, b"x")],
@@ -353,12 +398,12 @@ def test_a_batch_that_is_not_allowed_changes_nothing(small, lane, items):
     """Whichever of its items is wrong: the batch that was meant to follow still goes out, with the same number."""
     before = small.dialer._channels.table(), small.dialer.statistics()
     with pytest.raises(LocalProtocolError):
-        small.dialer.batch(1, b"signature", items)
+        small.dialer.batch(1, b"signature", whole(items))
     assert (small.dialer._channels.table(), small.dialer.statistics()) == before
     assert len(small.say(small.dialer, (lane, 0, b"fine"))) == 1
 
 
-@pytest.mark.parametrize("flags", [4, 5, 128, 254, 255])
+@pytest.mark.parametrize("flags", [5, 6, 7, 8, 12, 128, 254, 255])
 def test_flags_that_do_not_exist_are_an_error(small, lane, flags):
     """None of them is taken for the credit or the cancel that share the table with items."""
     with pytest.raises(RemoteProtocolError, match=f"flags {flags}|out of order"):
@@ -378,7 +423,7 @@ def test_credit_and_cancel_on_a_channel_that_never_was_are_our_own_mistake(small
 )
 def test_a_batch_has_the_next_number_and_a_signature(small, lane, number, signature):
     with pytest.raises(LocalProtocolError):
-        small.dialer.batch(number, signature, [(lane, 0, b"x")])
+        small.dialer.batch(number, signature, [(lane, 0, b"x", b"")])
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -392,6 +437,6 @@ def test_rule_28_a_batch_out_of_its_place_ends_the_link(small, lane, number):
 def test_the_largest_batch_passes(linked):
     """Small messages up to what closes a batch, then one that fills a leaf."""
     numbers = [linked.dialer.open_channel(), linked.dialer.open_channel()]
-    items = [(numbers[0], 1, bytes(65_000)), (numbers[1], 1, bytes(limits.LEAF))]
+    items = [(numbers[0], 1, bytes(65_000), b""), (numbers[1], 1, bytes(limits.LEAF), b"")]
     (event,) = linked.say(linked.dialer, *items)
     assert event.items == items

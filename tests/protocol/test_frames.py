@@ -8,6 +8,7 @@ import pytest
 from autolink import limits
 from autolink.errors import RemoteProtocolError
 from autolink.protocol.frames import (
+    DATA,
     SIZES,
     Frame,
     FrameReader,
@@ -65,6 +66,47 @@ def test_rule_45_a_length_that_the_type_cannot_have_is_refused_before_any_payloa
     assert most <= limits.FRAME
 
 
+@pytest.mark.parametrize("step", [1000, 65_536, 100_001, 10**7])
+def test_large_frames_come_out_the_same_however_the_bytes_are_cut(step):
+    """Put together in a place of their own, which serves for the next; small ones before, between and behind them."""
+    large = [bytes([number]) * size for number, size in enumerate((65_537, 300_000, limits.FRAME, 70_000))]
+    ping = encode_frame(Frame.PING, b"12345678")
+    wire = ping + b"".join(encode_frame(Frame.BATCH, payload) for payload in large) + ping
+    reader, found = FrameReader(), []
+    for start in range(0, len(wire), step):
+        reader.feed(memoryview(wire)[start : start + step])
+        while (frame := reader.peek()) is not None and (payload := reader.take()) is not None:
+            assert frame is Frame.PING or memoryview(payload).readonly
+            found.append((frame, bytes(payload)))
+        assert 0 <= len(reader) <= limits.FRAME + 5
+    assert found == [
+        (Frame.PING, b"12345678"), *((Frame.BATCH, payload) for payload in large), (Frame.PING, b"12345678"),
+    ]  # fmt: skip
+    assert len(reader) == 0
+    assert reader._place == b""
+
+
+def test_a_length_alone_takes_no_memory():
+    """Five bytes promise 1.3 MiB; the place for them is made when an eighth has come, and `len` tells what is held."""
+    reader, eighth = FrameReader(), limits.FRAME // 8
+    reader.feed(struct.pack(">BI", Frame.BATCH, limits.FRAME) + bytes(eighth - 10))
+    assert reader.peek() is Frame.BATCH
+    assert reader.take() is None
+    assert (len(reader), len(reader._place)) == (eighth - 5, 0)
+    reader.feed(bytes(10))
+    assert reader.take() is None
+    assert (len(reader), len(reader._place)) == (eighth + 5, limits.FRAME)
+    reader.feed(bytes(limits.FRAME - eighth))
+    assert reader.take() == bytes(limits.FRAME)
+    reader.feed(encode_frame(Frame.PING, bytes(8)))
+    assert read_all(reader) == [(Frame.PING, bytes(8))]
+    assert len(reader._place) == 0
+    reader.feed(struct.pack(">BI", Frame.BATCH, limits.FRAME) + bytes(2 * eighth))
+    assert read_all(reader) == []
+    reader.clear()
+    assert (len(reader), len(reader._place)) == (0, 0)
+
+
 def test_an_ignored_payload_takes_no_memory():
     """However slowly it comes, and what follows it in the same read is not lost."""
     reader = FrameReader()
@@ -105,7 +147,10 @@ def test_one_byte_at_a_time_costs_no_more_than_linear():
 
 
 def test_a_batch_comes_out_as_it_went_in():
-    items = [(1, 1, b"one"), (3, 3, b"three"), (2**31 - 1, 0, b"x" * 70_000)]
+    items = [
+        (1, 1, b"one", b""), (3, 3, b"three", b""), (2**31 - 1, 0, b"x" * 70_000, b""), (1, DATA, b"leaf", b"d"),
+        (1, DATA, b"five", bytes(limits.CHUNK)), (5, 0, b"six", b""),
+    ]  # fmt: skip
     frame, reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
     reader.feed(frame)
     assert reader.peek() == Frame.BATCH
@@ -118,7 +163,13 @@ def batch(count, signature, rest):
     return struct.pack(">QHH", 0, count, len(signature)) + signature + rest
 
 
+def sized(size):
+    return struct.pack(">I", size) + bytes(min(size, 2 * limits.CHUNK))
+
+
 ITEM = struct.pack(">IBI", 1, 0, 4) + b"leaf"
+WITH_DATA = struct.pack(">IBI", 1, DATA, 4) + b"leaf"
+LARGE = struct.pack(">IBI", 1, DATA, limits.LEAF - 9) + bytes(limits.LEAF - 9)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +185,15 @@ ITEM = struct.pack(">IBI", 1, 0, 4) + b"leaf"
         (batch(2, b"s", ITEM + ITEM[:8]), "cut short"),
         (batch(1, b"s", ITEM[:-1]), "do not add up"),
         (batch(1, b"s", ITEM + b"!"), "do not add up"),
+        (batch(1, b"s", WITH_DATA + sized(0)), "data of 0 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 65537 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(2**32 - 1)), "data of 4294967295 bytes"),
+        (batch(1, b"s", LARGE + sized(10)), "data of 10 bytes beside a leaf of 1310711"),
+        (batch(1, b"s", WITH_DATA), "cut short"),
+        (batch(1, b"s", WITH_DATA + sized(4)[:-1]), "do not add up"),
+        (batch(1, b"s", WITH_DATA + sized(4) + b"!"), "do not add up"),
+        (batch(2, b"s", WITH_DATA + sized(4) + b"!"), "cut short"),
+        (batch(1, b"s", ITEM + sized(4)), "do not add up"),
         (struct.pack(">QHH", 0, 1, 4096) + b"short of its signature", "cut short"),
     ],
 )  # fmt: skip

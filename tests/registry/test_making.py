@@ -94,7 +94,7 @@ def test_a_rotation_outruns_what_a_thief_has_added(log: Log, acme: Party) -> Non
     log.append(acme.service())
     log.append(acme.revoke())
     log.wait(2)
-    rotated = acme.credential.rotate(acme.next_key, now=instant(log.now))
+    rotated = Credential.rotated(acme.credential.certificates, acme.next_key, now=instant(log.now))
     entry = making.rotate(rotated, early, void_from=1)
     assert entry.previous == slot(log, acme).previous(Op.ROTATE)
     record = log.append(entry)

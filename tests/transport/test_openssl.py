@@ -47,8 +47,9 @@ def test_rule_1_private_parts_of_pyopenssl_are_used_in_one_file_only():
 
 def test_the_attributes_of_pyopenssl_that_have_no_name_in_public_are_there(me):
     connection = SSL.Connection(client_context(me), None)
-    for name in ("_ssl", "_into_ssl", "_from_ssl", "_socket", "_verify_callback"):
+    for name in ("_ssl", "_into_ssl", "_from_ssl", "_socket", "_verify_callback", "_app_data"):
         assert name in vars(connection), name
+    assert callable(connection._raise_ssl_error)
     for name in ("_context", "_verify_callback"):
         assert name in vars(server_context(me)), name
 

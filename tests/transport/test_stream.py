@@ -4,7 +4,9 @@ import contextlib
 import signal
 import socket
 import struct
+import threading
 import time
+from os import urandom
 from typing import NoReturn
 
 import anyio
@@ -16,7 +18,7 @@ from OpenSSL import SSL
 
 from autolink import limits
 from autolink.errors import RemoteProtocolError
-from autolink.transport import client_context, handshake, secure_stream, server_context
+from autolink.transport import _openssl, client_context, handshake, secure_stream, server_context
 from autolink.transport.edge import translate
 from autolink.transport.wire import SocketWire
 
@@ -205,6 +207,88 @@ async def test_max_bytes_leaves_the_rest_for_the_next_receive(connected, transpo
         assert await listener.receive(4) == b"ef"
 
 
+async def test_full_records_are_read_together_and_given_out_in_order(connected, make, monkeypatch):
+    """A turn's worth of them and what is behind, in few reads; a record that is not full is not waited behind."""
+    reads, read = [], _openssl.read
+
+    def counted(*args):
+        found = read(*args)
+        reads.append(len(found[0]))
+        return found
+
+    data = urandom(3 * limits.TLS_TURN + 5)
+    async with connected(*make.sockets()) as (dialler, listener), anyio.create_task_group() as tasks:
+        monkeypatch.setattr(_openssl, "read", counted)
+        tasks.start_soon(dialler.send, data)
+        received = bytearray()
+        while len(received) < len(data):
+            await anyio.wait_all_tasks_blocked()
+            await listener.receive_to(received.extend)
+        assert received == data
+        assert max(reads) > 2 * _openssl.RECORD
+        assert max(reads) <= limits.TLS_TURN
+        assert len([size for size in reads if size]) < listener.records_received / 2
+
+
+async def test_what_is_given_to_a_reader_stands_where_the_next_bytes_will(connected, make):
+    """So it copies what it keeps; `receive` does."""
+    async with connected(*make.sockets()) as (dialler, listener):
+        await dialler.send(b"first")
+        views = []
+        await listener.receive_to(views.append)
+        assert bytes(views[0]) == b"first"
+        await dialler.send(b"other")
+        kept = await listener.receive()
+        assert (kept, bytes(views[0])) == (b"other", b"other")
+
+
+def test_each_thread_reads_to_a_place_of_its_own():
+    """Loops of two threads may read at once: OpenSSL is called without the interpreter's lock."""
+    places = [_openssl._scratch.place]
+    thread = threading.Thread(target=lambda: places.append(_openssl._scratch.place))
+    thread.start()
+    thread.join()
+    assert places[0] is _openssl._scratch.place
+    assert places[1] is not places[0]
+
+
+async def test_rule_6_one_call_takes_what_several_records_carry_and_goes_on_with_it(
+    connected, make, monkeypatch
+):
+    """OpenSSL has sent some of a turn's records when it must wait, and gets the same bytes until it has sent all."""
+    offered, data = [], urandom(2 * limits.TLS_TURN + 3)
+    async with connected(*make.sockets(buffer=65_536)) as (dialler, listener):
+        write = _openssl.write
+
+        def watched(connection, view):
+            if connection is dialler._tls:
+                offered.append(bytes(view))
+            return write(connection, view)
+
+        monkeypatch.setattr(_openssl, "write", watched)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dialler.send, data)
+            received = bytearray()
+            while len(received) < len(data):
+                received += await listener.receive()
+        assert received == data
+        distinct = [one for one, before in zip(offered, [b"", *offered], strict=False) if one != before]
+        assert [len(one) for one in distinct] == [limits.TLS_TURN, limits.TLS_TURN, 3]
+        assert len(offered) > len(distinct)
+        assert b"".join(distinct) == data
+
+
+async def test_an_error_behind_data_is_told_when_the_data_was_given(connected, make):
+    """A cut right behind several full records."""
+    async with connected(*make.sockets()) as (dialler, listener):
+        await listener.send(b"x" * 4 * _openssl.RECORD)
+        await listener.abort()
+        received = bytearray()
+        with pytest.raises(anyio.BrokenResourceError, match="close_notify"):
+            await read_on(dialler, received)
+        assert received == b"x" * 4 * _openssl.RECORD
+
+
 async def test_sending_nothing_sends_no_record(connected, transports):
     async with connected(*transports()) as (dialler, listener):
         await dialler.send(b"")
@@ -248,7 +332,7 @@ async def test_a_send_that_need_not_wait_lets_others_run(connected, make):
             await anyio.lowlevel.checkpoint()
             await dialler.send(b"x" * limits.MIB)
             tasks.cancel_scope.cancel()
-        assert ticker.turns >= limits.MIB // limits.TLS_STEP
+        assert ticker.turns >= limits.MIB // limits.TLS_TURN
 
 
 # --- rule 1: floods ----------------------------------------------------------------------------------------
@@ -596,6 +680,74 @@ async def test_rule_7_a_failed_write_does_not_end_reading(connected, make):
             await dialler.receive()
 
 
+# --- goodbye, said by whoever has nothing left to send -----------------------------------------------------------
+
+
+async def test_whoever_says_goodbye_reads_on_until_the_peer_has_answered(connected, make):
+    """What was sent before arrives, and the reader meets a clean end without having been stopped."""
+    async with connected(*make.sockets()) as (dialler, listener), anyio.create_task_group() as tasks:
+        received = bytearray()
+
+        async def read() -> None:
+            with pytest.raises(anyio.EndOfStream):
+                await read_on(dialler, received)
+
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        await dialler.send(b"last words")
+        assert dialler.say_goodbye()
+        assert not dialler.say_goodbye()
+        with pytest.raises(anyio.BrokenResourceError):
+            await dialler.send(b"too late")
+        await listener.send(b"their last words")
+        assert await read_all(listener) == b"last words"
+        await listener.shutdown_politely()
+    assert received == b"their last words"
+
+
+async def test_a_peer_who_is_done_is_not_waited_for(connected, make, monkeypatch):
+    """It has said that it sends no more, and we have read everything before: nothing could turn our close into a reset."""
+    async with connected(*make.sockets()) as (dialler, listener):
+
+        async def drain(_wire) -> NoReturn:
+            pytest.fail("there is nothing to discard")
+
+        assert dialler.say_goodbye()
+        assert await read_all(listener) == b""
+        with monkeypatch.context() as patched:
+            patched.setattr(SocketWire, "drain", drain)
+            await listener.shutdown_politely()
+            assert await read_all(dialler) == b""
+            await dialler.shutdown_politely()
+
+
+async def test_a_goodbye_has_one_deadline(connected, make, monkeypatch):
+    """A peer that never answers gets REFUSAL_DRAIN seconds in all, wherever they are waited for."""
+    async with connected(*make.sockets()) as (dialler, _):
+        monkeypatch.setattr(limits, "REFUSAL_DRAIN", 0.1)
+        assert dialler.say_goodbye()
+        monkeypatch.setattr(limits, "REFUSAL_DRAIN", 1000.0)
+        with anyio.fail_after(5):
+            await dialler.shutdown_politely()
+
+
+async def test_goodbye_is_not_said_inside_a_record_nor_over_memory(connected, make):
+    async with connected(*make.sockets(buffer=8192)) as (dialler, listener):
+        left = 100_000
+        while dialler.send_nowait(b"x" * 100_000):
+            left += 100_000
+        assert not dialler.say_goodbye()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dialler.finish_send)
+            while left:
+                left -= len(await listener.receive())
+        assert dialler.say_goodbye()
+        assert await read_all(listener) == b""
+    async with connected(*make.pipes()) as (dialler, _):
+        assert not dialler.say_goodbye()
+        await dialler.send(b"nothing has changed")
+
+
 # --- rule 10: the five edges -------------------------------------------------------------------------------
 
 
@@ -641,40 +793,35 @@ async def test_rule_10_a_reused_descriptor_is_not_read_by_the_old_stream(connect
         far.close()
 
 
-async def test_rule_10_a_receive_that_must_write_first_waits_for_room(connected, make):
+async def test_rule_10_a_receive_that_must_write_first_waits_for_room(connected, make, monkeypatch):
     """OpenSSL may want to answer a KeyUpdate when our send buffer is full; our writer is waiting for room already.
 
     AnyIO lets one task wait for a descriptor. That OpenSSL wants it is played here by hand: it cannot be provoked.
     """
     async with connected(*make.sockets(buffer=8192)) as (dialler, listener):
-        real = dialler._tls
+        read, wanted = _openssl.read, []
 
-        class WantsToWriteOnce:
-            wants = True
+        def wants_to_write_once(connection: SSL.Connection, most: int) -> tuple:
+            if connection is dialler._tls and not wanted:
+                wanted.append(most)
+                return memoryview(b""), 0, SSL.WantWriteError()
+            return read(connection, most)
 
-            def recv(self, size: int) -> bytes:
-                if self.wants:
-                    self.wants = False
-                    raise SSL.WantWriteError
-                return real.recv(size)
-
-            def __getattr__(self, name: str) -> object:
-                return getattr(real, name)
-
-        dialler._tls = WantsToWriteOnce()
+        monkeypatch.setattr(_openssl, "read", wants_to_write_once)
         await listener.send(b"data")
         big = b"x" * 4 * limits.MIB
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(dialler.send, big)
             await anyio.wait_all_tasks_blocked()
 
-            async def read() -> None:
+            async def read_it() -> None:
                 assert await dialler.receive() == b"data"
 
-            tasks.start_soon(read)
+            tasks.start_soon(read_it)
             await anyio.wait_all_tasks_blocked()
             while listener.bytes_received < len(big):
                 await listener.receive()
+        assert wanted
 
 
 async def test_one_connections_failure_is_not_taken_for_anothers(connected, make):

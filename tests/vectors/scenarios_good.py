@@ -19,6 +19,8 @@ from blocks import (
     pieces_root,
     preimage,
     root,
+    rotated,
+    rotations,
     sha256,
     sign,
     sign_x509,
@@ -311,11 +313,31 @@ def envelopes():
         "skew-both-ways-early": good_envelope(
             SELLER, alone, shows="60 s before its signing", recipient=BOB.id, at=MICROS - 60 * SECOND
         ),
+        **rotated_envelopes(),
         "unread-evidence": good_envelope(
             SELLER, alone | {"evidence": [b"of a kind that nobody knows"]}, shows="unknown evidence proves nothing",
         ),
     }.items():  # fmt: skip
         yield "envelope", name, *made
+
+
+def rotated_envelopes():
+    """acme went on to its second key, and then to its third."""
+    second = rotated(ACME, p256("acme's next key"), following="acme's third key")
+    third = rotated(ACME, p256("acme's third key"))
+    clerk = issued(second, "clerk")
+    made = {}
+    for name, holder, way, trust, shows in (
+        ("rotated-once", second, [ACME], "self_certified", "the second key, by the first one's commitment"),
+        ("below-a-rotated-root", clerk, [ACME], "issued_by", "a bound anchor is its name, whichever key it holds now"),
+        ("below-a-root-rotated-twice", issued(third, "clerk"), [ACME, second], "issued_by", "each step signed itself"),
+    ):  # fmt: skip
+        signed = envelope(holder, [pack(leaf_fields(holder.id, BOB.id))])
+        signed["evidence"] = [b"of a kind that nobody knows", rotations(*way)]
+        shown, given, expect = good_envelope(holder, signed, shows=shows, recipient=BOB.id)
+        given["trust"] = {trust: ACME.der[0]}
+        made[name] = shown, given, expect
+    return made
 
 
 def der_integers(signature):
@@ -333,30 +355,45 @@ def der_signature(*numbers):
 
 
 def streams():
-    """subject `stream`: the bodies of the chunks, in order."""
+    """subject `stream`: body and data of the chunks, in order."""
     ident = sha256(b"a stream")[:16]
 
-    def bodies(*parts):
+    def chunk(index, data, *, stream=ident, size=None, signs=None):
+        signed = sha256(b"\0" + (data if signs is None else signs))
+        return [pack([stream, index, len(data) if size is None else size, signed]), data]
+
+    def last(index, total, root):
+        return [pack([ident, index, None, total, root]), b""]
+
+    def chunks(*parts):
         content = b"".join(parts)
-        chunks = [pack([ident, n, part]) for n, part in enumerate(parts)]
-        return [*chunks, pack([ident, len(parts), None, len(content), pieces_root(content)])], sha256(content)
+        made = [chunk(index, part) for index, part in enumerate(parts)]
+        return [*made, last(len(parts), len(content), pieces_root(content))], sha256(content)
 
     long = bytes(range(256)) * 300
     for name, parts in {
         "empty": [], "one-chunk": [b"content"], "two-chunks": [b"con", b"tent"],
         "across-a-piece": [long[:50_000], long[50_000:]],
+        "pieces": [long[:65_536], long[65_536:65_636], long[65_636:65_700]],
     }.items():  # fmt: skip
-        made, digest = bodies(*parts)
+        made, digest = chunks(*parts)
         shows = "the last body signs the bytes, in pieces of 65,536 however they were chunked"
-        yield "stream", name, shows, {"bodies": made}, {"sha256": digest}
-    first, second, last = bodies(b"con", b"tent")[0]
-    wrong = pack([ident, 1, None, 3, bytes(32)])
+        yield "stream", name, shows, {"chunks": made}, {"sha256": digest}
+    first, second, end = chunks(b"con", b"tent")[0]
     for name, sequence in {
-        "twice": [first, first], "gap": [second], "end-too-early": [first, last], "wrong-root": [first, wrong],
-        "after-the-end": [first, second, last, pack([ident, 3, b"x"])], "empty-chunk": [pack([ident, 0, b""])],
-        "too-long": [pack([ident, 0, bytes(65_537)])], "other-stream": [first, pack([bytes(16), 1, b"x"])],
+        "twice": [first, first], "gap": [second], "end-too-early": [first, end],
+        "wrong-root": [first, last(1, 3, bytes(32))], "after-the-end": [first, second, end, chunk(3, b"x")],
+        "empty-chunk": [chunk(0, b"")], "too-long": [chunk(0, bytes(65_537))],
+        "other-stream": [first, chunk(1, b"x", stream=bytes(16))],
+        "no-data": [[first[0], b""]], "data-with-the-last": [first, second, [end[0], b"x"]],
+        "in-the-body": [[pack([ident, 0, b"con"]), b"con"]], "short-hash": [[pack([ident, 0, 3, bytes(31)]), b"con"]],
     }.items():  # fmt: skip
-        yield "stream", name, "refused at the last body", {"bodies": sequence}, "malformed"
+        yield "stream", name, "refused at the last chunk", {"chunks": sequence}, "malformed"
+    for name, other in {
+        "other-data": chunk(1, b"tent", signs=b"Tent"), "shorter-data": chunk(1, b"ten", size=4, signs=b"tent"),
+        "another-size": chunk(1, b"tent", size=5),
+    }.items():  # fmt: skip
+        yield "stream", name, "not the data that is signed", {"chunks": [first, other]}, "tampered"
 
 
 def replays():

@@ -8,7 +8,7 @@ import struct
 from blocks import MICROS, pack
 
 D, L = "dialer", "listener"
-ITEM, OPENS, ENDS, ONLY = 0, 1, 2, 3
+ITEM, OPENS, ENDS, ONLY, DATA = 0, 1, 2, 3, 4
 WINDOW = 1000
 
 
@@ -31,10 +31,15 @@ def refuse(reason, **more):
 
 
 def batch(number, *items, count=None, tail=b""):
-    """Items are (channel, flags, size of the leaf)."""
-    leaves = [struct.pack(">IBI", channel, flags, size) + bytes(size) for channel, flags, size in items]
+    """Items are (channel, flags, size of the leaf), with DATA also the size of the data."""
+    leaves = [item(*each) for each in items]
     head = struct.pack(">QHH", number, len(items) if count is None else count, 8)
     return frame(4, head + b"unsigned" + b"".join(leaves) + tail)
+
+
+def item(channel, flags, size, data=None):
+    beside = b"" if data is None else struct.pack(">I", data) + bytes(data)
+    return struct.pack(">IBI", channel, flags, size) + bytes(size) + beside
 
 
 def credit(channel, size):
@@ -108,6 +113,9 @@ def good():
          "open", "open", [1, 0]),
         ("window-overdrawn", "by one item, while half is outstanding",
          [*OPEN, (D, batch(0, (1, OPENS, 500), (1, ITEM, 5000)))], "open", "open", [1, 0]),
+        ("data", "beside a leaf; both count", [*STREAM, (D, batch(1, (1, DATA, 100, 800)))], "open", "open", [1, 0]),
+        ("data-dropped", "to one who cancelled", [*STREAM, (L, cancel(1)), (D, batch(1, (1, DATA, 9, 9)))],
+         "open", "open", [1, 0]),
         ("credit-late", "CREDIT that crossed with the end", [*ANSWERED, (D, credit(1, 100))], "open", "open", [0, 0]),
         ("cancel", "answered by CANCEL", [*STREAM, (D, cancel(1)), (L, cancel(1, 14))], "open", "open", [0, 0]),
         ("cancel-waits", "open until the answer", [*STREAM, (D, cancel(1))], "open", "open", [1, 0]),
@@ -158,6 +166,11 @@ def bad_frames():
         "batch-count": ("more items than said", [*OPEN, (D, batch(0, (1, OPENS, 5), (1, ITEM, 5), count=1))]),
         "batch-cut": ("fewer items than said", [*OPEN, (D, batch(0, (1, OPENS, 5), count=2))]),
         "batch-trailing": ("lengths that do not add up", [*OPEN, (D, batch(0, (1, OPENS, 5), tail=b"x"))]),
+        "data-empty": ("data has a byte", [*STREAM, (D, batch(1, (1, DATA, 5, 0)))]),
+        "data-65537": ("a chunk's bytes", [*STREAM, (D, batch(1, (1, DATA, 5, 65_537)))]),
+        "data-without-flag": ("lengths that do not add up", [*STREAM, (D, batch(1, (1, ITEM, 5, 5)))]),
+        "data-cut": ("fewer bytes than said", [*STREAM, (D, batch(1, (1, DATA, 5), tail=b"\0\0\0\5" + bytes(4)))]),
+        "data-size-cut": ("no size", [*STREAM, (D, batch(1, (1, DATA, 5), tail=b"\0\0\0"))]),
         "batch-empty-leaf": ("a leaf has a byte", [*OPEN, (D, batch(0, (1, OPENS, 5), (1, ITEM, 0)))]),
     }  # fmt: skip
 
@@ -206,7 +219,12 @@ def bad_channels():
         ),
         "item-over": ("the channel is over", [*ANSWERED, (L, batch(1, (1, ITEM, 5)))]),
         "item-opened-by-the-other": ("OPENS is the opener's", [*STREAM, (L, batch(0, (1, OPENS, 5)))]),
-        "item-flag-4": ("no such flag", [*OPEN, (D, batch(0, (1, 5, 5)))]),
+        "item-flag-8": ("no such flag", [*OPEN, (D, batch(0, (1, 9, 5)))]),
+        "data-opens": ("DATA stands alone", [*OPEN, (D, batch(0, (1, DATA | OPENS, 5, 5)))]),
+        "data-ends": ("DATA stands alone", [*STREAM, (D, batch(1, (1, DATA | ENDS, 5, 5)))]),
+        "data-unopened": ("never opened", [*OPEN, (D, batch(0, (1, DATA, 5, 5)))]),
+        "data-after-end": ("its direction has ended", [*CALLED, (D, batch(1, (1, DATA, 5, 5)))]),
+        "data-over": ("the channel is over", [*ANSWERED, (L, batch(1, (1, DATA, 5, 5)))]),
         "one-bad-item": (
             "makes the whole batch an error",
             [*OPEN, (D, batch(0, (1, ONLY, 5), (3, ITEM, 5)))],
@@ -221,6 +239,7 @@ def bad_credit():
     half = (1, OPENS, 501)
     return {
         "overdraft": ("more than half is outstanding", [*OPEN, (D, batch(0, half, (1, ITEM, 500)))]),
+        "overdraft-data": ("data counts", [*OPEN, (D, batch(0, half, (1, DATA, 100, 400)))]),
         "overdraft-twice": ("one may overdraw", [*OPEN, (D, batch(0, (1, OPENS, 5000), (1, ITEM, 1)))]),
         "overdraft-little-back": (
             "half of the window counts what was given back",

@@ -161,8 +161,8 @@ async def envelope(given):
 
 
 def stream(given):
-    reader, bodies = ChunkReader(), [bytes.fromhex(body) for body in given.take("bodies")]
-    *parts, last = [reader.receive(body) for body in bodies]
+    reader, chunks = ChunkReader(), given.take("chunks")
+    *parts, last = [reader.receive(bytes.fromhex(body), bytes.fromhex(data)) for body, data in chunks]
     assert last is None
     assert reader.complete
     return {"sha256": hashlib.sha256(b"".join(parts)).hexdigest()}
@@ -204,7 +204,7 @@ def say(party, data):
                 continue  # ours says none but grease
             case Frame.BATCH:
                 number, signature, items = decode_batch_untrusted(payload)
-                for channel, flags, _ in items:
+                for channel, flags, _, _ in items:
                     assert not flags & OPENS or party.open_channel() == channel
                 said = party.batch(number, signature, items)
             case Frame.CANCEL:

@@ -9,7 +9,9 @@ verified checkpoint.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from autolink import limits
 from autolink.errors import BadSignature, RemoteProtocolError, UsageError
 from autolink.messages import merkle
 from autolink.messages.merkle import EMPTY, HASH, node_hash
@@ -27,20 +29,7 @@ def inclusion_proof(index: int, size: int, read: ReadTile) -> tuple[bytes, ...]:
         UsageError: that tree has no such entry.
         RemoteProtocolError: a tile that was read is not as long as its width.
     """
-    if not 0 <= index < size:
-        raise UsageError(f"there is no entry {index} among {size}")
-    subtrees = _Subtrees(size, read)
-    path: list[bytes] = []
-    begin, end = 0, size
-    while end - begin > 1:
-        middle = begin + _split(end - begin)
-        if index < middle:
-            path.append(subtrees.root(middle, end))
-            end = middle
-        else:
-            path.append(subtrees.root(begin, middle))
-            begin = middle
-    return tuple(reversed(path))
+    return Tree(size, read).inclusion(index)
 
 
 def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
@@ -53,22 +42,7 @@ def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
     """
     if not 0 <= old <= new:
         raise UsageError("a log only grows")
-    if old == 0:
-        return ()
-    subtrees = _Subtrees(new, read)
-    path: list[bytes] = []
-    begin, end = 0, new
-    while old < end:
-        middle = begin + _split(end - begin)
-        if old <= middle:
-            path.append(subtrees.root(middle, end))
-            end = middle
-        else:
-            path.append(subtrees.root(begin, middle))
-            begin = middle
-    if begin:  # otherwise what is left is the old tree, whose root the reader has
-        path.append(subtrees.root(begin, end))
-    return tuple(reversed(path))
+    return Tree(new, read).consistency(old)
 
 
 def tree_root(size: int, read: ReadTile) -> bytes:
@@ -77,7 +51,7 @@ def tree_root(size: int, read: ReadTile) -> bytes:
     Raises:
         RemoteProtocolError: a tile that was read is not as long as its width.
     """
-    return _Subtrees(size, read).root(0, size)
+    return Tree(size, read).root()
 
 
 def check_inclusion(leaf_hash: bytes, index: int, size: int, root: bytes, path: Sequence[bytes]) -> None:
@@ -150,16 +124,148 @@ def _split(count: int) -> int:
     return 1 << (count - 1).bit_length() - 1
 
 
-class _Subtrees:
-    """Roots over ranges of the first `size` entries, from tiles that are read once each."""
+_PART_HEIGHT: Final = HEIGHT // 2
+_PART: Final = 1 << _PART_HEIGHT
+"""Hashes of a sixteenth of a tile."""
 
-    def __init__(self, size: int, read: ReadTile) -> None:
-        self._size = size
+
+class Known:
+    """What was computed of full tiles, which never change: of each the sixteen roots over sixteen of its hashes.
+
+    The next path through it takes twenty hashes where the first took hundreds. The tiles that were asked for longest ago go
+    first.
+
+    Args:
+        most: tiles, of 0.7 KiB each. Of a sixty-fourth as many that are not of level 0 (which has most of them) all hashes
+            are kept too, in 8 KiB.
+    """
+
+    def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
+        self._most = most
+        self._kept: dict[tuple[int, int], list[bytes]] = {}  # last used last
+        self._rows: dict[tuple[int, int], bytes] = {}
+
+    def row(self, level: int, index: int, read: ReadTile) -> bytes:
+        """The hashes of a full tile of a higher level, in a row."""
+        found = self._rows.pop((level, index), None)
+        if found is None:
+            found = read(level, index, WIDTH)
+            if len(self._rows) > self._most // 64:
+                del self._rows[next(iter(self._rows))]
+        self._rows[level, index] = found
+        return found
+
+    def sixteenths(self, level: int, index: int, read: ReadTile) -> list[bytes]:
+        """The roots over sixteen hashes each of a full tile."""
+        found = self._kept.pop((level, index), None)
+        if found is None:
+            row = _hashes(read(level, index, WIDTH), WIDTH)
+            found = [merkle.root(row[at : at + _PART]) for at in range(0, WIDTH, _PART)]
+            if len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+        self._kept[level, index] = found
+        return found
+
+
+class Tree:
+    """The tree over the first `size` entries, from its tiles. Not for several threads at once.
+
+    Within one question a tile is read once. What is asked again and again is remembered: the roots at the right edge, which
+    are this tree's, and in `known` what is true of every tree of this log.
+
+    Args:
+        read: gives its tiles.
+        known: shared by the trees of one log; None for its own.
+    """
+
+    def __init__(self, size: int, read: ReadTile, known: Known | None = None) -> None:
+        self.size = size
         self._read = read
-        self._tiles: dict[tuple[int, int], bytes] = {}
+        self._known = Known() if known is None else known
+        self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
+        self._partial: dict[int, bytes] = {}  # the last tile of each level
+        self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
 
-    def root(self, begin: int, end: int) -> bytes:
+    def root(self) -> bytes:
+        """See `tree_root`."""
+        self._tiles.clear()
+        return self._root(0, self.size)
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """See `inclusion_proof`."""
+        if not 0 <= index < self.size:
+            raise UsageError(f"there is no entry {index} among {self.size}")
+        self._tiles.clear()
+        above: list[bytes] = []  # of the complete subtree that the entry is in, root side first
+        begin, end = 0, self.size
+        while end - begin > 1 and end == self.size:
+            middle = begin + _split(end - begin)
+            if index < middle:
+                above.append(self._root(middle, end))
+                end = middle
+            else:
+                above.append(self._root(begin, middle))
+                begin = middle
+        return (*self._within(index, (end - begin).bit_length() - 1), *reversed(above))
+
+    def _within(self, index: int, height: int) -> list[bytes]:
+        """The path of an entry in the complete subtree of two to the power of `height` entries that it is in."""
+        path: list[bytes] = []
+        level = 0
+        while height > 0:
+            number, place = divmod(index, WIDTH)
+            width = width_at(level, number, self.size)
+            row, low = (
+                self._row(level, number, width),
+                min(height, _PART_HEIGHT if width == WIDTH else HEIGHT),
+            )
+            begin = place >> low << low
+            path += merkle.path(
+                _hashes(row[begin * HASH : (begin + (1 << low)) * HASH], 1 << low), place - begin
+            )
+            if high := min(height, HEIGHT) - low:
+                part = place >> _PART_HEIGHT
+                begin = part >> high << high
+                parts = self._known.sixteenths(level, number, self._tile)
+                path += merkle.path(parts[begin : begin + (1 << high)], part - begin)
+            index, height, level = number, height - HEIGHT, level + 1
+        return path
+
+    def consistency(self, old: int) -> tuple[bytes, ...]:
+        """See `consistency_proof`."""
+        if not 0 <= old <= self.size:
+            raise UsageError("a log only grows")
+        self._tiles.clear()
+        if old == 0:
+            return ()
+        path: list[bytes] = []
+        begin, end = 0, self.size
+        while old < end:
+            middle = begin + _split(end - begin)
+            if old <= middle:
+                path.append(self._root(middle, end))
+                end = middle
+            else:
+                path.append(self._root(begin, middle))
+                begin = middle
+        if begin:  # otherwise what is left is the old tree, whose root the reader has
+            path.append(self._root(begin, end))
+        return tuple(reversed(path))
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of one entry, as its tile has it."""
+        return self._complete(0, index)
+
+    def _root(self, begin: int, end: int) -> bytes:
         """Of the entries from `begin` to before `end`: a range that RFC 9162 makes a subtree, complete or not."""
+        if end != self.size:
+            height = (end - begin).bit_length() - 1
+            return self._complete(height, begin >> height)
+        if begin not in self._edges:
+            self._edges[begin] = self._edge(begin, end)
+        return self._edges[begin]
+
+    def _edge(self, begin: int, end: int) -> bytes:
         roots: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1
@@ -174,14 +280,28 @@ class _Subtrees:
         """Of the `index`-th run of two to the power of `height` entries."""
         level, within = divmod(height, HEIGHT)
         number, first = divmod(index << within, WIDTH)
-        row = self._tile(level, number)
-        return merkle.root([row[at * HASH : (at + 1) * HASH] for at in range(first, first + (1 << within))])
+        width = width_at(level, number, self.size)
+        if within >= _PART_HEIGHT and width == WIDTH:
+            parts, part = self._known.sixteenths(level, number, self._tile), first // _PART
+            return merkle.root(parts[part : part + (1 << within - _PART_HEIGHT)])
+        row = self._row(level, number, width)
+        return merkle.root(_hashes(row[first * HASH : (first + (1 << within)) * HASH], 1 << within))
 
-    def _tile(self, level: int, index: int) -> bytes:
+    def _row(self, level: int, index: int, width: int) -> bytes:
+        if width < WIDTH:
+            if level not in self._partial:
+                self._partial[level] = self._tile(level, index, width)
+            return self._partial[level]
+        return self._known.row(level, index, self._tile) if level else self._tile(level, index, width)
+
+    def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
         if row is None:
-            width = width_at(level, index, self._size)
             row = self._tiles[level, index] = self._read(level, index, width)
             if len(row) != width * HASH:
                 raise RemoteProtocolError(f"tile: not {width} hashes")
         return row
+
+
+def _hashes(row: bytes, count: int) -> list[bytes]:
+    return [row[at * HASH : (at + 1) * HASH] for at in range(count)]
