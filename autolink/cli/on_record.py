@@ -1,4 +1,4 @@
-"""`autolink id register|renew|revoke|deactivate|recover|delay|guardians|countersign|submit`: what a registry has on record.
+"""The commands of `autolink id` that change what a registry has on record: `register` to `submit`, see COMMANDS.
 
 Each command makes one entry with the keys that it takes, has it appended, and keeps the registry's receipt and proof in the
 identity's folder. Where somebody on another machine has to sign too, the entry goes there in a file.
@@ -40,6 +40,7 @@ from autolink.registry.making import Slot
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DAY: Final = 24 * 3600
+_VOID_FROM: Final = "Log index from which nothing stands that the old key has signed."
 
 
 def _guardian_options(function: F) -> F:
@@ -183,6 +184,26 @@ def renew(
         store.accept(name, (new, *store.chain(name)[1:]))
 
 
+@click.command("record-rotation")
+@click.argument("name")
+@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
+@reach_options()
+@json_option
+def record_rotation(
+    name: str, *, void_from: int | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Put on record that NAME has gone on to its next key, as `autolink id rotate` has it do here.
+
+    That outruns a thief of the old key, ends a recovery that is under way, and makes a revoked ID active again.
+    """
+    reached = reach(passphrase_file=passphrase_file, **how)
+    credential = load_identity(name, passphrase_file)
+    submission = Submission(
+        credential.auto_id, lambda slot: making.rotate(credential, slot, void_from=void_from), name
+    )
+    submission.submit(reached, as_json=as_json)
+
+
 @click.command()
 @click.argument("who", metavar="AUTOID|NAME")
 @option("--by", metavar="NAME", help="Who revokes it: its issuer, or one above that; itself if not given.")
@@ -283,11 +304,7 @@ def guardians(
     "--guardian", metavar="AUTOID|NAME", multiple=True,
     help="Which of the guardians sign; the first ones of the file if not given. Repeatable.",
 )  # fmt: skip
-@option(
-    "--void-from",
-    type=click.IntRange(0),
-    help="Log index from which nothing stands that the old key has signed.",
-)
+@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
 @_next_key_options
 @_out_option
 @reach_options()
@@ -401,4 +418,15 @@ def submit(name: str, *, entry: Path, as_json: bool, passphrase_file: Path | Non
     submit_entry(signed, reach(passphrase_file=passphrase_file, **how), name, as_json=as_json)
 
 
-COMMANDS: Final = (register, renew, revoke, deactivate, delay, guardians, recover, countersign, submit)
+COMMANDS: Final = (
+    register,
+    renew,
+    record_rotation,
+    revoke,
+    deactivate,
+    delay,
+    guardians,
+    recover,
+    countersign,
+    submit,
+)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import main, on_record, registry_look
 from autolink.cli.trust_option import SpecType, build
-from autolink.identity import Keystore
+from autolink.identity import Credential, Keystore
+from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
+from autolink.registry import making
 from autolink.registry.client import RegistryClient, Withheld
 from autolink.registry.entries import Entry, decode_leaf_untrusted
-from autolink.registry.folder import create_registry
+from autolink.registry.folder import create_registry, load_log_key
+from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
+from autolink.registry.registrar import Registrar
+from autolink.registry.store import SqliteStore
 from autolink.registry.trust import Registered
 from tests.cli.market import Market, Process
 
@@ -118,9 +123,14 @@ def test_a_folder_without_a_registry_is_told(shell):
     for command in (
         ("registry", "serve", "nowhere", "--as", "keeper"),
         ("registry", "invite", "nowhere", "keeper"),
-        ("registry", "audit", "nowhere", "--log-key", OTHER_KEY),
     ):
         assert "there is no registry in nowhere: autolink registry init makes one" in shell.fails(2, *command)
+
+
+def test_what_cannot_be_audited_is_told(shell):
+    line = shell.fails(2, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
+    assert "no URL, and no folder with a registry" in line
+    assert "is no log's key" in shell.fails(2, "registry", "audit", "nowhere", "--log-key", "nonsense")
 
 
 def test_a_registry_that_is_served_is_not_served_twice(sh, registry):
@@ -248,6 +258,22 @@ def _pass_a_second(certificate: Any) -> None:
 
     while datetime.now(UTC) - BACKDATE < certificate.not_before + timedelta(seconds=1):
         time.sleep(0.05)
+
+
+def test_a_rotation_is_put_on_record_after_it_was_done_here(sh):
+    """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
+    index = sh.json("id", "register", "acme")["index"]
+    sh.ok("id", "revoke", "acme")
+    assert "does not begin later" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
+    _pass_a_second(Keystore().chain("acme")[0])
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
+    told = sh.json("id", "record-rotation", "acme", "--void-from", str(index + 1))
+    assert (told["entry"], told["state"]) == ("rotate", "active")
+    assert told["says"].endswith(f"void from entry {index + 1}")
+    _pass_a_second(Keystore().chain("acme")[0])
+    assert sh.json("id", "renew", "acme")["state"] == "active"
+    assert len(Keystore().chain("acme")) == 2
+    assert Keystore().load("acme").rotations
 
 
 def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh):
@@ -487,8 +513,8 @@ def test_an_audit_tells_what_is_in_a_log_while_it_is_served(sh, registry):
     )
 
 
-def test_an_audit_of_a_log_that_was_tampered_with_keeps_the_evidence(shell, registry):
-    """A copy of the folder, an entry replaced by another one."""
+def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(shell, registry):
+    """A copy of the folder, an entry replaced by another one: nobody has signed that."""
     copy = shell.path / "copy"
     copy.mkdir()
     with (
@@ -498,15 +524,32 @@ def test_an_audit_of_a_log_that_was_tampered_with_keeps_the_evidence(shell, regi
         source.backup(db)
         db.execute("UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE place = 0) WHERE place = 1")
         db.commit()
-    audit = ("registry", "audit", "copy", "--log-key", registry.log_key)
+    line = shell.fails(1, "registry", "audit", "copy", "--log-key", registry.log_key)
+    assert line == "copy: the entries are not those that were signed: restore a backup"
+    assert not (shell.path / "evidence").exists()
+
+
+def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
+    """The operator let something in that nobody had signed for."""
+    log_key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
+    credential = Credential.self_issued("acme")
+    slot = making.Slot.at(ORIGIN, datetime.now(UTC))
+    unsigned = making.register(credential, slot).with_signatures(())
+    with SqliteStore(shell.path / "reg") as store, monkeypatch.context() as patch:
+        registrar = Registrar(
+            store, load_log_key(shell.path / "reg", None), lambda: microseconds(datetime.now(UTC))
+        )
+        patch.setattr("autolink.registry.effects.Step._check_signatures", lambda *_: None)
+        registrar.append([unsigned.to_bytes()])
+    audit = ("registry", "audit", "reg", "--log-key", str(log_key))
     result = shell(*audit)
     assert result.exit_code == 1
-    assert "THE LOG IS CONVICTED: entry 1: " in result.stderr
+    assert "THE LOG IS CONVICTED: entry 0: unauthorised: " in result.stderr
     told = json.loads(shell(*audit, "--json").stdout)
-    assert (told["ok"], told["index"]) == (False, 1)
+    assert (told["ok"], told["index"]) == (False, 0)
     evidence = shell.path / told["evidence"]
-    assert decode_leaf_untrusted(evidence.read_bytes())[1].op.name == "REGISTER"
-    assert "entry 1" in Path(f"{evidence}.txt").read_text()
+    assert decode_leaf_untrusted(evidence.read_bytes())[1].auto_id == credential.auto_id
+    assert "entry 0" in Path(f"{evidence}.txt").read_text()
 
 
 def test_an_empty_log_is_audited_after_it_was_served_once(shell):
@@ -554,9 +597,6 @@ def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
 
 def test_a_monitor_that_was_shown_another_past_convicts(sh, registry):
     """Somebody has a checkpoint of one entry, signed by the log's key, that this log never had."""
-    from autolink.registry.folder import load_log_key
-    from autolink.registry.log.checkpoint import Checkpoint
-
     sh.ok("id", "register", "acme")
     note = Checkpoint(ORIGIN, 1, bytes(32)).signed(load_log_key(registry.folder, None))
     (sh.path / "seen").write_bytes(note)
