@@ -4,16 +4,16 @@ Each command makes one entry with the keys that it takes, has it appended, and k
 identity's folder. Where somebody on another machine has to sign too, the entry goes there in a file.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from autolink import limits
 from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import has_person, load_identity
+from autolink.cli.record_options import chosen_guardians, guardian_options, next_key_options, out_option
 from autolink.cli.registry_link import auto_id_of, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.submitting import (
@@ -25,7 +25,6 @@ from autolink.cli.submitting import (
     next_key_hash,
     open_key,
     read_entry,
-    save_guardians,
     submit_entry,
     write_entry,
 )
@@ -34,79 +33,10 @@ from autolink.identity import AutoId, Credential, Keystore, show_name
 from autolink.identity.keystore import is_entry_name
 from autolink.identity.names import split_bound
 from autolink.registry import making
-from autolink.registry.entries import Entry, Guardians
+from autolink.registry.entries import Entry
 from autolink.registry.making import Slot
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_DAY: Final = 24 * 3600
 _VOID_FROM: Final = "Log index from which nothing stands that the old key has signed."
-
-
-def _guardian_options(function: F) -> F:
-    """Who may recover, how many of them must, how long it takes; taken by `_chosen`."""
-    decorators: list[Callable[[Any], Any]] = [
-        option("--guardian", metavar="AUTOID|NAME", multiple=True, help="Who may recover it. Repeatable."),
-        option(
-            "--threshold", type=click.IntRange(1, limits.GUARDIANS),
-            help="How many of them must sign a recovery; more than half of them if not given.",
-        ),
-        option(
-            "--delay", type=Number(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
-            default=limits.RECOVERY_DELAY / _DAY, show_default=True,
-            help="Days from the beginning of a recovery to the new key's taking over.",
-        ),
-        option(
-            "--guardians-file", type=FILE,
-            help="Where who the guardians are is written down; NAME.guardians if not given.",
-        ),
-    ]  # fmt: skip
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
-
-
-def _next_key_options(function: F) -> F:
-    """For an identity whose certificate commits to no next key."""
-    unencrypted = option("--unencrypted", is_flag=True, help="Store a next key without a passphrase.")
-    return option(
-        "--next-key", type=FILE,
-        help="The key that may follow, where the certificate does not say; made if the file is not there. "
-        "NAME.next-key if not given.",
-    )(unencrypted(function))  # fmt: skip
-
-
-def _out_option(function: F) -> F:
-    return option(
-        "--out", type=FILE, help="Write the entry there instead, for others to sign (id countersign)."
-    )(function)
-
-
-def _chosen(
-    name: str, credential: Credential, origin: str, guardian: tuple[str, ...], threshold: int | None, days: float,
-    file: Path | None,
-) -> Guardians:  # fmt: skip
-    """The guardians of the command line, written down."""
-    chosen = [auto_id_of(text) for text in guardian]
-    if not chosen and (threshold or file):
-        raise UsageError("--threshold and --guardians-file are about guardians: name them with --guardian")
-    if chosen and len(credential.chain) > 1:
-        raise UsageError(f"{name} was issued: its issuer recovers it, and it has no guardians")
-    if credential.auto_id in chosen:
-        raise UsageError("nobody is their own guardian: that would help a thief alone")
-    needed = threshold or (len(chosen) // 2 + 1 if chosen else 0)
-    path = file or Path(f"{name}.guardians")
-    salts = None
-    if chosen and path.exists():  # of an attempt that was refused: the same guardians keep their salts
-        found, salts = load_guardians(path, credential.auto_id)
-        if (found, set(salts)) != (needed, set(chosen)):
-            raise UsageError(f"{display(str(path))} names other guardians: choose another --guardians-file")
-    guardians, salts = making.choose_guardians(
-        chosen, threshold=needed, delay=round(days * _DAY), salts=salts
-    )
-    if chosen and not path.exists():
-        save_guardians(path, credential.auto_id, origin, guardians, salts)
-    return guardians
 
 
 # --- entries of one's own ----------------------------------------------------------------------------------
@@ -114,9 +44,9 @@ def _chosen(
 
 @click.command()
 @click.argument("name")
-@_next_key_options
-@_guardian_options
-@_out_option
+@next_key_options
+@guardian_options
+@out_option
 @reach_options(required=False)
 @json_option
 def register(
@@ -133,7 +63,9 @@ def register(
     issued = len(credential.chain) > 1
     reached = None if out else reach(passphrase_file=passphrase_file, **how)
     issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
-    chosen = _chosen(name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file)
+    chosen = chosen_guardians(
+        name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file
+    )
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
@@ -275,7 +207,7 @@ def delay(name: str, *, as_json: bool, passphrase_file: Path | None, **how: Any)
 @click.command()
 @click.argument("name")
 @option("--next-key", type=FILE, required=True, help="The file of its next key, which alone may do this.")
-@_guardian_options
+@guardian_options
 @reach_options()
 @json_option
 def guardians(
@@ -286,7 +218,9 @@ def guardians(
     reached = reach(passphrase_file=passphrase_file, **how)
     key = open_key(next_key, passphrase_file)
     credential = load_identity(name, passphrase_file)
-    chosen = _chosen(name, credential, reached.log_key.name, guardian, threshold, delay, guardians_file)
+    chosen = chosen_guardians(
+        name, credential, reached.log_key.name, guardian, threshold, delay, guardians_file
+    )
     auto_id = credential.auto_id
     submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
     submission.submit(reached, as_json=as_json)
@@ -305,8 +239,8 @@ def guardians(
     help="Which of the guardians sign; the first ones of the file if not given. Repeatable.",
 )  # fmt: skip
 @option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
-@_next_key_options
-@_out_option
+@next_key_options
+@out_option
 @reach_options()
 @json_option
 def recover(

@@ -10,6 +10,7 @@
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,7 @@ LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"
 
 _LINE: Final = 256
+_log: Final = logging.getLogger("autolink")
 INVITED_BYTES: Final = _LINE * limits.KNOWN_AGENTS
 
 
@@ -139,6 +141,7 @@ class InvitedFile:
                 self.error = None
             except (IdentityError, OSError) as error:
                 self.error = error
+                _log.warning("%s; who was invited before still is", error)
         return auto_id in self._invited
 
 

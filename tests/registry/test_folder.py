@@ -103,7 +103,7 @@ def test_who_is_invited_is_heeded_at_once(tmp_path: Path) -> None:
     assert ONE not in invited
 
 
-def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     create_registry(tmp_path, ORIGIN, None, unencrypted=True)
     invite(tmp_path, [ONE])
     invited = InvitedFile(tmp_path / INVITED)
@@ -111,6 +111,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / INVITED).write_text("nonsense\n")
     assert ONE in invited
     assert isinstance(invited.error, IdentityError)
+    assert "who was invited before still is" in caplog.text
     with pytest.raises(IdentityError, match="invited"):
         invite(tmp_path, [OTHER])
     (tmp_path / INVITED).write_text(f"{OTHER}\n")
