@@ -7,14 +7,17 @@ replayed log must agree, or the registry shows different people different pasts.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeVar, final
 
+import anyio
+
+from autolink import limits
 from autolink.errors import BadSignature, CallError, Code, RemoteProtocolError
 from autolink.identity import AutoId, files
 from autolink.messages import instant, microseconds
@@ -26,6 +29,8 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tree import check_consistency
 from autolink.registry.records import SECOND
+
+T = TypeVar("T")
 
 _PAGE: Final = 256
 _REMEMBERED: Final = 4_096
@@ -120,9 +125,9 @@ class Monitor:
             LogConvicted: the log has signed what is not so; nothing that it says is to be believed any more.
             Unproved: it shows no log that goes on from the one that was seen; nothing of that was taken.
             RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
-            CallError, LinkLost: it does not answer.
+            CallError, LinkLost, TimeoutError: it does not answer.
         """
-        changed = await self._replay(client, (await client.consistency()).checkpoint, report)
+        changed = await self._replay(client, (await _soon(client.consistency())).checkpoint, report)
         self._check_told()
         for auto_id in changed if self._watched is None else sorted(self._watched):
             await self._check_status(client, auto_id, report)
@@ -139,7 +144,7 @@ class Monitor:
             )
         self._check_expected(note)
         while (first := self.size) < signed.size:
-            leaves = (await client.entries(range(first, min(first + _PAGE, signed.size))))[
+            leaves = (await _soon(client.entries(range(first, min(first + _PAGE, signed.size)))))[
                 : signed.size - first
             ]
             await self._check_signed(client, leaves, signed, note)
@@ -168,7 +173,7 @@ class Monitor:
         newest: Checkpoint = signed
         path: tuple[bytes, ...] = ()
         if size != signed.size:
-            found = await client.consistency(size)
+            found = await _soon(client.consistency(size))
             newest, path = verify_untrusted(found.checkpoint, self._key), tuple(found.path)
         try:
             check_consistency(size, root, newest.size, newest.root, path)
@@ -204,7 +209,7 @@ class Monitor:
     ) -> None:
         now = self._clock()
         try:
-            verified = await client.status(auto_id)
+            verified = await _soon(client.status(auto_id))
         except CallError as error:
             if error.code is not Code.NOT_FOUND:
                 raise
@@ -228,6 +233,12 @@ def _report(taken: Taken) -> Report:
     if record.recovery is not None:
         text += f", and another key takes over at {instant(record.recovery.ready_at):%F %T} UTC"
     return Report(taken.op.name.lower(), record.auto_id, text, taken.index, instant(taken.logged_at))
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    """A registry that is asked and says nothing is one that is down."""
+    with anyio.fail_after(limits.INCLUSION):
+        return await answer
 
 
 def _both(one: bytes, other: bytes) -> bytes:

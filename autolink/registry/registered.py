@@ -8,7 +8,7 @@ status has aged: it is logged, and what was shown is still shown, after a restar
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, final
 
@@ -42,6 +42,9 @@ from autolink.trust import Model, Pinned
 
 VISITOR: Final = "visitor"
 """The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
+
+_PATIENCE: Final = limits.INCLUSION
+"""Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
 
 _log: Final = logging.getLogger("autolink")
 
@@ -110,18 +113,17 @@ class Registration:
         """Show the status of the last time, if there is one and it may still be believed."""
         if self._kept is None:
             return
-        with suppress(FileNotFoundError):
-            try:
-                data = await to_thread.run_sync(files.read_bounded, self._kept, limits.STATUS)
-                verified = verify_untrusted(data, self._log_key)
-            except (IdentityError, OSError, BadSignature, RemoteProtocolError) as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
-                _log.warning("the status in %s is not used: %s", display(str(self._kept)), error)
-                return
-            if verified.status.auto_id == self._agent.auto_id:
-                self.status = verified
-                show(self._agent, verified)
+        try:
+            data = await to_thread.run_sync(files.read_bounded, self._kept, limits.STATUS)
+            verified = verify_untrusted(data, self._log_key)
+        except FileNotFoundError:
+            return
+        except (IdentityError, OSError, BadSignature, RemoteProtocolError) as error:
+            _log.warning("the status in %s is not used: %s", display(str(self._kept)), error)
+            return
+        if verified.status.auto_id == self._agent.auto_id:
+            self.status = verified
+            show(self._agent, verified)
 
     async def keep_up(self, reader: Agent, contact: str) -> None:
         """Dial, staple and follow, until cancelled."""
@@ -138,12 +140,11 @@ class Registration:
 
     async def _use(self, client: RegistryClient) -> None:
         """One link: raises when it is of no use any more."""
-        self._seen = await client.catch_up()
-        if (
-            self._heard is None
-        ):  # what was told before any status that is believed today was made says nothing new
-            oldest = microseconds(self._agent.clock()) - int((limits.STATUS_AGE + limits.SKEW) * SECOND)
-            self._heard = await client.first_since(oldest)
+        with anyio.fail_after(_PATIENCE):
+            self._seen = await client.catch_up()
+            if self._heard is None:  # changes from before any status that is still believed say nothing new
+                oldest = microseconds(self._agent.clock()) - int((limits.STATUS_AGE + limits.SKEW) * SECOND)
+                self._heard = await client.first_since(oldest)
         try:
             async with background_tasks() as tasks:
                 tasks.start_soon(self._renew, client)
@@ -164,8 +165,9 @@ class Registration:
                 await self._again.wait()
 
     async def _staple(self, client: RegistryClient) -> None:
-        self._seen = await client.catch_up()
-        verified = await client.status(self._agent.auto_id)
+        with anyio.fail_after(_PATIENCE):
+            self._seen = await client.catch_up()
+            verified = await client.status(self._agent.auto_id)
         show(self._agent, verified)
         before, self.status = self.status, verified
         status = verified.status

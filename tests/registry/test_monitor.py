@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -288,3 +289,17 @@ def test_evidence_is_kept_once_with_a_text_beside_it(tmp_path: Path) -> None:
     assert keep_evidence(folder, "entry-3", b"leaf", "again") == path
     assert (folder / f"{path.name}.txt").read_text() == "it should not be there\n"
     assert len(list(folder.iterdir())) == 2
+
+
+async def test_a_registry_that_says_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autolink.limits.INCLUSION", 0.05)
+    async with serving(tmp_path) as served:
+
+        async def silent(call: Any, old: int) -> None:
+            await anyio.sleep_forever()
+
+        replaced(served, "consistency", silent)
+        with pytest.raises(TimeoutError):
+            await look(served, monitor(served))

@@ -185,6 +185,26 @@ async def test_a_registry_whose_log_has_another_past_is_not_believed(
     assert agent.evidence == shown
 
 
+async def test_a_registry_that_says_nothing_is_dialled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        answer = served.agent.handlers.methods.pop("registry.consistency")
+
+        @served.agent.handlers.method("registry.consistency")
+        async def silent(call: Any, old: int) -> None:
+            await anyio.sleep_forever()
+
+        async with registered(agent, contact(served), served.key) as standing:
+            assert isinstance(standing.error, TimeoutError)
+            assert standing.status is None
+            served.agent.handlers.methods["registry.consistency"] = answer
+            await _until(lambda: standing.status is not None)
+
+
 async def test_another_dialer_and_another_model_may_be_given(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         acme, (echo,) = await register(served, "echo")
