@@ -10,6 +10,7 @@ from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.look import export, list_, show, verify
 from autolink.cli.making import days_option, free, lifetime_of, report, say_where, unencrypted_option
+from autolink.cli.on_record import COMMANDS
 from autolink.cli.options import (
     FILE,
     KINDS,
@@ -219,7 +220,7 @@ def forget(peer_id: str, *, as_name: str | None, known: Path | None) -> None:
     say(f"{auto_id} is forgotten")
 
 
-for command in (import_, export, list_, rotate, show, verify):
+for command in (import_, export, list_, rotate, show, verify, *COMMANDS):
     identity.add_command(command)
 
 

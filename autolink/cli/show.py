@@ -30,10 +30,15 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def print_json(value: object) -> None:
-    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601."""
+def print_json(value: object, *, line: bool = False) -> None:
+    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601.
+
+    Args:
+        value: what it says.
+        line: on one line, for a command that prints several or goes on afterwards.
+    """
     plain = json.loads(to_json(value, bytes_mode="base64", inf_nan_mode="strings"))
-    click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=2)))
+    click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=None if line else 2)))
 
 
 def visible(text: str) -> str:

@@ -26,6 +26,9 @@ class Place(_Body):
         touched: place of the last one in the log.
         certificate: DER of the current one.
         rotations: DER of those before it, of a bound name.
+        delay: seconds that a recovery takes.
+        threshold, guardians: how many of how many must sign it.
+        recovered_at: log time in microseconds at which the one that is under way takes place; None for none.
     """
 
     head: _Hash
@@ -34,6 +37,10 @@ class Place(_Body):
     touched: _Number
     certificate: Annotated[bytes, Field(max_length=limits.CERTIFICATE)]
     rotations: Annotated[list[bytes], Field(max_length=limits.ROTATIONS)]
+    delay: _Number
+    threshold: _Number
+    guardians: _Number
+    recovered_at: _Number | None
 
 
 class Consistency(_Body):

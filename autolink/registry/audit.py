@@ -18,7 +18,8 @@ from typing import Final, Protocol, final
 from autolink.errors import AutolinkError, EntryRefused
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
-from autolink.registry.entries import decode_leaf_untrusted
+from autolink.registry.entries import Op, decode_leaf_untrusted
+from autolink.registry.feed import TELLING, Change
 from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
@@ -59,10 +60,11 @@ class TakingLedger(Ledger, Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One entry, found right: its place, the log's time, the record that followed, and the leaf's hash."""
+    """One entry, found right: its place, the log's time, what it is, the record that followed, and the leaf's hash."""
 
     index: int
     logged_at: int
+    op: Op
     record: Record
     leaf_hash: bytes
 
@@ -97,6 +99,13 @@ class Audit:
         """The root over the entries so far."""
         return self._tree.root()
 
+    def root_with(self, leaf_hashes: Iterable[bytes]) -> bytes:
+        """The root that there would be with these behind the entries so far."""
+        grown = self._tree.copy()
+        for each in leaf_hashes:
+            grown.add(each)
+        return grown.root()
+
     def take(self, leaf: bytes) -> Taken:
         """The next entry.
 
@@ -115,7 +124,7 @@ class Audit:
         self.time = logged_at
         hashed = leaf_hash(leaf)
         self._tree.add(hashed)
-        return Taken(index, logged_at, applied.record, hashed)
+        return Taken(index, logged_at, entry.op, applied.record, hashed)
 
     def check_checkpoint(self, note: bytes) -> Checkpoint:
         """Compare a signed checkpoint of the size that was reached.
@@ -236,6 +245,20 @@ class Audit:
     def _record(self, auto_id: AutoId, at: int) -> Record | None:
         found = self.ledger.record(auto_id)
         return None if found is None else found.at(at)
+
+
+def check_change(change: Change, taken: Taken) -> None:
+    """Compare what the feed, its signature verified, tells of an entry with that entry.
+
+    Raises:
+        LogConvicted: it tells something else, or there is nothing to tell.
+    """
+    told = (change.auto_id, change.op, change.state, change.index, change.at)
+    found = (taken.record.auto_id, taken.op, taken.record.state, taken.index, taken.logged_at)
+    if told != found or taken.op not in TELLING:
+        raise LogConvicted(
+            "the change that was told of it is not what it did", index=taken.index, evidence=change.to_bytes()
+        )
 
 
 def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:

@@ -4,7 +4,7 @@ Nothing that a registry answers is believed because it answers: receipts, status
 entries are proved under a checkpoint of its, and each checkpoint must lead on from the last one that was seen.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, final
@@ -30,7 +30,7 @@ from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, receipt, status
 from autolink.registry.answers import Answer, Consistency, Place
-from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
@@ -38,7 +38,6 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.log.tree import check_consistency
 from autolink.registry.service import CHANGES
-from autolink.registry.trust import Registered
 
 REFRESH: Final = limits.STATUS_LIFETIME / 3
 """Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
@@ -81,11 +80,16 @@ class RegistryClient:
         link: to the agent that serves it.
         log_key: of its log, known from elsewhere.
         seen: the newest checkpoint that was seen of this log, from an earlier client.
+
+    Attributes:
+        log_key, seen: as given, and since.
+        heard: the place behind the last change that `follow` has had heeded.
     """
 
     def __init__(self, link: Link, log_key: VerifierKey, *, seen: Checkpoint | None = None) -> None:
         self._link, self.log_key = link, log_key
         self.seen = seen
+        self.heard = 0
 
     async def submit(self, entry: Entry) -> Logged:
         """Have an entry appended; it is durable and proved when this returns.
@@ -145,9 +149,49 @@ class RegistryClient:
         self.seen = newest
         return newest
 
+    async def consistency(self, old: int = 0) -> Consistency:
+        """The newest signed note, and the path to it from the log of `old` entries; nothing of it is verified.
+
+        Raises:
+            CallError: `out_of_range`: the log is not that long.
+        """
+        return await self._link.call("registry.consistency", old, returns=Consistency)
+
     async def entries(self, places: Sequence[int]) -> list[bytes]:
         """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""
         return await self._link.call("registry.entries", list(places), returns=list[bytes])
+
+    async def proved(self, place: int) -> bytes:
+        """The leaf at a place, proved to be there.
+
+        Raises:
+            CallError: `out_of_range`: there is none yet.
+            BadSignature, RemoteProtocolError: it is not what the log has signed.
+        """
+        leaves = await self.entries([place])
+        proof = LogProof.from_untrusted(await self._link.call("registry.proof", place, returns=bytes))
+        if proof.index != place or len(leaves) != 1:
+            raise BadSignature("the registry's proof is about another place")
+        proof.verify(leaf_hash(leaves[0]), self.log_key)
+        return leaves[0]
+
+    async def first_since(self, time: int) -> int:
+        """The place of the first entry that was logged at or after a log time (microseconds), found by halving.
+
+        Raises:
+            RemoteProtocolError, EntryRefused: an entry is none.
+        """
+        low, high = 0, (await self.catch_up()).size
+        while low < high:
+            middle = (low + high) // 2
+            leaves = await self.entries([middle])
+            if len(leaves) != 1:
+                raise RemoteProtocolError("the registry does not give the entry that it has")
+            if decode_leaf_untrusted(leaves[0])[0] < time:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     async def history(self, auto_id: AutoId, start: int = 0) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
@@ -163,26 +207,40 @@ class RegistryClient:
 
     # --- for as long as it runs -----------------------------------------------------------------------
 
-    async def follow(self, model: Registered, *, since: int = 0) -> None:
-        """Have a trust model heed every change that the feed tells, from place `since` on; until cancelled.
+    async def follow(self, heed: Callable[[Change], object], *, since: int = 0) -> None:
+        """Tell every change of the feed, from place `since` on; until cancelled.
+
+        Args:
+            heed: such as `Registered.heed`.
+            since: `heard` of an earlier client, or `first_since` of the oldest status that would still be believed.
 
         Raises:
             LinkLost, CallError: the feed ended; follow it again from where it was.
             BadSignature, RemoteProtocolError: something in it is not what the log has signed.
         """
-        async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
-            while missed := await self._link.call(
-                "registry.changes_since", since, returns=list[tuple[int, bytes]]
-            ):
-                for _, data in missed:
-                    since = self._heed(model, data, since)
-            async for data in subscription:
-                since = self._heed(model, data, since)
+        self.heard = since
+        async with background_tasks() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(self._leave, scope)
+                async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
+                    while missed := await self._link.call(
+                        "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
+                    ):
+                        for _, data in missed:
+                            self._heed(heed, data)
+                    async for data in subscription:
+                        self._heed(heed, data)
+        raise LinkLost("the registry has ended the feed")
 
-    def _heed(self, model: Registered, data: bytes, since: int) -> int:
-        change: Change = feed.verify_untrusted(data, self.log_key)
-        model.heed(change)
-        return max(since, change.index + 1)
+    async def _leave(self, scope: anyio.CancelScope) -> None:
+        """A registry that is told to stop waits for nobody who would listen for ever."""
+        await self._link.no_longer_usable()
+        scope.cancel()
+
+    def _heed(self, heed: Callable[[Change], object], data: bytes) -> None:
+        change = feed.verify_untrusted(data, self.log_key)
+        heed(change)
+        self.heard = max(self.heard, change.index + 1)
 
     async def staple(self, agent: Agent, *, every: float = REFRESH) -> None:
         """Have an agent show its newest status to everybody, renewed every so many seconds; until cancelled.
@@ -191,10 +249,15 @@ class RegistryClient:
             as `status`.
         """
         while True:
-            data = await self._link.call("registry.status", agent.auto_id.value, returns=bytes)
-            status.verify_untrusted(data, self.log_key)
-            agent.replace_evidence(data)
+            show(agent, await self.status(agent.auto_id))
             await anyio.sleep(every)
+
+
+def show(agent: Agent, verified: status.VerifiedStatus) -> None:
+    """Have an agent show a status beside what else it shows, in the place of an earlier one of the same log."""
+    own = verified.status
+    others = [item for item in agent.evidence if status.origin_of(item) != own.origin]
+    agent.replace_evidence(*others, own.to_bytes())
 
 
 @final

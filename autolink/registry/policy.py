@@ -5,7 +5,7 @@ invited register themselves; whoever is on record registers what it issues, for 
 an entry does is decided by its signatures, and by nobody's leave.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, Protocol, final
 
 from autolink import limits
@@ -77,11 +77,15 @@ class Invited:
     Args:
         rate: of all entries.
         invited: Auto IDs; may change at any time (`invite`).
+        also: more of them, asked each time, such as a `folder.InvitedFile`.
     """
 
-    def __init__(self, rate: Rate, invited: Iterable[AutoId] = ()) -> None:
+    def __init__(
+        self, rate: Rate, invited: Iterable[AutoId] = (), *, also: Container[AutoId] = frozenset()
+    ) -> None:
         self._rate = rate
         self._invited: Final = set(invited)
+        self._also = also
 
     def invite(self, auto_id: AutoId) -> None:
         """Let one more register itself."""
@@ -89,5 +93,7 @@ class Invited:
 
     def check(self, entry: Entry, peer: VerifiedPeer) -> None:
         self._rate.take(peer.principal)
-        if entry.op is Op.REGISTER and entry.issuer is None and entry.auto_id not in self._invited:
+        if entry.op is not Op.REGISTER or entry.issuer is not None:
+            return
+        if entry.auto_id not in self._invited and entry.auto_id not in self._also:
             raise EntryRefused(Fault.NOT_INVITED, "this registry takes only those whom it has invited")

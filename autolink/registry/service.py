@@ -74,6 +74,7 @@ class RegistryService:
         self.handlers.method("registry.status")(self._status)
         self.handlers.method("registry.record")(self._record)
         self.handlers.method("registry.entries")(self._entries)
+        self.handlers.method("registry.proof")(self._proof)
         self.handlers.method("registry.history")(self._history)
         self.handlers.method("registry.changes_since")(self._changes_since)
         self.handlers.method("registry.consistency")(self._consistency)
@@ -81,11 +82,18 @@ class RegistryService:
 
     @asynccontextmanager
     async def running(self, agent: Agent) -> AsyncIterator[None]:
-        """Take submissions for the block; `agent` serves `handlers`, and its subscribers get the feed."""
+        """Take submissions for the block; `agent` serves `handlers`, and its subscribers get the feed.
+
+        What still waits when the block ends is appended before this returns: its submitter has the log's promise.
+        """
         self._topic = agent.topic(CHANGES, of=bytes, overflow="disconnect", buffer=limits.CHANGES_BUFFER)
-        async with background_tasks() as tasks:
-            tasks.start_soon(self._append)
-            yield
+        try:
+            async with background_tasks() as tasks:
+                tasks.start_soon(self._append)
+                yield
+        finally:
+            while self._waiting:
+                await self._append_group()
 
     # --- appending -------------------------------------------------------------------------------------
 
@@ -94,6 +102,11 @@ class RegistryService:
             while not self._waiting:
                 self._woken = anyio.Event()
                 await self._woken.wait()
+            await self._append_group()
+
+    async def _append_group(self) -> None:
+        """One group of what waits, kept and told; not cut short, or nobody would answer for it."""
+        with anyio.CancelScope(shield=True):
             group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
             entries = [submission.data for submission in group]
             try:
@@ -103,10 +116,10 @@ class RegistryService:
             for submission, outcome in zip(group, outcomes, strict=True):
                 submission.outcome = outcome
                 submission.done.set()
-            if self._topic is not None:
-                for outcome in outcomes:
-                    if isinstance(outcome, Appended) and outcome.change:
-                        await self._topic.publish(outcome.change)
+        if self._topic is not None:
+            for outcome in outcomes:
+                if isinstance(outcome, Appended) and outcome.change:
+                    await self._topic.publish(outcome.change)
 
     async def _submit(self, channel: Channel[Answer, tuple[int, bytes]]) -> None:
         """Each entry, under a number of the submitter's, gets a receipt at once, then what became of it; several may be
@@ -173,9 +186,12 @@ class RegistryService:
         record = self._store.record(_auto_id(auto_id))
         if record is None:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
+        recovery = record.recovery
         return Place(
             head=record.head, authority=record.authority, entries=record.entries, touched=record.touched,
-            certificate=record.certificate, rotations=list(record.rotations),
+            certificate=record.certificate, rotations=list(record.rotations), delay=record.guardians.delay,
+            threshold=record.guardians.threshold, guardians=len(record.guardians.hashes),
+            recovered_at=recovery.ready_at if recovery else None,
         )  # fmt: skip
 
     async def _entries(self, call: Call, places: list[int]) -> list[bytes]:
@@ -193,6 +209,13 @@ class RegistryService:
                 break  # the rest is asked for again
             found.append(leaf)
         return found
+
+    async def _proof(self, call: Call, place: int) -> bytes:
+        """That an entry is in the log."""
+        size = self._store.head.size
+        if not 0 <= place < size:
+            raise CallError(Code.OUT_OF_RANGE, f"the log has {size} entries")
+        return self._registrar.proof(place).to_bytes()
 
     async def _history(self, call: Call, asked: tuple[bytes, int]) -> list[int]:
         auto_id, start = asked

@@ -14,6 +14,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, final
@@ -159,10 +160,41 @@ class FolderSource(_Silent):
             yield from rows
             start = stop
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """For the block all that is read is of one moment, whatever a server appends meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def entries(self) -> int:
+        """How many leaves there are, signed or not."""
+        return len(self._rows("SELECT x'' FROM leaves"))
+
+    def record(self, auto_id: AutoId) -> bytes | None:
+        """What the registry goes by of an ID (`store.as_kept`): the state that it keeps beside the log."""
+        rows = self._rows("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        return rows[0] if rows else None
+
+    def ids(self) -> set[bytes]:
+        """Whose records it has."""
+        return set(self._rows("SELECT auto_id FROM records"))
+
+    def change(self, place: int) -> bytes | None:
+        """What the feed has told of an entry; None for nothing."""
+        rows = self._rows("SELECT change FROM changes WHERE place = ?", place)
+        return rows[0] if rows else None
+
+    def changes(self) -> int:
+        """How many the feed has told."""
+        return len(self._rows("SELECT x'' FROM changes"))
+
     def close(self) -> None:
         self._db.close()
 
-    def _rows(self, query: str, *values: int) -> list[bytes]:
+    def _rows(self, query: str, *values: int | bytes) -> list[bytes]:
         try:
             rows = self._db.execute(query, values).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:

@@ -171,6 +171,16 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
     return VerifiedStatus(status, status.proof.verify(status.head, key))
 
 
+def origin_of(evidence: bytes) -> str | None:
+    """Which log a piece of evidence is a status of, if it is one; nothing in it is verified."""
+    if TAG.encode() not in evidence[:64]:
+        return None
+    try:
+        return Status.from_untrusted(evidence).origin
+    except RemoteProtocolError:
+        return None
+
+
 class Newest:
     """What was seen last of each ID: an older status is refused, or a log could show each of us another past.
 

@@ -277,7 +277,7 @@ class SqliteStore:
         )
         db.executemany(
             "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
-            ((auto_id.value, _checked(record.to_bytes())) for auto_id, record in group.records.items()),
+            ((auto_id.value, as_kept(record)) for auto_id, record in group.records.items()),
         )
         db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
         db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
@@ -400,9 +400,10 @@ def _check_file(db: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError("the file is cut short, or too long")
 
 
-def _checked(record: bytes) -> bytes:
+def as_kept(record: Record) -> bytes:
     """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
-    return zlib.crc32(record).to_bytes(4) + record
+    data = record.to_bytes()
+    return zlib.crc32(data).to_bytes(4) + data
 
 
 @lru_cache(maxsize=_RECORDS_READ)

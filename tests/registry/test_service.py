@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Credential, CredentialRequest, EntityKind
-from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused
+from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId, keys
 from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
@@ -231,7 +231,7 @@ async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
 async def _follow(served: Served, agent: Agent, model: Registered) -> None:
     reader = served.join(Agent(agent.credential, trust=Pinned(served.agent.peer_id)))
     async with served.client(reader) as client:
-        await client.follow(model)
+        await client.follow(model.heed)
 
 
 async def _until(condition: Any) -> None:
@@ -346,3 +346,70 @@ async def test_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: Path) -> 
 async def _cut_when_promised(served: Served, submitter: Submitter) -> None:
     await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
     served.network.cut()
+
+
+async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Path) -> None:
+    """Told to stop while one entry is written and more wait: none is lost, though nobody is there to be told."""
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(serving(tmp_path))
+        going_on, append = threading.Event(), served.registrar.append
+
+        def late(entries: Any) -> Any:
+            going_on.wait(5)
+            return append(entries)
+
+        served.registrar.append = late  # type: ignore[method-assign]
+        made = [registration(Credential.self_issued(f"org-{number}")) for number in range(3)]
+        promised: list[Withheld] = []
+
+        async def submit(submitter: Submitter, one: Entry) -> None:
+            try:
+                await submitter.submit(one)
+            except Withheld as error:
+                promised.append(error)
+
+        caller = served.join(Agent(Credential.self_issued("caller"), trust=SelfCertified()))
+        async with served.client(caller) as client, client.submitting() as submitter:
+            async with anyio.create_task_group() as tasks:
+                for number, one in enumerate(made):
+                    tasks.start_soon(submit, submitter, one)
+                    await _until(lambda wanted=number: _promises(submitter) > wanted)
+                served.network.cut()
+        assert len(promised) == 3
+        going_on.set()
+    with SqliteStore(tmp_path) as store:
+        assert store.head.size == 3
+        assert all(store.record(one.auto_id) for one in made)
+
+
+def _promises(submitter: Submitter) -> int:
+    return sum(bool(waiting.receipt) for waiting in submitter._waiting.values())
+
+
+async def test_what_a_registry_gives_in_place_of_an_entry_is_not_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            for credential in (acme, Credential.self_issued("other")):
+                await client.submit(registration(credential))
+            proof, status = served.registrar.proof, served.registrar.status
+            served.registrar.proof = lambda place: proof(1 - place)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another place"):
+                await client.proved(0)
+            served.registrar.proof = proof  # type: ignore[method-assign]
+            served.registrar.status = lambda _: status(acme.auto_id)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another Auto ID"):
+                await client.status(AutoId(bytes(32)))
+            with pytest.raises(CallError, match="out_of_range"):
+                await client.proved(2)
+            served.store.read_leaves = lambda start, stop: [b"\x93"]  # type: ignore[method-assign]
+            with pytest.raises(EntryRefused):
+                await client.first_since(0)
+            served.agent.handlers.methods.pop("registry.entries")
+
+            @served.agent.handlers.method("registry.entries")
+            async def none(call: Any, places: list[int]) -> list[bytes]:
+                return []
+
+            with pytest.raises(RemoteProtocolError, match="does not give"):
+                await client.first_since(0)
