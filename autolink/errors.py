@@ -11,6 +11,7 @@
     ├── BodyError                     a body that its type does not allow (ours before sending, theirs on receipt)
     ├── Refused                       a judgement: we refused the peer, or the peer refused us; see `by` and `reason`
     │   └── EnvelopeRefused           the same about a signed message taken alone
+    ├── EntryRefused                  a registry does not take an entry, now or ever; see `fault`
     ├── RemoteProtocolError           the peer: it broke the protocol, and the link is over
     ├── CallError                     the far handler's answer, with a `Code`
     ├── DeliveryUnknown               the link died while a call was out: it may or may not have been carried out
@@ -167,6 +168,38 @@ class Refused(AutolinkError):
 
 class EnvelopeRefused(Refused):
     """A signed message, taken alone, was judged and refused: its signature, author, recipient, time or repetition."""
+
+
+class Fault(StrEnum):
+    """Why a registry does not take an entry."""
+
+    MALFORMED = "malformed"
+    WRONG_LOG = "wrong_log"
+    EXPIRED = "expired"
+    STALE = "stale"
+    UNAUTHORISED = "unauthorised"
+    CERTIFICATE = "certificate"
+    TAKEN = "taken"
+    UNKNOWN = "unknown"
+    KEY_USED = "key_used"
+    NOT_COMMITTED = "not_committed"
+    REVOKED = "revoked"
+    RECOVERING = "recovering"
+    NOT_RECOVERING = "not_recovering"
+    DEACTIVATED = "deactivated"
+    ISSUER = "issuer"
+    # A registry's own policy, not the log's rules.
+    NOT_INVITED = "not_invited"
+    TOO_MANY = "too_many"
+    UNAVAILABLE = "unavailable"
+
+
+class EntryRefused(AutolinkError):
+    """A registry does not take an entry: nothing was appended. `fault` says which rule it breaks."""
+
+    def __init__(self, fault: Fault, text: str) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class RemoteProtocolError(AutolinkError):

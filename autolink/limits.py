@@ -83,6 +83,14 @@ times the memory, and the parsed certificates of strangers are kept for a while.
 COMMON_NAME: Final = 64
 """Bytes of a common name (X.520 ub-common-name); a plain self-issued one has at most 32 (see names.py)."""
 
+ROTATIONS: Final = 32
+"""Earlier certificates that lead from a bound name's first key to the one in use: 2 ms of signatures, which a stranger can
+make us verify; and ..."""
+
+ROTATIONS_BYTES: Final = 40 * KIB
+"""... their DER together, 32 times P-256 or 7 times ML-DSA-65: what fits into one HELLO or EVIDENCE frame beside a chain of
+four ML-DSA certificates."""
+
 LIFETIME_SELF_ISSUED_DAYS: Final = 3660
 """Validity of a self-issued certificate: ten years; rotation, not expiry, is what ends a root's key."""
 
@@ -266,6 +274,136 @@ ISSUERS: Final = 1_024
 
 ISSUERS_BYTES: Final = 1 * MIB
 """... and their DER together: parsed it takes up to 45 times the memory. ISSUERS with one P-256 root each are 0.6 MiB."""
+
+# --- a registry's entries ----------------------------------------------------------------------------------
+
+ENTRY: Final = 48 * KIB
+"""One signed entry. The largest, a recovery by GUARDIANS with ML-DSA signatures, has about 33 KB; a log's entry bundle
+(C2SP tlog-tiles) ends at 64."""
+
+ENTRY_LIFETIME: Final = 7 * 24 * 3600.0
+"""Longest time from an entry's being seen to its expiry: an offline ceremony may take some days, and what was signed
+and forgotten should not come up later."""
+
+GUARDIANS: Final = 8
+"""Guardians of one ID: each of them signs a recovery."""
+
+RECOVERY_DELAY: Final = 7 * 24 * 3600
+"""Seconds between a recovery and the new key's taking over, when the ID's owner has not chosen: long enough to notice."""
+
+RECOVERY_DELAY_LEAST: Final = 3600
+"""... shortest choice ..."""
+
+RECOVERY_DELAY_MOST: Final = 90 * 24 * 3600
+"""... and longest: whoever has lost a key waits as long."""
+
+VOIDS: Final = 16
+"""Times that an ID may declare void what a stolen key of its did; each costs every judgement of an ID below it."""
+
+SERVICE: Final = 16 * KIB
+"""One service record: addresses, and the methods offered with their schemas."""
+
+# --- a registry's log --------------------------------------------------------------------------------------
+
+LOG_ENTRIES: Final = 2**63 - 1
+"""Entries of one log: SQLite and Go hold their numbers in 64 bits with a sign. A path to one has at most 63 hashes."""
+
+LOG_ENTRY: Final = 65_535
+"""Bytes of one entry: what the two bytes of its length in a bundle (c2sp.org/tlog-tiles) can say."""
+
+LOG_TILES_KNOWN: Final = 16_384
+"""Full tiles of whose inside a registry remembers what proofs take longest to compute: 12 MiB, for four million entries."""
+
+NOTE: Final = 128 * KIB
+"""Bytes of a signed note. It must be able to carry 16 signatures (c2sp.org/signed-note): of ML-DSA-87 these are 98 KiB."""
+
+NOTE_SIGNATURES: Final = 100
+"""Signatures under one note: the witnesses of all who ask. (Go's sumdb/note: 100.)"""
+
+CHECKPOINT_EXTENSIONS: Final = 16
+"""Extension lines of a checkpoint, which its specification advises against."""
+
+LOG_PROOF: Final = NOTE + 64 * KIB
+"""Bytes of a self-contained proof: a checkpoint, 63 hashes (3 KiB), and the rest for what the application adds."""
+
+INCLUSION: Final = 60.0
+"""Seconds in which a log promises to have taken an entry that it has received. It takes milliseconds; what it cannot keep in
+this time must not be promised. (Certificate Transparency's maximum merge delay: 24 hours.)"""
+
+SUBMISSIONS: Final = 64
+"""Entries that one submitter may have waiting for the log, and ..."""
+
+SUBMISSIONS_ALL: Final = 4_096
+"""... all of them together: two seconds' work, in at most 200 MB."""
+
+ENTRIES_A_MINUTE: Final = 60.0
+"""Entries that one submitter may bring in the long run, where the registry does not say, and ..."""
+
+ENTRIES_BURST: Final = 300
+"""... at once: an organisation that registers its agents."""
+
+SUBMITTERS: Final = 65_536
+"""Submitters whose rate is remembered: about 10 MiB."""
+
+CHANGES_BUFFER: Final = 1_024
+"""Changes that wait for one subscriber of the feed; a slower one is disconnected, and asks for what it missed."""
+
+STATUS: Final = 8 * KIB
+"""One status: about 600 bytes, its proof of 3 KiB in the largest log, and the signatures of some witnesses."""
+
+STATUS_LIFETIME: Final = 3600.0
+"""Seconds for which a status is to be believed where nobody says another `max_age`: how long a revocation may go unheard of
+while the registry cannot be reached. (OCSP responses: days.)"""
+
+STATUS_AGE: Final = 7 * 24 * 3600.0
+"""Seconds that a status may be old at most, whatever is asked for: what the feed has told is remembered as long."""
+
+STATUSES: Final = 65_536
+"""IDs whose newest status a process remembers: about 20 MiB."""
+
+CRL: Final = 256 * KIB
+"""An issuer's revocation list: some 6,000 certificates that have not run out by themselves."""
+
+CRL_LIFETIME: Final = 7 * 24 * 3600.0
+"""Seconds that a revocation list lives when its issuer has not chosen, and ..."""
+
+CRL_LIFETIME_MOST: Final = 31 * 24 * 3600.0
+"""... longest choice: who checks lists believes one for as long, whatever happens meanwhile."""
+
+# --- a registry's public side --------------------------------------------------------------------------------
+
+HTTP_CONNECTIONS: Final = 1_024
+"""Connections at once; one more waits in the accept queue."""
+
+HTTP_HEAD: Final = 8 * KIB
+"""Bytes of one request, which has no body. (nginx: 8 KiB a line.)"""
+
+HTTP_TARGET: Final = 512
+"""Bytes of its path, and of its query: the longest of ours has 90."""
+
+HTTP_REQUEST: Final = 10.0
+"""Seconds in which a connection must bring a whole request, from its opening or from the answer before. (nginx: 60.)"""
+
+HTTP_ANSWER: Final = 30.0
+"""Seconds in which an answer must have been made and taken: 600 KiB/s for the largest."""
+
+HTTP_REQUESTS: Final = 1_000
+"""Requests on one connection. (nginx: 1,000.)"""
+
+HTTP_LARGE: Final = 64
+"""Entry bundles that are on their way at once, of up to 16 MiB each; ordinary ones have a quarter of one."""
+
+HTTP_READERS: Final = 4
+"""Threads that make answers: SQLite's pages and one lock are what they share."""
+
+HTTP_PAGE: Final = 256
+"""Places of one page of an ID's history."""
+
+FETCH: Final = 60.0
+"""Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""
+
+FETCH_TRIES: Final = 3
+"""... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
     concurrency.png   what does the rate do when more callers come at once?
     latency.png       how long do I wait: usually, and when I have bad luck?
     size.png          what does a message cost as it grows?
-    growth.png        what does everything cost as links, chains and known peers grow?
+    growth.png        what does everything cost as links, chains, known peers and a registry grow?
 
 A picture whose benchmarks did not run is left out. A band is the line's noise: a difference within it means nothing.
 """
@@ -193,8 +193,11 @@ def _size(findings: Findings, rows: list[Result]) -> "Figure | None":
 def _growth(findings: Findings, rows: list[Result]) -> "Figure | None":
     links: Points = defaultdict(list)
     for one in _select(rows, "growth"):
-        count = float(one.stack.split()[0].replace(",", ""))
-        links[f"a {one.params['unit']}"].append(Point(count, one.value, findings.noise_of(one)))
+        links[f"a {one.params['unit']}"].append(Point(_count(one.stack), one.value, findings.noise_of(one)))
+    registry: Points = defaultdict(list)
+    for one in _select(rows, "registry"):
+        if one.cpu_us is not None and one.stack != "floor":
+            registry[one.params["unit"]].append(Point(_count(one.stack), one.cpu_us, findings.noise_of(one)))
     memory = [one for one in _select(rows, "idle") if "end" in one.params]
     verdicts = _select(rows, "verify", stack=OURS)
     chain = [one for one in verdicts if one.params["peer"] == "cold" and one.params.get("known") == 0]
@@ -213,8 +216,14 @@ def _growth(findings: Findings, rows: list[Result]) -> "Figure | None":
             "a verdict among many known peers", "peers that the model knows", "CPU µs",
             _points(findings, known, "known", lambda one: f"{one.params['model']}, {one.params['peer']}"),
         ),
+        Panel("a registry that grows", "records", "CPU µs", registry),
         own_legends=True,
     )  # fmt: skip
+
+
+def _count(label: str) -> float:
+    """Of the things that a label begins with: "5,000 links live"."""
+    return float(label.split()[0].replace(",", ""))
 
 
 _PICTURES: Final = {

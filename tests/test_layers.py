@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "protocol": GROUND,
     "transport": GROUND | {"identity", "loop"},
     "agent": GROUND | {"identity", "trust", "messages", "protocol", "transport", "loop"},
+    "registry": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent", "loop"},
     "testing": GROUND | {"identity", "trust", "messages", "protocol", "transport", "agent"},
 }
 ABOVE = {"demo", "cli", "__init__", "__main__"}
@@ -55,6 +56,19 @@ def test_a_layer_imports_only_what_is_below_it(layer):
     for path in layers()[layer]:
         above = imported_layers(path) - MAY_IMPORT[layer] - {layer}
         assert not above, f"{path.relative_to(PACKAGE)} imports {above}"
+
+
+def test_a_log_is_pure():
+    """`registry.log` knows no network, files, clock, chance or trust: only bytes, hashes and keys."""
+    allowed = {"base64", "collections.abc", "dataclasses", "hashlib", "struct", "typing"}
+    for path in sorted((PACKAGE / "registry" / "log").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= allowed, path
+            elif isinstance(node, ast.ImportFrom) and not node.module.startswith("cryptography."):
+                below = node.module in allowed or node.module.split(".")[0] == "autolink"
+                assert below, f"{path} imports {node.module}"
+        assert imported_layers(path) <= {"errors", "limits", "identity", "messages", "registry"}, path
 
 
 def test_only_the_transport_and_the_keystore_touch_sockets_and_files():

@@ -10,7 +10,10 @@ import autolink
 
 PACKAGES = [
     "autolink",
-    *(f"autolink.{name}" for name in ("agent", "identity", "testing", "demo", "messages", "transport")),
+    *(
+        f"autolink.{name}"
+        for name in ("agent", "identity", "testing", "demo", "messages", "registry.log", "transport")
+    ),
 ]
 
 

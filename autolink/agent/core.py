@@ -76,7 +76,7 @@ class LinkCore:
         self.protocol = opened.protocol
         self.traffic = Traffic(
             opened.stream, opened.protocol, credential=opened.credential, peer_leaf=opened.peer.leaf,
-            peer_id=opened.author, peer_chain=opened.chain, dialer=dialer,
+            peer_id=opened.author, peer_chain=opened.chain, peer_evidence=opened.peer.presented.evidence, dialer=dialer,
             clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
         )  # fmt: skip
         self.tasks: Tasks
@@ -456,8 +456,16 @@ class LinkCore:
         shown the renewed chain; otherwise the link is drained."""
         if credential.leaf.spki != self.credential.leaf.spki:
             self.go_away("credential")
-        elif self._cause is None:
-            fields = {"chain": [certificate.der for certificate in credential.chain]}
+        else:
+            self.credential = credential
+            self.show_evidence()
+
+    def show_evidence(self) -> None:
+        """Show the peer our chain and all our evidence anew."""
+        if self._cause is None:
+            fields = {"chain": [certificate.der for certificate in self.credential.chain]}
+            if evidence := [*self.credential.evidence, *self.agent.evidence]:
+                fields["evidence"] = evidence
             self.traffic.control(self.protocol.evidence(fields))
 
     def _peer_goes_away(self, last: int) -> None:

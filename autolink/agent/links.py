@@ -58,6 +58,7 @@ class Links(Author):
         self._refused_by_peer: Counter[Reason] = Counter()
         self._opened = 0
         self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
+        self.evidence: tuple[bytes, ...] = ()
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Links(Author):
         Raises:
             Refused, RemoteProtocolError, anyio.BrokenResourceError, anyio.EndOfStream: it came to nothing.
         """
-        credential = self.credential
+        credential, evidence = self.credential, self.evidence
         context, made_at = (self._client_context, None) if dialer else self._listening_context()
         try:
             stream = await handshake(
@@ -161,6 +162,8 @@ class Links(Author):
         self._opened += 1
         if credential is not self.credential:
             link.go_on_with(self.credential)
+        elif evidence is not self.evidence:
+            link.show_evidence()
         return link
 
     def _listening_context(self) -> tuple[TlsContext, datetime]:
@@ -223,6 +226,20 @@ class Links(Author):
         self._sessions.clear()
         for link in self.links:
             link.go_on_with(credential)
+
+    def replace_evidence(self, *evidence: bytes) -> None:
+        """Show these statements about our standing, such as a registry's status, whenever a link opens, and on live links
+        at once: their peers judge us again by them. The credential's own evidence is shown besides.
+
+        Raises:
+            UsageError: more than a peer would read.
+        """
+        shown = (*self.credential.evidence, *evidence)
+        if len(shown) > limits.EVIDENCE or sum(map(len, shown)) > limits.EVIDENCE_BYTES:
+            raise UsageError(f"evidence is at most {limits.EVIDENCE} items and {limits.EVIDENCE_BYTES} bytes")
+        self.evidence = evidence
+        for link in self.links:
+            link.show_evidence()
 
     def replace_trust(self, trust: Model) -> None:
         """Believe by another trust model from now on. Every live link, and every opening one, is judged again by it.

@@ -25,6 +25,7 @@ import anyio
 from autolink import limits
 from autolink.errors import IdentityError, Reason, Refused, RemoteProtocolError, display
 from autolink.identity import BOUND, AutoId, Certificate, Credential, PeerId, is_bound_to, key_authority
+from autolink.identity.rotation import check_rotations, rotations_in, split_chain
 from autolink.protocol import AcceptReceived, Event, HelloReceived, LinkProtocol, RefuseReceived
 from autolink.trust import Context, Model, VerifiedPeer, judge, recall
 from autolink.version import __version__
@@ -123,6 +124,8 @@ def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str
     said: dict[str, object] = {"clock": now, "software": _SOFTWARE}
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
+    if evidence := [*credential.evidence, *agent.evidence]:
+        said["evidence"] = evidence
     return said
 
 
@@ -155,7 +158,7 @@ async def _judge(
     key_proved_at: datetime,
 ) -> tuple[tuple[bytes, ...], VerifiedPeer, AutoId, int]:
     """The whole judgement, in time to tell the peer how it ended: what `Opened` holds of it."""
-    chain = stream.peer_chain
+    chain = _without_rotations(stream.peer_chain, hello.evidence)
     if not agent.allow_self and _same_key(chain[0], credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
     if stream.resumed:
@@ -183,6 +186,26 @@ async def _judge(
     if author is None:
         raise Refused(Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID")
     return chain, peer, author, epoch
+
+
+def _without_rotations(chain: tuple[bytes, ...], evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """A chain as TLS showed it, without the earlier certificates of its root, which HELLO says again. Whatever else stands
+    behind it the judgement will refuse."""
+    if not evidence:
+        return chain
+    try:
+        earlier = tuple([certificate.der for certificate in reversed(rotations_in(evidence))])
+    except IdentityError:
+        return chain
+    return chain[: -len(earlier)] if earlier and chain[-len(earlier) :] == earlier else chain
+
+
+def _was_rotated(earlier: tuple[Certificate, ...], root: Certificate) -> bool:
+    try:
+        check_rotations(earlier, root)
+    except IdentityError:
+        return False
+    return root.self_issued
 
 
 def author_of(peer: VerifiedPeer) -> AutoId | None:
@@ -278,12 +301,13 @@ def _objection(expect: PeerId, chain: tuple[bytes, ...]) -> str | None:
         certificates = [Certificate.parse_untrusted(der) for der in chain]
     except IdentityError as error:
         return str(error)
-    leaf, root = certificates[0], certificates[-1]
+    chain_only, earlier = split_chain(certificates)
+    leaf, root = certificates[0], chain_only[-1]
     if expect.auto_id is not None and leaf.auto_id != expect.auto_id:
         return "another Auto ID answered"
     if expect.authority == BOUND:
-        if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
+        if not (is_bound_to(root.common_name, root.spki, root.next_key_hash) or _was_rotated(earlier, root)):
             return "its name is not bound to its key"
-    elif expect.authority not in {key_authority(one.spki_sha256) for one in certificates}:
+    elif expect.authority not in {key_authority(one.spki_sha256) for one in chain_only}:
         return "the key is not the expected one"
     return None

@@ -74,13 +74,14 @@ class ReceivedBatch(NamedTuple):
     signature: bytes
     leaf_hashes: list[bytes]
     chain: tuple[bytes, ...]
+    evidence: tuple[bytes, ...]
 
     def envelope(self, leaf: bytes, index: int) -> Envelope:
         """The message at `index` with its proof, verifiable by anyone."""
         header = self.header
         return Envelope(
             leaf, index, header.count, merkle.path(self.leaf_hashes, index), header.link_id, header.role, header.number,
-            self.signature, self.chain,
+            self.signature, self.chain, self.evidence,
         )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ class Traffic:
         peer_leaf: Certificate,
         peer_id: AutoId,
         peer_chain: tuple[bytes, ...],
+        peer_evidence: tuple[bytes, ...],
         dialer: bool,
         clock: Callable[[], datetime],
         on_flood: Callable[[], None],
@@ -106,6 +108,7 @@ class Traffic:
         self.peer_id = peer_id
         self._peer_leaf = peer_leaf
         self._peer_chain = peer_chain
+        self._peer_evidence = peer_evidence
         self._credential = credential
         self._own_id = credential.auto_id
         self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
@@ -451,7 +454,7 @@ class Traffic:
             raise MessageRefused(
                 Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
             ) from None
-        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain)
+        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain, self._peer_evidence)
         now = self._epoch + int(self.heard_at * 1_000_000)
         earliest, latest = now - _SKEW, now + _SKEW
         messages = [

@@ -6,7 +6,7 @@ status meaning
 0      it went as it should
 1      it failed: a file, an identity, a body, the protocol; `run`: something was still open and was cut off
 2      the command line is wrong
-3      refused: we refused the peer, the envelope or the chain, or the peer refused us
+3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry
 4      the far handler answered with an error
 5      nobody reached, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
 130    interrupted
@@ -33,6 +33,8 @@ from autolink.errors import (
     AutolinkError,
     CallError,
     DeliveryUnknown,
+    EntryRefused,
+    Fault,
     KeystoreError,
     LinkLost,
     LocalProtocolError,
@@ -84,6 +86,10 @@ _OF_KEYSTORE: Final = {
 }
 """What `KeystoreError` says of an entry, and what to do."""
 
+_OF_ENTRY: Final = {
+    Fault.NOT_INVITED: "ask whoever runs it: autolink registry invite FOLDER AUTOID",
+    Fault.STALE: "somebody was faster, perhaps a thief: see autolink registry history",
+}
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
 }
@@ -108,6 +114,9 @@ def _text(error: BaseException) -> str:
         return f"{error}: {hint.format(NAME=vars(error).get('name', 'NAME'))}" if hint else str(error)
     if isinstance(error, KeystoreError):
         return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
+    if isinstance(error, EntryRefused):
+        hint = _OF_ENTRY.get(error.fault)
+        return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
@@ -127,7 +136,7 @@ def status_of(error: BaseException) -> Status:
     match error:
         case click.UsageError() | LocalProtocolError():
             return Status.USAGE
-        case Refused():
+        case Refused() | EntryRefused():
             return Status.REFUSED
         case CallError():
             return Status.ANSWERED
@@ -143,6 +152,8 @@ def as_json(error: BaseException) -> dict[str, object]:
     told: dict[str, object] = {"ok": False, "status": status_of(error), "error": shown(error)}
     if isinstance(error, Refused):
         told |= {"refused_by": error.by, "reason": error.reason}
+    if isinstance(error, EntryRefused):
+        told |= {"fault": error.fault}
     if isinstance(error, CallError):
         told |= {"code": error.code, "message": display(error.message)}
     return told

@@ -1,8 +1,6 @@
 """`autolink id`: make, request, issue and accept. Looking is in `look`, taking over from elsewhere in `upstream`."""
 
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,10 +9,11 @@ import click
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.look import export, list_, show, verify
+from autolink.cli.making import days_option, free, lifetime_of, report, say_where, unencrypted_option
+from autolink.cli.on_record import COMMANDS
 from autolink.cli.options import (
     FILE,
     KINDS,
-    Number,
     as_option,
     json_option,
     option,
@@ -25,7 +24,8 @@ from autolink.cli.options import (
     write,
 )
 from autolink.cli.passphrase import load_identity, new_passphrase
-from autolink.cli.show import describe, print_facts, print_json, say
+from autolink.cli.rotate import rotate
+from autolink.cli.show import print_json, say
 from autolink.cli.trust_option import known_file
 from autolink.cli.upstream import import_
 from autolink.errors import KeystoreError, UsageError, display
@@ -44,6 +44,7 @@ from autolink.identity import (
 )
 from autolink.identity.credential import PEM_BYTES
 from autolink.identity.issuing import check_may_issue
+from autolink.identity.rotation import split_chain
 from autolink.trust import KnownAgents
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,20 +57,8 @@ def identity() -> None:
     """Make, request, issue, look at and exchange identities."""
 
 
-def _unencrypted_option(function: F) -> F:
-    return option("--unencrypted", is_flag=True, help="Store the private key without a passphrase.")(function)
-
-
 def _key_type_option(function: F) -> F:
     return option("--key-type", type=click.Choice(_KEY_TYPES), default="p256", help="Kind of key.")(function)
-
-
-def _days_option(cap: int, default: str) -> Callable[[F], F]:
-    return option(
-        "--days",
-        type=Number(0, cap, min_open=True),
-        help=f"Lifetime in days; {default} if not given.",
-    )
 
 
 @identity.command()
@@ -79,8 +68,8 @@ def _days_option(cap: int, default: str) -> Callable[[F], F]:
 @_key_type_option
 @option("--plain", is_flag=True, help="A name without commitment to its key: it proves nothing alone.")
 @option("--next-key", type=FILE, help="Where to write the next key; NAME.next-key if not given.")
-@_days_option(limits.LIFETIME_SELF_ISSUED_DAYS, "ten years")
-@_unencrypted_option
+@days_option(limits.LIFETIME_SELF_ISSUED_DAYS, "ten years")
+@unencrypted_option
 @passphrase_option
 @json_option
 def new(
@@ -92,13 +81,13 @@ def new(
     It also makes the key that may follow the first one, and writes it to a file of its own. Keep that file
     elsewhere: who holds the next key decides who this identity is after a theft.
     """
-    store = _free(name)
+    store = free(name)
     credential = Credential.self_issued(
         common_name or name,
         kind=EntityKind(kind),
         key_type=KeyType(key_type),
         plain=plain,
-        lifetime=_lifetime(days),
+        lifetime=lifetime_of(days),
     )
     if plain and next_key:
         raise UsageError("a --plain name commits to no next key: leave --next-key out")
@@ -113,13 +102,9 @@ def new(
         if kept:  # a next key without its identity is of no use to anybody
             kept.unlink()
         raise
-    _report(name, credential.chain, as_json=as_json, next_key_file=None if kept is None else str(kept))
+    report(name, credential.chain, as_json=as_json, next_key_file=None if kept is None else str(kept))
     if kept and not as_json:
-        how = "WITHOUT a passphrase" if unencrypted else "under the same passphrase"
-        say(
-            f"The next key is in {display(str(kept))}, {how}. Move it to another place than this machine: it is what "
-            "takes the identity back when this key is lost."
-        )
+        say_where(kept, unencrypted=unencrypted)
 
 
 @identity.command()
@@ -127,7 +112,7 @@ def new(
 @option("--common-name", help="The name to ask for, if it is not NAME.")
 @_key_type_option
 @output_option
-@_unencrypted_option
+@unencrypted_option
 @passphrase_option
 def request(
     name: str,
@@ -142,7 +127,7 @@ def request(
 
     Give the request to the issuer (`autolink id issue`), and its answer to `autolink id accept NAME CHAIN`.
     """
-    store = _free(name)
+    store = free(name)
     asked = CredentialRequest.new(common_name or name, key_type=KeyType(key_type))
     passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
     store.save_request(name, asked, passphrase=passphrase, unencrypted=unencrypted)
@@ -155,7 +140,7 @@ def request(
 @as_option(help="The issuer.")
 @option("--kind", type=click.Choice(KINDS), default="agent", help="What the holder is, in your word.")
 @option("--common-name", help="The name to issue, if it is not the one asked for.")
-@_days_option(limits.LIFETIME_ISSUED_DAYS, "90 days")
+@days_option(limits.LIFETIME_ISSUED_DAYS, "90 days")
 @option(
     "--may-issue", type=click.IntRange(0, limits.CHAIN), help="Make an issuer, with so many issuers below it."
 )
@@ -174,7 +159,7 @@ def issue(
         asked = CredentialRequest.from_pem(read(request, PEM_BYTES))
     issuer = load_identity(as_name, passphrase_file)
     chain = issuer.issue(
-        asked, kind=EntityKind(kind), name=common_name, lifetime=_lifetime(days), may_issue=may_issue
+        asked, kind=EntityKind(kind), name=common_name, lifetime=lifetime_of(days), may_issue=may_issue
     )
     write(output, dump_chain(chain))
     key = key_authority(chain[0].spki_sha256)
@@ -205,7 +190,7 @@ def accept(
         if not older and not store.pending(name):
             _check_ends_later(name, certificates, store.chain(name))
         store.accept(name, certificates)
-        _report(name, certificates, as_json=as_json)
+        report(name, certificates, as_json=as_json)
         return
     try:
         peer_id = PeerId.parse(name)
@@ -235,7 +220,7 @@ def forget(peer_id: str, *, as_name: str | None, known: Path | None) -> None:
     say(f"{auto_id} is forgotten")
 
 
-for command in (import_, export, list_, show, verify):
+for command in (import_, export, list_, rotate, show, verify, *COMMANDS):
     identity.add_command(command)
 
 
@@ -248,38 +233,10 @@ def _known_path(as_name: str | None, known: Path | None) -> Path:
     return known_file(known, folder)
 
 
-def _free(name: str) -> Keystore:
-    """The keystore, if the name is still free: asked before anybody types a passphrase, and again on saving."""
-    store = Keystore()
-    store.folder(name)
-    if name not in store.names():
-        return store
-    hint = "choose another name, or see autolink id list"
-    with suppress(KeystoreError):  # it was not requested here, so there is nothing to send to an issuer again
-        store.request_pem(name)
-        hint = (
-            f"to renew it, have its request issued again (autolink id export {name} --request), then: "
-            f"autolink id accept {name} CHAIN"
-        )
-    raise KeystoreError(f"there is an identity {name!r} already: {hint}")
-
-
 def _check_ends_later(name: str, new: tuple[Certificate, ...], own: tuple[Certificate, ...]) -> None:
     """A chain found again in some folder must not put an earlier end back unnoticed."""
-    ends, until = (min(certificate.not_after for certificate in chain) for chain in (new, own))
+    ends, until = (min(one.not_after for one in split_chain(certificates)[0]) for certificates in (new, own))
     if ends < until:
         raise UsageError(
             f"this chain of {name} ends {ends:%F %T}Z, before the one in place ({until:%F %T}Z): take it with --older"
         )
-
-
-def _lifetime(days: float | None) -> timedelta | None:
-    return None if days is None else timedelta(days=days)
-
-
-def _report(name: str, chain: tuple[Certificate, ...], *, as_json: bool, **more: object) -> None:
-    facts = {"name": name, **describe(chain), **more}
-    if as_json:
-        print_json({"ok": True, **facts})
-    else:
-        print_facts(facts)

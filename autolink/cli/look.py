@@ -35,6 +35,8 @@ from autolink.identity import (
     save_key,
 )
 from autolink.identity.credential import PEM_BYTES
+from autolink.identity.names import split_bound
+from autolink.identity.rotation import encode_rotations, split_chain
 from autolink.trust import Context, VerifiedPeer, judge
 
 
@@ -106,8 +108,10 @@ def export(name: str, *, what: str, output: Path, passphrase_file: Path | None) 
     elif what == "request":
         write(output, store.request_pem(name))
     else:
-        chain = store.chain(name)
-        write(output, dump_chain(chain if what == "chain" else chain[-1:]))
+        certificates = store.chain(name)
+        chain, rotations = split_chain(certificates)
+        anchor = rotations[:1] or chain[-1:]
+        write(output, dump_chain(certificates if what == "chain" else anchor))
 
 
 @click.command()
@@ -117,16 +121,18 @@ def export(name: str, *, what: str, output: Path, passphrase_file: Path | None) 
 @as_option(required=False, help="Whose known agents --trust known means.")
 @json_option
 def verify(chain: Path, *, specs: tuple[Spec, ...], at: datetime, as_name: str | None, as_json: bool) -> None:
-    """Judge the certificates in the file CHAIN (leaf first) as those of a peer, without one.
+    """Judge the certificates in the file CHAIN (leaf first, those of `id export --chain`) as a peer's, without one.
 
     That its holder has the key is not shown by this; a link or a signature shows that.
     """
     folder = None if as_name is None else Keystore().folder(as_name)
     model = build(specs, folder=folder)
-    certificates = [certificate.der for certificate in read_chain(chain)]
+    certificates, rotations = split_chain(read_chain(chain))
+    evidence = [encode_rotations(rotations)] if rotations else []
 
     async def ask() -> VerifiedPeer:
-        return await judge(model, certificates, context=Context(now=at, direction="message"))
+        shown = [certificate.der for certificate in certificates]
+        return await judge(model, shown, context=Context(now=at, direction="message"), evidence=evidence)
 
     with about(display(str(chain))):
         verified = describe_peer(anyio.run(ask, backend="trio"))
@@ -163,7 +169,8 @@ def _file_facts(pem: bytes) -> dict[str, Any]:
     if b"REQUEST-----" in pem:
         return _request_facts(pem)
     chain = load_chain(pem)
-    if len(chain) > 1 and all(certificate.self_issued for certificate in chain):
+    alone, more = split_chain(chain)
+    if len(alone) == 1 and more and split_bound(chain[0].common_name) is None:  # an anchor of several keys
         all_keys = ", ".join(key_authority(certificate.spki_sha256) for certificate in chain)
         return describe(TrustAnchor(chain).certificates[:1]) | {"keys": all_keys}
     return describe(chain)

@@ -10,6 +10,7 @@ from autolink.cli.demo import demo
 from autolink.cli.edge import Edge
 from autolink.cli.identity import identity
 from autolink.cli.options import option
+from autolink.cli.registry import registry
 from autolink.cli.run import run
 from autolink.cli.talk import call, ping
 from autolink.cli.verify import verify
@@ -50,5 +51,5 @@ def _log_to_stderr(ctx: click.Context, level: int) -> None:
         root.setLevel(before)
 
 
-for command in (identity, run, call, ping, bench, verify, demo):
+for command in (identity, run, call, ping, registry, bench, verify, demo):
     main.add_command(command)

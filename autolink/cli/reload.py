@@ -21,6 +21,7 @@ from autolink.cli.trust_option import Spec, build, known_file
 from autolink.errors import UsageError
 from autolink.identity import Keystore, environment_passphrase
 from autolink.identity.keystore import CHAIN, KEY
+from autolink.identity.rotation import split_chain
 from autolink.trust import Model
 
 
@@ -141,9 +142,9 @@ class Sources:
     def _take_credential(self, folder: Path) -> None:
         own, store, name = self._agent.credential, Keystore(folder.parent.parent), folder.name
         with about(f"identity {name}"):
-            chain = store.chain(name)
+            chain, rotations = split_chain(store.chain(name))
             if chain[0].spki == own.leaf.spki:  # as `autolink id accept` leaves it: the key is open already
-                renewed = Credential(chain, own.private_key, folder=folder)
+                renewed = Credential(chain, own.private_key, folder=folder, rotations=rotations)
             else:
                 renewed = store.load(name, passphrase=environment_passphrase())
             self._agent.replace_credential(renewed)

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +14,13 @@ from autolink import Agent, Handlers, limits
 from autolink.cli.edge import Status, about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
+from autolink.cli.registry_link import standing, standing_options
 from autolink.cli.serving import serve
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.cli.workers import supervise
 from autolink.errors import UsageError, display
 from autolink.identity import use_passphrase
+from autolink.registry.log.note import VerifierKey
 
 _log: Final = logging.getLogger("autolink.cli")
 
@@ -48,17 +49,21 @@ _log: Final = logging.getLogger("autolink.cli")
     help="Processes that serve the addresses together. With 2 and more a supervisor restarts who dies, and new ones take "
     "over when files of identity or trust change, or at SIGHUP.",
 )  # fmt: skip
+@standing_options
 @passphrase_option
 @click.pass_context
 def run(
     ctx: click.Context, target: str, *, as_name: str | None, specs: tuple[Spec, ...], listen: tuple[str, ...],
-    app_dir: Path, backend: str, drain: float, workers: int, passphrase_file: Path | None,
+    app_dir: Path, backend: str, drain: float, workers: int, passphrase_file: Path | None, registry: str | None,
+    log_key: VerifierKey | None,
 ) -> None:  # fmt: skip
     """Serve NAME of MODULE: Handlers, which need --as and --trust, or an Agent, which has both.
 
     Prints one contact string for each address when it listens: where to dial, and whom to expect there. SIGTERM or
     SIGINT ends it: nothing new is accepted, what is open may end; a second one ends it at once. The exit status is
     then 0 if everything ended in time, else 1.
+
+    With --registry it shows its status there to its peers, and heeds the revocations that the registry tells.
 
     With --trust known, an agent that dials and is not known is refused; the warning names the id for
     `autolink id accept`.
@@ -80,11 +85,19 @@ def run(
         credential = load_identity(as_name, None)
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     warn_if_own(agent.credential)
+    kept_up = standing(agent, registry, log_key, specs)
+
+    async def serve_alone() -> bool:
+        async with kept_up():
+            return await serve(agent, listen, drain)
+
     with about(f"listening on {', '.join(map(display, listen))}"):
         if workers == 1:
-            drained = anyio.run(partial(serve, agent, listen, drain), backend=backend)
+            drained = anyio.run(serve_alone, backend=backend)
         else:
-            drained = supervise(agent, specs, listen, workers=workers, patience=drain, backend=backend)
+            drained = supervise(
+                agent, specs, listen, workers=workers, patience=drain, backend=backend, standing=kept_up
+            )
     ctx.exit(Status.OK if drained else Status.FAILED)
 
 

@@ -53,11 +53,20 @@ class _Stop:
         self.now.set()
 
 
-async def serve(agent: Agent, addresses: Sequence[str], patience: float) -> bool:
+def _print_contacts(contacts: Sequence[str]) -> None:
+    for contact in contacts:
+        click.echo(contact)
+
+
+async def serve(
+    agent: Agent, addresses: Sequence[str], patience: float,
+    announce: Callable[[Sequence[str]], object] = _print_contacts,
+) -> bool:  # fmt: skip
     """Print the contacts and serve until SIGTERM or SIGINT, then drain; a second one ends it at once.
 
     Args:
         patience: seconds that what is open gets to end.
+        announce: is told the contacts when it listens.
 
     Returns:
         Whether all of it ended in time.
@@ -73,8 +82,7 @@ async def serve(agent: Agent, addresses: Sequence[str], patience: float) -> bool
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with agent.listening(*addresses) as listener, anyio.create_task_group() as tasks:
-            for contact in listener.contacts:
-                click.echo(contact)
+            announce(listener.contacts)
             tasks.start_soon(listen, signals)
             drained = await _drain_when_told(listener, stop, patience)
             tasks.cancel_scope.cancel()

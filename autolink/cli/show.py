@@ -15,6 +15,7 @@ from autolink.errors import display
 from autolink.identity import Certificate, key_authority, show_name
 from autolink.identity.autoid import PeerId
 from autolink.identity.credential import check_chain
+from autolink.identity.rotation import split_chain
 from autolink.trust import VerifiedPeer
 
 _NAMES: Final = ("common_name", "asks_for")
@@ -29,10 +30,15 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def print_json(value: object) -> None:
-    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601."""
+def print_json(value: object, *, line: bool = False) -> None:
+    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601.
+
+    Args:
+        value: what it says.
+        line: on one line, for a command that prints several or goes on afterwards.
+    """
     plain = json.loads(to_json(value, bytes_mode="base64", inf_nan_mode="strings"))
-    click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=2)))
+    click.echo(visible(json.dumps(plain, ensure_ascii=False, indent=None if line else 2)))
 
 
 def visible(text: str) -> str:
@@ -71,10 +77,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) ->
 def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
     """What a complete chain says of its holder, without a verdict about it.
 
+    Args:
+        chain: leaf first; behind a rotated root its earlier certificates.
+
     Raises:
         IdentityError: it does not join up to a self-issued root.
     """
-    auto_id, authority = check_chain(tuple(chain))
+    chain, rotations = split_chain(chain)
+    auto_id, authority = check_chain(chain, rotations)
     leaf = chain[0]
     return {
         "common_name": leaf.common_name,
@@ -86,6 +96,7 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "key": key_authority(leaf.spki_sha256),
         "not_before": leaf.not_before.isoformat(),
         "not_after": leaf.not_after.isoformat(),
+        "rotations": len(rotations),
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
     }
 

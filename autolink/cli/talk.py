@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,10 +15,12 @@ from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
+from autolink.cli.registry_link import Standing, standing, standing_options
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
 from autolink.errors import BodyError, Refused, RemoteProtocolError, UsageError, display
 from autolink.identity import show_name
+from autolink.registry.log.note import VerifierKey
 from autolink.transport import parse_address
 from autolink.trust.known import seen
 
@@ -38,6 +41,7 @@ class Dialer:
     anyone: bool
     stranger: Stranger
     timeout: float
+    standing: Standing = nullcontext
 
     def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str) -> T:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
@@ -61,7 +65,7 @@ class Dialer:
         opened = False
         try:
             with anyio.fail_after(self.timeout):
-                async with self.agent.connect(self.contact, expect=expect) as link:
+                async with self.standing(), self.agent.connect(self.contact, expect=expect) as link:
                     opened = True
                     return await work(link)
         except RemoteProtocolError as error:
@@ -137,6 +141,7 @@ def link_options(*, timeout: str = "Seconds for all of it.") -> Callable[[F], F]
 @click.argument("body", required=False, metavar="[BODY-JSON]")
 @option("-H", "--header", multiple=True, metavar="NAME=VALUE", help="Sent along, signed. Repeatable.")
 @link_options()
+@standing_options
 def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """Call METHOD of the agent at CONTACT and print its reply as JSON.
 
@@ -163,6 +168,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
 @option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
 @link_options()
+@standing_options
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes."""
     dial = dialer(**how)
@@ -190,9 +196,9 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
 
 def dialer(
     *, contact: str, as_name: str, specs: tuple[Spec, ...], on_first: str | None, anyone_trusted: bool, timeout: float,
-    passphrase_file: Path | None, issues: bool = False,
+    passphrase_file: Path | None, issues: bool = False, registry: str | None = None, log_key: VerifierKey | None = None,
 ) -> Dialer:  # fmt: skip
-    """What `link_options` said.
+    """What `link_options` said, and perhaps `standing_options`.
 
     Args:
         issues: the identity makes those who dial, and does not dial itself.
@@ -220,7 +226,9 @@ def dialer(
         warn_if_own(credential)
     stranger = Stranger()
     trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
-    return Dialer(Agent(credential, trust=trust), as_name, contact, anyone_trusted, stranger, timeout)
+    agent = Agent(credential, trust=trust)
+    kept_up = standing(agent, registry, log_key, specs)
+    return Dialer(agent, as_name, contact, anyone_trusted, stranger, timeout, kept_up)
 
 
 def _is_address(text: str) -> bool:

@@ -1,16 +1,19 @@
-"""`--trust`: whom the command believes. Repeated, one that vouches is enough and one that contradicts refuses.
+"""`--trust`: whom the command believes. Repeated, one that vouches is enough and one that contradicts refuses; except that
+whoever one vouches for must be active in the registry too, where one is named: a revoked agent that shows no status would
+only have to be silent.
 
 issuer:FILE       whom the organisation in an anchor file has issued
 pinned:FILE       exactly the agents in a file: certificates in PEM, or a peer id at the start of each line
 self-certified    every name that is bound to its own key: a stranger, but exactly that stranger
 known[:FILE]      the agents accepted before; FILE is, by default, in the folder of the identity
 unsafe-anyone     anyone, as nothing more than the key it holds
+registered:KEY    who is active in the log of that key, by a status that it shows; with ,max-age=SECONDS one no older
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,8 +22,9 @@ import click
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.options import option, read
-from autolink.errors import IdentityError, UsageError, display
+from autolink.errors import AutolinkError, IdentityError, UsageError, display
 from autolink.identity import Certificate, PeerId, TrustAnchor, load_chain, show_name
+from autolink.registry.trust import Registered
 from autolink.trust import (
     Context,
     IssuedBy,
@@ -34,7 +38,9 @@ from autolink.trust import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMS: Final = "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone"
+_FORMS: Final = (
+    "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone, registered:KEY[,max-age=SECONDS]"
+)
 _WITH_FILE: Final = ("issuer", "pinned", "known")
 _BARE: Final = ("known", "self-certified", "unsafe-anyone")
 _ANCHOR_FILE: Final = "an anchor file is what `autolink id export NAME` writes"
@@ -48,6 +54,9 @@ class Spec:
 
     kind: str
     file: Path | None = None
+    registered: Registered | None = (
+        None  # one and the same however often the others are read again: it remembers
+    )
 
 
 class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
@@ -70,6 +79,11 @@ class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the new
             return Spec(kind, Path(file))
         if not colon and kind in _BARE:
             return Spec(kind)
+        if colon and file and kind == "registered":
+            try:
+                return Spec(kind, registered=_registered(file))
+            except AutolinkError as error:
+                raise click.BadParameter(f"{display(value)!r}: {error}", ctx, param) from None
         raise click.BadParameter(f"{display(value)!r} is none of {_FORMS}", ctx, param)
 
 
@@ -78,7 +92,8 @@ def trust_option(*, required: bool = True) -> Callable[[F], F]:
     return option(
         "--trust", "specs", type=SpecType(), multiple=True, required=required, envvar="AUTOLINK_TRUST",
         metavar="WHOM",
-        help=f"Whom you believe: {_FORMS}. There is no default. Repeat it to accept whom any of them vouches for.",
+        help=f"Whom you believe: {_FORMS}. There is no default. Repeat it to accept whom any of them vouches for; with "
+        "registered, only if the registry says that it is active, too.",
     )  # fmt: skip
 
 
@@ -131,7 +146,21 @@ def build(
         models.append(SelfCertified())
     if "unsafe-anyone" in kinds:
         models.append(UnsafeAnyone())
-    return reduce(or_, models)
+    registries = [spec.registered for spec in specs if spec.registered]
+    both = [reduce(or_, each) for each in (models, registries) if each]
+    return reduce(and_, both)
+
+
+def _registered(text: str) -> Registered:
+    """``KEY`` or ``KEY,max-age=SECONDS``; there may be commas in a key's name."""
+    key, comma, age = text.rpartition(",max-age=")
+    if not comma:
+        return Registered(text)
+    try:
+        seconds = float(age)
+    except ValueError:
+        raise UsageError(f"{display(age)!r} is no number of seconds") from None
+    return Registered(key, max_age=seconds)
 
 
 def known_file(file: Path | None, folder: Path | None) -> Path:

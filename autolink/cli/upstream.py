@@ -26,6 +26,7 @@ from autolink.identity import (
     show_name,
 )
 from autolink.identity.credential import PEM_BYTES
+from autolink.identity.rotation import split_chain
 from autolink.trust.profile import check_profile
 
 
@@ -70,7 +71,7 @@ def import_(
         )
     else:
         store.save_new(name, credential, passphrase=passphrase, unencrypted=unencrypted)
-        facts |= describe(credential.chain)
+        facts |= describe(credential.certificates)
     if as_json:
         print_json({"ok": True, **facts})
     else:
@@ -80,7 +81,8 @@ def import_(
 def _is_ours(pem: bytes) -> bool:
     """Whether it is a chain of our profile; whatever else it is, reading it as upstream's will say."""
     try:
-        check_profile([certificate.x509 for certificate in load_chain(pem)])
+        chain, _ = split_chain(load_chain(pem))
+        check_profile([certificate.x509 for certificate in chain])
     except IdentityError:
         return False
     return True

@@ -4,8 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ import click
 
 from autolink import Agent
 from autolink.cli.edge import Status
+from autolink.cli.registry_link import Standing
 from autolink.cli.reload import Sources
 from autolink.cli.serving import serve_as_worker
 from autolink.cli.supervisor import Supervisor
@@ -23,13 +23,15 @@ from autolink.transport import Contact, ListeningSocket, listen_blocking, parse_
 
 
 def supervise(
-    agent: Agent, specs: Sequence[Spec], addresses: Sequence[str], *, workers: int, patience: float, backend: str
+    agent: Agent, specs: Sequence[Spec], addresses: Sequence[str], *, workers: int, patience: float, backend: str,
+    standing: Standing = nullcontext,
 ) -> bool:  # fmt: skip
     """Serve with several processes until told to stop, and print the contacts when the first of them does.
 
     Args:
         specs: what the agent's trust model was built from; none for a module's own.
         patience: seconds that what is open gets to end.
+        standing: around the serving of each worker.
 
     Returns:
         Whether all of it ended in time.
@@ -52,7 +54,11 @@ def supervise(
 
         def work(supervisor: socket.socket) -> Status:
             _name_process_in_logs()
-            serve = partial(serve_as_worker, agent, sockets, patience, supervisor, sources.read_trust)
+
+            async def serve() -> bool:
+                async with standing():
+                    return await serve_as_worker(agent, sockets, patience, supervisor, sources.read_trust)
+
             return Status.OK if anyio.run(serve, backend=backend) else Status.FAILED
 
         def announce() -> None:

@@ -10,10 +10,11 @@ from autolink.identity.certificate import (
     dump_chain,
     load_chain,
 )
-from autolink.identity.credential import Credential, CredentialRequest
+from autolink.identity.credential import Credential
 from autolink.identity.keys import KeyType
 from autolink.identity.keystore import Keystore, default_home, environment_passphrase, use_passphrase
 from autolink.identity.names import is_bound_to, show_name
+from autolink.identity.request import CredentialRequest
 from autolink.identity.sealed import load_key, save_key
 from autolink.identity.upstream import UpstreamIdentity
 

@@ -1,6 +1,7 @@
 """What one organisation gives another, and all it gives: whose certificates to believe."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -10,6 +11,7 @@ from autolink.identity import files
 from autolink.identity.autoid import BOUND, AutoId, key_authority
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
 from autolink.identity.names import is_bound_to, show_name, split_bound
+from autolink.identity.rotation import check_rotations
 
 
 @final
@@ -100,8 +102,12 @@ class TrustAnchor:
         files.write_atomic(os.fspath(path), self.to_pem(), mode=0o644)
 
 
-def root_authority(certificate: Certificate) -> str:
+def root_authority(certificate: Certificate, rotations: Sequence[Certificate] = ()) -> str:
     """The authority that a self-issued certificate is: bound by its name, or its key.
+
+    Args:
+        certificate: in use now.
+        rotations: of a bound name, the certificates that came before it.
 
     Raises:
         IdentityError: it is not self-issued, its SAN is not the AutoId of its name, or its name is bound to
@@ -113,7 +119,15 @@ def root_authority(certificate: Certificate) -> str:
     if certificate.auto_id != AutoId.derive(certificate.common_name):
         raise IdentityError(f"the certificate of {who!r} claims an id that is not its name's")
     if split_bound(certificate.common_name) is None:
+        if rotations:
+            raise IdentityError(
+                f"the plain name {who!r} commits to no next key: nothing leads to it from other keys"
+            )
         return key_authority(certificate.spki_sha256)
-    if not is_bound_to(certificate.common_name, certificate.spki, certificate.next_key_hash):
-        raise IdentityError(f"the name {who!r} is bound to another key than its certificate's")
+    if rotations:
+        check_rotations(rotations, certificate)
+    elif not is_bound_to(certificate.common_name, certificate.spki, certificate.next_key_hash):
+        raise IdentityError(
+            f"the name {who!r} is bound to another key than its certificate's, and no rotations lead there"
+        )
     return BOUND

@@ -224,6 +224,11 @@ class Certificate:
         return hash(self.der)
 
 
+def begin_of(der: bytes) -> datetime:
+    """`not_before` of a certificate that was parsed before, so that it is right; the rest is not looked at again."""
+    return x509.load_der_x509_certificate(der).not_valid_before_utc
+
+
 @lru_cache(maxsize=512)
 def _parse_once(der: bytes) -> Certificate:
     return Certificate._parse(der)  # noqa: SLF001  the same class
@@ -278,15 +283,15 @@ def encode_next_key_hash(next_key_hash: bytes) -> bytes:
 
 
 def load_chain(pem: bytes) -> tuple[Certificate, ...]:
-    """Read PEM certificates, leaf first.
+    """Read PEM certificates, leaf first; behind a root that was rotated its earlier ones (rotation.py).
 
     Raises:
-        IdentityError: none, more than `limits.CHAIN`, too large, or one of them malformed.
+        IdentityError: none, more than `limits.CHAIN` and `limits.ROTATIONS`, too large, or one of them malformed.
     """
     if len(pem) > 2 * limits.CHAIN_BYTES:
         raise IdentityError("a certificate file is too large")
-    if pem.count(b"-----BEGIN CERTIFICATE-----") > limits.CHAIN:
-        raise IdentityError(f"a chain holds more than {limits.CHAIN} certificates")
+    if pem.count(b"-----BEGIN CERTIFICATE-----") > limits.CHAIN + limits.ROTATIONS:
+        raise IdentityError(f"a file holds more than {limits.CHAIN + limits.ROTATIONS} certificates")
     try:
         parsed = x509.load_pem_x509_certificates(pem)
     except PARSER_ERRORS as error:

@@ -1,36 +1,34 @@
-"""What an agent holds: a private key and the chain that names it; and how it comes by them.
-
-A private key is made on the machine that uses it and never meets its issuer: the agent makes a request, the
-issuer answers with a chain, the request completes into a credential. An issuer decides what a certificate
-says; a request supplies a key, the proof that it is held, and a name that the issuer may replace.
-"""
+"""What an agent holds: a private key and the chain that names it; how it issues, and goes on to its next key."""
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Self, cast, final
+from typing import TYPE_CHECKING, Final, Self, cast, final
 from weakref import WeakSet
 
-from cryptography import x509
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from autolink import limits
 from autolink.errors import IdentityError, UsageError, no_pickle
 from autolink.identity import files, keys
 from autolink.identity.anchor import TrustAnchor, root_authority
 from autolink.identity.autoid import AutoId, PeerId
-from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind, common_name, load_chain
-from autolink.identity.issuing import build_issued, build_request, build_self_issued
-from autolink.identity.keys import KeyType, PrivateKey, PublicKey
-from autolink.identity.names import check_common_name, make_bound, show_name, split_bound
+from autolink.identity.certificate import Certificate, EntityKind, load_chain
+from autolink.identity.issuing import build_issued, build_self_issued
+from autolink.identity.keys import KeyType, PrivateKey
+from autolink.identity.names import make_bound, show_name, split_bound
+from autolink.identity.rotation import encode_rotations, split_chain
+
+if TYPE_CHECKING:
+    from autolink.identity.request import CredentialRequest
 
 PEM_BYTES = 2 * limits.CHAIN_BYTES
 """Bytes of a PEM file that is read at all: a whole chain in base64."""
 
-_ROOTS_MADE_HERE: Final[WeakSet[Certificate]] = WeakSet()
+ROOTS_MADE_HERE: Final[WeakSet[Certificate]] = WeakSet()
 """Self-issued under a bound name, which nobody can have had before, nor an Auto ID below it. A plain one anybody can."""
 
 UNUSED: Final = "unused-since"
@@ -45,6 +43,9 @@ class Credential:
     Attributes:
         chain: the certificates, leaf first, up to and including the self-issued root.
         private_key: never shown, pickled or copied.
+        rotations: where the chain's root is bound to an earlier key than its own, the certificates that lead from there,
+            first one first.
+        evidence: what a peer needs beside the chain: the rotations, encoded.
         auto_id: recomputed along the names of the chain.
         peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
@@ -57,11 +58,13 @@ class Credential:
         "__weakref__",
         "auto_id",
         "chain",
+        "evidence",
         "folder",
         "made_here",
         "next_key",
         "peer_id",
         "private_key",
+        "rotations",
         "unused_since",
     )
     __reduce__ = no_pickle
@@ -75,10 +78,13 @@ class Credential:
         next_key: PrivateKey | None = None,
         made_here: bool = False,
         unused_since: datetime | None = None,
+        rotations: Sequence[Certificate] = (),
     ) -> None:
         self.chain = tuple(chain)
-        self.auto_id, authority = check_chain(self.chain)
+        self.rotations = tuple(rotations)
+        self.auto_id, authority = check_chain(self.chain, self.rotations)
         self.peer_id = PeerId(self.auto_id, authority)
+        self.evidence = (encode_rotations(self.rotations),) if self.rotations else ()
         if self.leaf.spki != keys.spki(private_key.public_key()):
             raise IdentityError(
                 f"the private key does not belong to the certificate of {show_name(self.name)!r}"
@@ -133,7 +139,7 @@ class Credential:
         )
         bound = next_key_hash is not None
         if bound:
-            _ROOTS_MADE_HERE.add(certificate)
+            ROOTS_MADE_HERE.add(certificate)
         return cls((certificate,), key, next_key=next_key, made_here=bound)
 
     @classmethod
@@ -166,6 +172,11 @@ class Credential:
     ) -> Self:
         """Use certificates and a PKCS#8 key from PEM files, such as mounted secrets; bytes are the PEM itself.
 
+        Args:
+            chain: as `from_key`.
+            key: PKCS#8.
+            passphrase: of the key, if it is encrypted.
+
         Raises:
             IdentityError: a file is malformed, the passphrase is wrong, or see `from_key`.
             OSError: a file cannot be read.
@@ -174,20 +185,97 @@ class Credential:
         return cls.from_key(certificates, load_private_key(_pem(key), passphrase))
 
     @classmethod
-    def from_key(cls, chain: Sequence[Certificate], private_key: PrivateKey) -> Self:
+    def from_key(
+        cls, chain: Sequence[Certificate], private_key: PrivateKey, *, rotations: Sequence[Certificate] = ()
+    ) -> Self:
         """Join a chain, leaf first, and its key. Validity in time is left to those who are shown it.
+
+        Args:
+            chain: up to the root; where that was rotated its earlier certificates follow, as in `certificates`.
+            private_key: the leaf's.
+            rotations: the earlier certificates, first one first, if they are not in `chain`.
 
         Raises:
             IdentityError: the chain does not join up to a self-issued root, an id in it is not its name
                 path's, a bound root is not bound to its key, or the key is another.
         """
-        return cls(chain, private_key)
+        chain, earlier = split_chain(chain)
+        return cls(chain, private_key, rotations=(*rotations, *earlier))
+
+    def rotate(
+        self,
+        next_key: PrivateKey,
+        *,
+        next_key_hash: bytes | None = None,
+        lifetime: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> "Credential":
+        """This self-issued identity over the key that it has committed to: see `rotated`."""
+        return self.rotated(
+            self.certificates, next_key, next_key_hash=next_key_hash, lifetime=lifetime, now=now
+        )
+
+    @classmethod
+    def rotated(
+        cls,
+        certificates: Sequence[Certificate],
+        next_key: PrivateKey,
+        *,
+        next_key_hash: bytes | None = None,
+        lifetime: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Self:
+        """A self-issued identity over the key that it has committed to. The key in use may be lost: its certificates, which
+        are public, are enough. Others believe it once they are shown the rotation (which an agent's HELLO does), or a
+        registry has it on record.
+
+        Args:
+            certificates: the identity's, see `Credential.certificates`.
+            next_key: the one that was kept elsewhere.
+            next_key_hash: what to commit to now, SHA-256 of an SPKI; None makes a key for it, in `next_key` of the
+                result. Of a plain name the registry alone keeps it.
+            lifetime: as in `self_issued`.
+            now: None for the system clock.
+
+        Raises:
+            IdentityError: this identity was issued, it has committed to another key, or was rotated too often.
+        """
+        chain, earlier = split_chain(certificates)
+        check_chain(chain, earlier)
+        leaf = chain[0]
+        name = show_name(leaf.common_name)
+        if len(chain) > 1:
+            raise IdentityError(
+                f"{name!r} is given another key by its issuer, not by itself: make a new request and have it issued"
+            )
+        bound = leaf.next_key_hash is not None
+        if bound and keys.hash_of_key(next_key.public_key()) != leaf.next_key_hash:
+            raise IdentityError(f"{name!r} has committed to another next key than this one")
+        following = keys.generate(keys.key_type(next_key.public_key())) if next_key_hash is None else None
+        if following is not None:
+            next_key_hash = keys.hash_of_key(following.public_key())
+        if next_key_hash == keys.hash_of_key(next_key.public_key()):
+            raise IdentityError(f"the key after this rotation of {name!r} must be another one")
+        certificate = build_self_issued(
+            leaf.common_name,
+            next_key,
+            kind=leaf.kind or EntityKind.ORGANIZATION,
+            next_key_hash=next_key_hash if bound else None,
+            lifetime=lifetime,
+            now=_or_system_clock(now),
+        )
+        return cls((certificate,), next_key, next_key=following, rotations=(*earlier, leaf) if bound else ())
 
     def mark_used(self) -> None:
         """From now on somebody remembers what this identity has taken; see `unused_since`."""
         self.unused_since = None
         if self.folder is not None:
             (self.folder / UNUSED).unlink(missing_ok=True)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The chain, leaf first, and behind a rotated root its earlier certificates, back to the first: what files hold."""
+        return (*self.chain, *reversed(self.rotations))
 
     @property
     def leaf(self) -> Certificate:
@@ -206,8 +294,9 @@ class Credential:
 
     @property
     def anchor(self) -> TrustAnchor:
-        """What others need to believe this credential and its siblings: the chain's root."""
-        return TrustAnchor((self.chain[-1],))
+        """What others need to believe this credential and its siblings: the chain's root, of a rotated one the first
+        certificate, which its name is bound to."""
+        return TrustAnchor((self.rotations[0] if self.rotations else self.chain[-1],))
 
     @property
     def key_type(self) -> KeyType:
@@ -238,7 +327,7 @@ class Credential:
             now: None for the system clock.
 
         Returns:
-            The full chain, new certificate first, for `CredentialRequest.complete`.
+            The new certificate and our `certificates`, for `CredentialRequest.complete`.
 
         Raises:
             IdentityError: we may not issue this, the name or the lifetime is not allowed, or it would outlive
@@ -257,99 +346,10 @@ class Credential:
             lifetime=lifetime,
             now=_or_system_clock(now),
         )
-        return (certificate, *self.chain)
+        return (certificate, *self.certificates)
 
     def __repr__(self) -> str:
         return f"<Credential {show_name(self.name)!r} {self.auto_id.short} {self.key_type.value}>"
-
-
-@final
-class CredentialRequest:
-    """A name, a key, and the proof that the key is held (PKCS#10, RFC 2986).
-
-    Attributes:
-        name: the name asked for.
-        public_key: the key to certify.
-        pem: the request as it travels.
-        private_key: None in a request that came from somebody else.
-    """
-
-    __slots__ = ("name", "pem", "private_key", "public_key")
-    __reduce__ = no_pickle
-
-    def __init__(self, name: str, public_key: PublicKey, pem: bytes, private_key: PrivateKey | None) -> None:
-        self.name = name
-        self.public_key = public_key
-        self.pem = pem
-        self.private_key = private_key
-
-    @classmethod
-    def new(cls, name: str, *, key_type: KeyType = KeyType.P256) -> Self:
-        """Make a fresh key and ask for a name. The key stays in `private_key` until `complete`.
-
-        Raises:
-            IdentityError: the name is not allowed.
-        """
-        return cls.from_key(name, keys.generate(key_type))
-
-    @classmethod
-    def from_key(cls, name: str, private_key: PrivateKey) -> Self:
-        """Ask for a name for a key that is there already.
-
-        Raises:
-            IdentityError: the name or the kind of key is not allowed.
-        """
-        keys.key_type(private_key.public_key())
-        request = build_request(name, private_key)
-        return cls(name, private_key.public_key(), request.public_bytes(Encoding.PEM), private_key)
-
-    @classmethod
-    def from_pem(cls, pem: bytes) -> Self:
-        """Read somebody's request. What it asks for beyond name and key, extensions above all, is never
-        looked at.
-
-        Raises:
-            IdentityError: it is malformed, its name or key is not allowed, or it does not prove that the key
-                is held.
-        """
-        if len(pem) > PEM_BYTES:
-            raise IdentityError("the request is too large")
-        try:
-            request = x509.load_pem_x509_csr(pem)
-            public_key = request.public_key()
-            name = common_name(request.subject)
-            check_common_name(name, issued=True)
-            keys.key_type(public_key)  # before the signature: an unreasonable key is slow to verify with
-            proved = request.is_signature_valid
-        except IdentityError as error:
-            raise IdentityError(f"the request is not acceptable: {error}") from None
-        except PARSER_ERRORS:
-            raise IdentityError("the request is malformed: a PEM CERTIFICATE REQUEST was expected") from None
-        if not proved:
-            raise IdentityError(
-                f"the request of {show_name(name)!r} does not prove that it holds the key it names"
-            )
-        return cls(name, cast("PublicKey", public_key), request.public_bytes(Encoding.PEM), None)
-
-    def complete(self, chain: Sequence[Certificate], *, first_use: bool = False) -> Credential:
-        """Join our key and the chain that the issuer answered with.
-
-        Args:
-            chain: the answer, leaf first.
-            first_use: nobody has ever acted under this Auto ID, as you know and we cannot: its agent then takes
-                forwarded messages at once. Otherwise it refuses, for a minute, what an earlier holder may have taken.
-
-        Raises:
-            IdentityError: the chain is not for our key, or see `Credential.from_key`.
-            UsageError: this request came from somebody else, so its key is not here.
-        """
-        if self.private_key is None:
-            raise UsageError("only the machine that made a request can complete it: its key is there")
-        made_here = first_use or chain[-1] in _ROOTS_MADE_HERE
-        return Credential(chain, self.private_key, made_here=made_here)
-
-    def __repr__(self) -> str:
-        return f"<CredentialRequest {show_name(self.name)!r}>"
 
 
 def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
@@ -375,8 +375,11 @@ def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
     return cast("PrivateKey", key)
 
 
-def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
+def check_chain(chain: tuple[Certificate, ...], rotations: Sequence[Certificate] = ()) -> tuple[AutoId, str]:
     """The leaf's id and the root's authority, if the chain joins. Time and profile are not looked at.
+
+    Args:
+        rotations: of the root, see `Credential`.
 
     Raises:
         IdentityError: see `Credential.from_key`.
@@ -389,7 +392,7 @@ def check_chain(chain: tuple[Certificate, ...]) -> tuple[AutoId, str]:
                 f"{show_name(certificate.common_name)!r} was not issued by {show_name(issuer.common_name)!r}"
             )
             raise IdentityError(f"the chain does not join: {names}")
-    authority = root_authority(chain[-1])
+    authority = root_authority(chain[-1], rotations)
     ids = AutoId.derive_path(certificate.common_name for certificate in reversed(chain))
     for certificate, auto_id in zip(reversed(chain), ids, strict=True):
         if certificate.auto_id != auto_id:

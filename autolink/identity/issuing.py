@@ -5,8 +5,8 @@ field               self-issued            issuer (`may_issue`)   leaf
 ==================  =====================  =====================  =======================
 subject             one CN, bound / plain  one CN                 one CN
 basicConstraints !  CA, no path length     CA, path length        not a CA
-keyUsage !          digitalSignature,      keyCertSign            digitalSignature
-                    keyCertSign
+keyUsage !          digitalSignature,      keyCertSign, cRLSign   digitalSignature
+                    keyCertSign, cRLSign
 extendedKeyUsage    none                   none                   serverAuth, clientAuth
 subjectAltName      one URI, the AutoId    same                   same
 key identifiers     subject                subject, authority     subject, authority
@@ -231,7 +231,7 @@ def _usage(*, digital_signature: bool, key_cert_sign: bool) -> x509.KeyUsage:
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        crl_sign=False,
+        crl_sign=key_cert_sign,  # an issuer signs its own revocation list: nobody else can, for OpenSSL
         encipher_only=False,
         decipher_only=False,
     )

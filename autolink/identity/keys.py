@@ -21,7 +21,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.x509.oid import ObjectIdentifier, SignatureAlgorithmOID
@@ -116,6 +116,23 @@ def spki(public_key: PublicKey) -> bytes:
     return public_key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def load_spki(der: bytes) -> PublicKey:
+    """The public key that a SubjectPublicKeyInfo holds.
+
+    Raises:
+        IdentityError: it is malformed, not in the key's one encoding, or see `key_type`.
+    """
+    try:
+        public_key = serialization.load_der_public_key(der)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+        raise IdentityError("the public key is malformed, or of a kind that is not accepted") from None
+    key_type(public_key)
+    accepted = cast("PublicKey", public_key)
+    if spki(accepted) != der:
+        raise IdentityError("the public key is not in its one encoding")
+    return accepted
 
 
 def hash_of_key(public_key: PublicKey) -> bytes:

@@ -6,8 +6,10 @@
     └── identities/            0700, ours
         └── <name>/            0700, ours
             ├── key            0600, see sealed.py
+            ├── key.next       0600, while the key is being replaced
             ├── request.pem    0600, where it was requested
-            ├── chain.pem      0600, leaf first; absent while a request is unanswered
+            ├── chain.pem      0600, leaf first, a rotated root's earlier certificates last; absent while a request is
+            │                  unanswered
             └── ...            the agent's own state (known agents, replay window)
 
 What another process or user may do meanwhile decides how this is written:
@@ -15,12 +17,17 @@ What another process or user may do meanwhile decides how this is written:
 * A new identity is made in a hidden folder beside its place and renamed into it. Of two processes that take
   one name one wins; a full disk or a crash leaves at most the hidden folder, which no name can reach.
 * Every other change replaces one file by rename, so a reader sees the old one or the new.
+* A rotation replaces two, key and chain. The new key is laid beside the old one first; then the chain is replaced, and that
+  rename is the rotation: the key of an identity is whichever of the two files belongs to its chain. Last the new key takes
+  the old one's place. So there is no moment without a key that fits, and the folder with the agent's state, which a running
+  agent has open, stays where it is. The old key is not kept: its owner has no more use for it, and a thief has.
 * Folders and files are opened one from the other by descriptor and without following links, and judged after
   they are open, so nothing can be exchanged between the look and the use. What is not ours, is readable by
   others, or has a second name (a hard link) is refused.
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -35,10 +42,13 @@ import platformdirs
 from autolink.errors import IdentityError, KeystoreError, display
 from autolink.identity import files, keys
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
-from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, CredentialRequest, check_chain
-from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, is_sealed, seal, unseal
+from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, check_chain
+from autolink.identity.request import CredentialRequest
+from autolink.identity.rotation import split_chain
+from autolink.identity.sealed import KEY_BYTES, SCRYPT_N, belongs_to, is_sealed, seal, unseal
 
 KEY: Final = "key"
+NEXT: Final = "key.next"
 CHAIN: Final = "chain.pem"
 REQUEST: Final = "request.pem"
 
@@ -123,7 +133,7 @@ class Keystore:
                 asked for, or it cannot be written; then nothing is.
         """
         key = seal(credential.private_key, passphrase, unencrypted=unencrypted, scrypt_n=self._scrypt_n)
-        self._create(name, {KEY: key, CHAIN: dump_chain(credential.chain)})
+        self._create(name, {KEY: key, CHAIN: dump_chain(credential.certificates)})
 
     def save_request(
         self, name: str, request: CredentialRequest, *, passphrase: str | None, unencrypted: bool = False
@@ -141,12 +151,16 @@ class Keystore:
     def accept(self, name: str, chain: Sequence[Certificate]) -> None:
         """Store the answer to our request, or a newer chain for the same key.
 
+        Args:
+            name: of the identity.
+            chain: leaf first; behind a rotated root its earlier certificates, as `Credential.issue` answers.
+
         Raises:
             KeystoreError: there is no such identity, the chain is for another key, or it cannot be written.
             IdentityError: the chain does not join.
         """
-        check_chain(tuple(chain))
-        with self._entry(name) as folder:
+        check_chain(*split_chain(chain))
+        with self._entry(name, changing=True) as folder:
             own = _read_optional(folder, CHAIN)
             if own is not None:
                 spki = load_chain(own)[0].spki
@@ -155,6 +169,38 @@ class Keystore:
             if chain[0].spki != spki:
                 raise KeystoreError("the chain is for another key than the one kept here")
             files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
+
+    def rotate(
+        self, name: str, credential: Credential, *, passphrase: str | None, unencrypted: bool = False
+    ) -> None:
+        """Put a rotated credential in the place of the identity that it follows; the old key is gone then.
+
+        Args:
+            name: of the identity.
+            credential: of `Credential.rotated`, from what is stored here.
+            passphrase, unencrypted: as `save_new`; not looked at for the old key, which may be lost.
+
+        Raises:
+            KeystoreError: there is no such identity, it is not the one that `credential` follows (any more), or as for
+                `save_new`. Where the disk failed, `chain` says whether the new one is in place.
+        """
+        key = seal(credential.private_key, passphrase, unencrypted=unencrypted, scrypt_n=self._scrypt_n)
+        with self._entry(name, changing=True) as folder:
+            leaf = self._chain(folder)[0]
+            if not credential.rotations or leaf != credential.rotations[-1]:
+                raise KeystoreError(
+                    "the identity kept here is not the one that was rotated; perhaps it has been meanwhile"
+                )
+            following = _read_optional(folder, NEXT)
+            if following is not None and belongs_to(
+                following, leaf.spki_sha256
+            ):  # an earlier rotation was cut short
+                os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
+            files.write_atomic(NEXT, key, folder=folder)
+            files.write_atomic(CHAIN, dump_chain(credential.certificates), folder=folder)  # this is it
+            with suppress(OSError):  # whoever loads it finds the key in either place
+                os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
 
     def pending(self, name: str) -> bool:
         """Whether this is a request that nobody has answered yet."""
@@ -168,10 +214,12 @@ class Keystore:
             KeystoreError: there is none of this name, or its files are not safe to use.
         """
         with self._entry(name) as folder:
-            return is_sealed(_read(folder, KEY, KEY_BYTES))
+            if _read_optional(folder, CHAIN) is None:
+                return is_sealed(_read(folder, KEY, KEY_BYTES))
+            return is_sealed(self._chain_and_key(folder)[1])
 
     def chain(self, name: str) -> tuple[Certificate, ...]:
-        """An identity's certificates, leaf first; needs no passphrase.
+        """An identity's certificates (`Credential.certificates`), leaf first; needs no passphrase.
 
         Raises:
             KeystoreError: there is none of this name, it is still a request, or its files are not safe to
@@ -214,11 +262,12 @@ class Keystore:
                 not belong together, or the passphrase is wrong or missing.
         """
         with self._entry(name) as folder:
-            chain = self._chain(folder)
-            key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
+            certificates, stored = self._chain_and_key(folder)
+            key = unseal(stored, passphrase)
             unused = _read_optional(folder, UNUSED)
             since = None if unused is None else _time(unused)
-            return Credential(chain, key, folder=self.folder(name), unused_since=since)
+            chain, rotations = split_chain(certificates)
+            return Credential(chain, key, folder=self.folder(name), unused_since=since, rotations=rotations)
 
     def _create(self, name: str, contents: dict[str, bytes]) -> None:
         contents = contents | {UNUSED: datetime.now(UTC).isoformat().encode()}
@@ -241,14 +290,33 @@ class Keystore:
                     _remove(hidden, identities)
 
     @contextmanager
-    def _entry(self, name: str) -> Iterator[int]:
+    def _entry(self, name: str, *, changing: bool = False) -> Iterator[int]:
         with _errors_about(self.folder(name)), ExitStack() as opened:
             try:
                 identities = opened.enter_context(_folder(self._identities, None))
                 folder = opened.enter_context(_folder(name, identities))
             except FileNotFoundError:
                 raise KeystoreError("there is no such identity") from None
+            if (
+                changing
+            ):  # a look and what is done upon it must belong together; closing the folder unlocks it
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise KeystoreError("another process is changing this identity") from None
             yield folder
+
+    def _chain_and_key(self, folder: int) -> tuple[tuple[Certificate, ...], bytes]:
+        """An identity's certificates and the key file that belongs to them, while another process may be rotating it: it
+        writes NEXT, then the chain, then moves NEXT to KEY. So they are looked for in this order."""
+        while True:
+            certificates = self._chain(folder)
+            following, key = _read_optional(folder, NEXT), _read(folder, KEY, KEY_BYTES)
+            for data in (following, key):
+                if data is not None and belongs_to(data, certificates[0].spki_sha256):
+                    return certificates, data
+            if self._chain(folder) == certificates:
+                return certificates, key  # what is wrong with it will be said by whoever opens it
 
     @staticmethod
     def _chain(folder: int) -> tuple[Certificate, ...]:
@@ -326,7 +394,7 @@ def _time(text: bytes) -> datetime | None:
 def _remove(hidden: str, identities: int) -> None:
     """Take away a folder that was not renamed into place."""
     with suppress(FileNotFoundError):
-        for file in (KEY, CHAIN, REQUEST, UNUSED):
+        for file in (KEY, CHAIN, REQUEST, UNUSED):  # what a new identity is made of
             with suppress(FileNotFoundError):
                 os.unlink(f"{hidden}/{file}", dir_fd=identities)
         os.rmdir(hidden, dir_fd=identities)

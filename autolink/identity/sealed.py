@@ -83,6 +83,16 @@ def is_sealed(data: bytes) -> bool:
     return not data.startswith(_PLAIN)
 
 
+def belongs_to(data: bytes, spki_sha256: bytes) -> bool:
+    """Whether a key file says that it holds this key. What is wrong with one that does not, `unseal` finds out."""
+    try:
+        if not is_sealed(data):
+            return hash_of_key(load_private_key(data, None).public_key()) == spki_sha256
+        return bool(_header(data)["key_sha256"] == spki_sha256.hex())
+    except (IdentityError, ValueError, RecursionError):
+        return False
+
+
 def unseal(data: bytes, passphrase: str | None) -> PrivateKey:
     """Read what `seal` wrote.
 

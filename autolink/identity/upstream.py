@@ -20,10 +20,11 @@ from autolink.errors import IdentityError, UsageError, no_pickle
 from autolink.identity import keys
 from autolink.identity.autoid import URI_PREFIX, AutoId
 from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind, common_name
-from autolink.identity.credential import PEM_BYTES, Credential, CredentialRequest, load_private_key
+from autolink.identity.credential import PEM_BYTES, Credential, load_private_key
 from autolink.identity.issuing import build_self_issued
 from autolink.identity.keys import PrivateKey, PublicKey
 from autolink.identity.names import check_common_name, show_name
+from autolink.identity.request import CredentialRequest
 
 
 @final

@@ -310,7 +310,7 @@ def sign_envelope(
     ))  # fmt: skip
     signature = sign_batch(credential, NO_LINK, ALONE, 0, [leaf])
     chain = tuple(certificate.der for certificate in credential.chain)
-    return Envelope(leaf, 0, 1, (), NO_LINK, ALONE, 0, signature, chain)
+    return Envelope(leaf, 0, 1, (), NO_LINK, ALONE, 0, signature, chain, credential.evidence)
 
 
 def export(

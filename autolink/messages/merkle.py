@@ -16,7 +16,8 @@ from autolink.errors import BadSignature
 HASH: Final = 32
 """Bytes of one hash."""
 
-_EMPTY: Final = sha256(b"").digest()
+EMPTY: Final = sha256(b"").digest()
+"""The root over no leaves."""
 
 # OpenSSL takes longer to make a hash object than to copy one and hash 64 bytes, and this runs twice for each message.
 begun_leaf: Final = sha256(b"\0").copy
@@ -41,7 +42,7 @@ def leaf_hashes(leaves: Iterable[bytes]) -> list[bytes]:
     return hashes
 
 
-def _node(children: bytes) -> bytes:
+def node_hash(children: bytes) -> bytes:
     """The hash of a node, from the hashes of its left and its right child in a row."""
     begun = _begun_node()
     begun.update(children)
@@ -53,7 +54,7 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
     level = leaf_hashes
     while len(level) > 1:
         level = _parents(level)
-    return level[0] if level else _EMPTY
+    return level[0] if level else EMPTY
 
 
 def path(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
@@ -97,9 +98,9 @@ def root_from_path(leaf: bytes, index: int, count: int, path: Sequence[bytes]) -
     siblings = iter(path)
     while last:
         if index & 1:
-            node = _node(next(siblings) + node)
+            node = node_hash(next(siblings) + node)
         elif index < last:
-            node = _node(node + next(siblings))
+            node = node_hash(node + next(siblings))
         index >>= 1
         last >>= 1
     return node
@@ -119,26 +120,34 @@ class StreamingRoot:
         """Append the hash of the next leaf."""
         size = self.count
         while size & 1:
-            leaf = _node(self._subtrees.pop() + leaf)
+            leaf = node_hash(self._subtrees.pop() + leaf)
             size >>= 1
         self._subtrees.append(leaf)
         self.count += 1
 
-    def root(self) -> bytes:
-        """The root over what was added so far; more may follow."""
-        if not self._subtrees:
-            return _EMPTY
-        node = self._subtrees[-1]
-        for subtree in reversed(self._subtrees[:-1]):
-            node = _node(subtree + node)
-        return node
+    def root(self, rest: bytes = b"") -> bytes:
+        """The root over what was added so far; more may follow.
+
+        Args:
+            rest: the root over further leaves behind these: fewer of them than the smallest complete subtree here has.
+        """
+        node = rest
+        for subtree in reversed(self._subtrees):
+            node = node_hash(subtree + node) if node else subtree
+        return node or EMPTY
+
+    def copy(self) -> "StreamingRoot":
+        """Another one over the same leaves, which grows on its own."""
+        copied = StreamingRoot()
+        copied.count, copied._subtrees = self.count, self._subtrees.copy()
+        return copied
 
 
 def _parents(level: Sequence[bytes]) -> list[bytes]:
     odd = len(level) & 1
     row = b"".join(level)
     parents: list[bytes] = []
-    for at in range(0, len(row) - odd * HASH, 2 * HASH):  # `_node`, without a call for each
+    for at in range(0, len(row) - odd * HASH, 2 * HASH):  # `node_hash`, without a call for each
         begun = _begun_node()
         begun.update(row[at : at + 2 * HASH])
         parents.append(begun.digest())

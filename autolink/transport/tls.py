@@ -8,8 +8,8 @@ application byte.
 The callback refuses, in this order:
 
 1. an ALPN other than `autolink/1`: the peer is not talking to us;
-2. (dialling) more certificates than limits.CHAIN, or what the caller's `expect` objects to: an impostor never
-   sees our certificate;
+2. more certificates than limits.CHAIN, not counting (dialling) those behind the self-issued root, which are to show that
+   it was rotated; (dialling) what the caller's `expect` objects to: an impostor never sees our certificate;
 3. every error of OpenSSL's but two kinds. The issuer is unknown (it always is: no store is loaded here, whom
    we believe is not TLS's business); a validity time is over or has not come (judged again with the caller's
    clock). So signatures along the chain, CA flags, path lengths, purposes and critical extensions are
@@ -22,6 +22,7 @@ key the peer holds, and nothing more.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -84,10 +85,14 @@ class HasX509(Protocol):
 
 
 class TlsIdentity(Protocol):
-    """What TLS needs of a Credential: its chain (leaf first, root included) and the leaf's private key."""
+    """What TLS needs of a Credential: its chain (leaf first, root included), the root's earlier certificates (first one
+    first) and the leaf's private key."""
 
     @property
     def chain(self) -> Sequence[HasX509]: ...
+
+    @property
+    def rotations(self) -> Sequence[HasX509]: ...
 
     @property
     def private_key(self) -> PrivateKeyTypes: ...
@@ -143,6 +148,8 @@ class Verification:
         # A listener sees nothing here before the end of the handshake, where certificates in excess turn up
         # which are in no path, so that the callback was not called for them.
         presented = _openssl.presented_count(connection) + (not self.dialer)
+        if self.dialer and limits.CHAIN < presented <= limits.CHAIN + limits.ROTATIONS:
+            presented = _length(presented_chain(connection, dialer=True))
         if presented > limits.CHAIN:
             return self.refuse(
                 Reason.MALFORMED, f"it shows {presented} certificates, {limits.CHAIN} are allowed"
@@ -171,6 +178,8 @@ def server_context(credential: TlsIdentity, *, resume: bool = False, trust: str 
         UsageError: OPENSSL_CONF sets options that we cannot take back.
     """
     context = _context(credential, 0 if resume else SSL.OP_NO_TICKET)
+    for certificate in reversed(credential.rotations):  # so that who dials us can tell before showing its own
+        context.add_extra_chain_cert(certificate.x509)
     context.set_alpn_select_callback(_select_alpn)
     context.set_timeout(int(limits.TICKET_KEY))
     # Without one, a client that offers a session gets a fatal internal_error instead of a full handshake.
@@ -261,6 +270,16 @@ def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
     # Raising sends the alert no_application_protocol; pyOpenSSL's NO_OVERLAPPING_PROTOCOLS would mean "go
     # on".
     raise SSL.Error
+
+
+def _length(chain: Sequence[bytes]) -> int:
+    """How many certificates there are up to the first one that names itself as its issuer."""
+    for length, der in enumerate(chain, 1):
+        with suppress(*PARSER_ERRORS):  # of what cannot be read another step says so
+            certificate = x509.load_der_x509_certificate(der)
+            if certificate.subject == certificate.issuer:
+                return length
+    return len(chain)
 
 
 @lru_cache(maxsize=512)

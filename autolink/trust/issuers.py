@@ -22,10 +22,10 @@ from threading import Lock
 from typing import Final, final
 
 from autolink import limits
-from autolink.errors import IdentityError, Reason, display
+from autolink.errors import IdentityError, display
 from autolink.identity.autoid import AutoId
 from autolink.identity.certificate import Certificate
-from autolink.identity.names import is_bound_to, split_bound
+from autolink.identity.names import is_bound_to
 from autolink.trust.chain import verify_path
 from autolink.trust.profile import Placed, check_placed, place
 
@@ -39,7 +39,7 @@ class Issuers:
         chain: the leaf's issuer first.
         placed: the same, as the profile's rules look at them.
         ids: the AutoId of each, root first; empty when the path stops before its root.
-        bound: the root's name commits to its key.
+        bound: the root's name commits to this key of it. After a rotation it does not, and the peer must show the way.
     """
 
     chain: tuple[Certificate, ...]
@@ -110,16 +110,8 @@ def next_ids(ids: tuple[AutoId, ...], certificate: Certificate) -> tuple[AutoId,
 
 
 def is_bound(root: Certificate) -> bool:
-    """Whether the root's name is bound; if it is, it holds the key it is bound to.
-
-    Raises:
-        IdentityError: it holds another (`Reason.IMPOSTOR`).
-    """
-    if split_bound(root.common_name) is None:
-        return False
-    if not is_bound_to(root.common_name, root.spki, root.next_key_hash):
-        raise IdentityError(f"{display(root.common_name)} is bound to another key", Reason.IMPOSTOR)
-    return True
+    """Whether the root's name commits to this very key of it."""
+    return is_bound_to(root.common_name, root.spki, root.next_key_hash)
 
 
 class _Memory:

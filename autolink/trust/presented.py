@@ -15,9 +15,8 @@ the lines:
 6. The path is complete when its last certificate issued itself (as only a natural entity does) and its own key
    signed it, which OpenSSL does not ask of an anchor. Only then has anybody on it an AutoId: they are recomputed
    from the names, root first, and each certificate's URI must say exactly that.
-7. A root whose name has the bound form must hold the key that the name commits to. Another key is an
-   impostor, whatever any model thinks. (After a rotation `evidence` will show the way from the first key to
-   this one.)
+7. A root whose name has the bound form must hold the key that the name commits to, or the evidence must show the way
+   from that key to this one (identity/rotation.py). Any other key is an impostor's, whatever any model thinks.
 
 What follows is a trust model's: whether this root, or this key, is believed (verdict.py). Nothing here proves
 that the peer holds the leaf's key: TLS, or the signature on a message, has done that before.
@@ -25,7 +24,7 @@ that the peer holds the leaf's key: TLS, or the signature on a message, has done
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import final
 
@@ -33,7 +32,8 @@ from autolink import codec, limits
 from autolink.errors import BadSignature, IdentityError, Reason, Refused, display
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate, EntityKind
-from autolink.identity.names import show_name
+from autolink.identity.names import show_name, split_bound
+from autolink.identity.rotation import check_rotations, rotations_in
 from autolink.trust.issuers import MEMORY, Issuers, establish, is_bound, name_path, next_ids
 from autolink.trust.profile import check_placed, place_below
 
@@ -46,8 +46,8 @@ class Presented:
     Attributes:
         chain: leaf first; complete up to the self-issued root when `complete`.
         ids: the AutoId of every element of the complete path, root first; empty when it is incomplete.
-        bound: the complete path starts at a name that commits to its root's key.
-        evidence: what the peer sent along for its standing, unread.
+        bound: the complete path starts at a name that commits to its root's key, or to one that was rotated to it.
+        evidence: what the peer sent along for its standing; for trust models to read.
         issuers: what was found about the certificates above the leaf; None when there are none.
         valid_from, valid_until: when every certificate of the chain is valid (aware, both inclusive).
     """
@@ -143,23 +143,46 @@ def present(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: 
         Refused: by us: MALFORMED, EXPIRED, NOT_YET_VALID or IMPOSTOR.
         UsageError: `now` is naive.
     """
-    now = codec.aware_utc(now)
-    leaf: Certificate | None = None
     try:
-        _check_bounds(chain_der, evidence)  # 1
-        leaf = Certificate.parse_untrusted(chain_der[0])  # 2
-        above = tuple(chain_der[1:])
-        issuers = MEMORY.find(above) if above else None
-        upper = issuers.chain if issuers else tuple(map(Certificate.parse_untrusted, above))
-        chain = (leaf, *upper)
-        _check_time(chain, now)  # 3
-        if above and issuers is None:
-            issuers = establish(upper, now)  # 4
-        _check_leaf(leaf, issuers)  # 5
-        ids, bound = _name_of(leaf, issuers)
+        presented = sound(chain_der, evidence=evidence, now=now)
+        root = presented.root
+        if presented.complete and not presented.bound and split_bound(root.common_name) is not None:
+            check_rotations(rotations_in(evidence), root)  # 7
+            presented = replace(presented, bound=True)
     except IdentityError as error:
-        claimed = f"someone who says to be {show_name(leaf.common_name)}" if leaf else ""
-        raise Refused(error.reason, by="us", peer=claimed, detail=str(error)) from error
+        raise Refused(error.reason, by="us", peer=_claimed(chain_der), detail=str(error)) from error
+    return presented
+
+
+def _claimed(chain_der: Sequence[bytes]) -> str:
+    """Who a refused chain says to be."""
+    try:
+        name = Certificate.parse_untrusted(chain_der[0]).common_name
+    except (IndexError, IdentityError):
+        return ""
+    return f"someone who says to be {show_name(name)}"
+
+
+def sound(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: datetime) -> Presented:
+    """The procedure without its last step, for whoever knows the rotations of the root: `bound` is said only of a root
+    whose name commits to just this key.
+
+    Raises:
+        IdentityError: the chain is not sound.
+        UsageError: `now` is naive.
+    """
+    now = codec.aware_utc(now)
+    _check_bounds(chain_der, evidence)  # 1
+    leaf = Certificate.parse_untrusted(chain_der[0])  # 2
+    above = tuple(chain_der[1:])
+    issuers = MEMORY.find(above) if above else None
+    upper = issuers.chain if issuers else tuple(map(Certificate.parse_untrusted, above))
+    chain = (leaf, *upper)
+    _check_time(chain, now)  # 3
+    if above and issuers is None:
+        issuers = establish(upper, now)  # 4
+    _check_leaf(leaf, issuers)  # 5
+    ids, bound = _name_of(leaf, issuers)
     return Presented(
         chain,
         ids,
@@ -169,6 +192,21 @@ def present(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: 
         valid_from=max([certificate.not_before for certificate in chain]),
         valid_until=min([certificate.not_after for certificate in chain]),
     )
+
+
+def sound_issuers(chain_der: Sequence[bytes], *, now: datetime) -> Issuers:
+    """As `sound`, of a chain that would stand above a leaf: its first certificate is an issuer's.
+
+    Raises:
+        IdentityError: it is not sound.
+        UsageError: `now` is naive.
+    """
+    now = codec.aware_utc(now)
+    _check_bounds(chain_der, ())
+    issuers = MEMORY.find(tuple(chain_der))
+    chain = issuers.chain if issuers else tuple(map(Certificate.parse_untrusted, chain_der))
+    _check_time(chain, now)
+    return issuers or establish(chain, now)
 
 
 def _check_leaf(leaf: Certificate, issuers: Issuers | None) -> None:
@@ -182,10 +220,10 @@ def _check_leaf(leaf: Certificate, issuers: Issuers | None) -> None:
 
 
 def _name_of(leaf: Certificate, issuers: Issuers | None) -> tuple[tuple[AutoId, ...], bool]:
-    """The ids of the whole path, root first, and whether it starts at a bound name."""
+    """The ids of the whole path, root first, and whether it starts at a name that is bound to just this key."""
     if issuers is None:
         ids = name_path([leaf])  # 6
-        return ids, bool(ids) and is_bound(leaf)  # 7
+        return ids, bool(ids) and is_bound(leaf)
     if not issuers.ids:
         return (), False
     return next_ids(issuers.ids, leaf), issuers.bound  # 6

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.harness import Bench
-from benchmarks.suite import bulk, call, fairness, growth, handshake, idle, message, verify
+from benchmarks.suite import bulk, call, fairness, growth, handshake, idle, message, registry, verify
 
 SUITE: Final[dict[str, Callable[[Bench], None]]] = {
     "handshake": handshake.run,
@@ -15,5 +15,6 @@ SUITE: Final[dict[str, Callable[[Bench], None]]] = {
     "idle": idle.run,
     "fairness": fairness.run,
     "growth": growth.run,
+    "registry": registry.run,
 }
 """By name, in the order in which they run."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from autolink.cli import main
 from autolink.identity import Keystore, keystore, sealed
 from tests.cli.market import SHOP, Market
+from tests.cli.registries import ORIGIN, Served, serve
 
 
 @dataclass
@@ -100,3 +102,33 @@ def market(shell: Any, identities: Path) -> Iterator[Market]:
     made = Market(shell.path, {**os.environ, "AUTOLINK_HOME": str(shell.path / "home")})
     yield made
     made.end()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that takes everybody, for the tests that only talk to it."""
+    path = tmp_path_factory.mktemp("registry")
+    environment = {**os.environ, "AUTOLINK_HOME": str(path / "home")}
+    for command in (
+        ["id", "new", "keeper", "--unencrypted", "--next-key", str(path / "next")],
+        ["registry", "init", str(path / "reg"), "--origin", ORIGIN, "--unencrypted"],
+    ):
+        assert CliRunner().invoke(main, command, env=environment).exit_code == 0
+    market = Market(path, environment)
+    try:
+        server, log_key = serve(market, "--policy", "open")
+        yield Served(path / "reg", server.contact, log_key)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    finally:
+        market.end()
+
+
+@pytest.fixture
+def sh(shell: Any, registry: Served, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A shell whose environment says which registry; its keystore holds acme and its agent echo."""
+    monkeypatch.setenv("AUTOLINK_REGISTRY", registry.contact)
+    monkeypatch.setenv("AUTOLINK_LOG_KEY", registry.log_key)
+    shell.ok("id", "new", "acme", "--unencrypted")
+    shell.issued("echo", "acme")
+    return shell

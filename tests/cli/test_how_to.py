@@ -83,3 +83,30 @@ def test_load_is_put_on_an_agent_as_the_how_to_says(tmp_path):
     words = ["links opened", "calls answered", "messages confirmed", "calls answered", "links opened"]
     assert all(word in line for word, line in zip(words, done, strict=True))
     assert "2 workers, 20 identities" in loads[-len(facts) + 1]
+
+
+def test_a_registry_is_run_as_the_how_to_says(tmp_path):
+    """Made, served, an organisation and its agent on record, renewed, revoked and being recovered; audited and watched."""
+    with walked("registry.md", tmp_path) as (said, serving):
+        states = [re.search(r"^state +(\w+)$", text, re.MULTILINE) for text in said]
+        assert [found[1] for found in states if found] == ["active", "active", "revoked", "recovering"]
+        assert "entry 4  " in said[-1]
+        assert "recover: it is recovering now, and another key takes over at" in said[-1]
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(30) == 0
+    assert (tmp_path / "registry" / "log.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_is_rotated_as_the_how_to_says(tmp_path):
+    """And the machine is lost afterwards: an agent issued in between is believed by the first anchor to the end."""
+    with walked("rotate-a-key.md", tmp_path) as (said, _):
+        facts = [[line.split(maxsplit=1) for line in one.splitlines()] for one in said]
+    assert ["rotations", "1"] in facts[2]
+    assert ["rotations", "2"] in facts[-1]
+    assert "IssuedBy: issued below acme~" in said[-1]
+    ids = [{line[1] for line in one if line and line[0] == "peer"} for one in facts]
+    assert len(ids[0]) == 1
+    assert ids[0] < ids[-1]  # the same again, and the seller's
+    assert sorted(path.name for path in (tmp_path / "safe").iterdir()) == [
+        "acme-chain.pem", "acme.next-key", "acme.next-key-2",
+    ]  # fmt: skip

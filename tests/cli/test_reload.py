@@ -102,7 +102,7 @@ def test_what_is_wrong_in_a_file_is_named_and_changes_nothing(seller, shell):
 
 
 def test_another_key_of_the_same_id_needs_the_passphrase_and_another_id_is_refused(seller, shell):
-    """A key never changes by the commands; whoever exchanges the folder by hand is taken at their word, for one id."""
+    """No command changes an issued identity's key; whoever exchanges the folder by hand is believed, for one id."""
     sources = Sources(seller, [])
     before = seller.credential
     folder = Keystore().folder("seller")

@@ -102,10 +102,11 @@ def test_a_chain_that_does_not_join_makes_no_credential(
     for chain, text in (
         ((), "1 to 4"),
         ((leaf,), "not self-issued"),
-        ((root, leaf), "does not join"),
+        ((root, leaf), "bound to another key"),  # behind a root stand its earlier certificates
         ((leaf, other.leaf), "does not join"),
         ((leaf, leaf, root), "does not join"),
-        ((leaf, *[root] * 4), "1 to 4"),
+        ((leaf, *[root] * 4), "bound to another key"),
+        (([leaf] * 5), "1 to 4"),
         ((root,), "private key does not belong"),
     ):
         with pytest.raises(IdentityError, match=text):

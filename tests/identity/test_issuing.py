@@ -58,7 +58,7 @@ def test_rule_25a_a_self_issued_certificate_can_issue_and_link(acme: Credential)
     basic = extension(acme.leaf, x509.BasicConstraints)
     assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, None)
     assert extension(acme.leaf, x509.KeyUsage).critical
-    assert set_usages(acme.leaf) == {"digital_signature", "key_cert_sign"}
+    assert set_usages(acme.leaf) == {"digital_signature", "key_cert_sign", "crl_sign"}
     oids = {one.oid for one in acme.leaf.x509.extensions}
     assert x509.ExtendedKeyUsage.oid not in oids
     assert x509.AuthorityKeyIdentifier.oid not in oids
@@ -243,7 +243,7 @@ def test_issuers_nest_and_each_id_is_derived_from_the_one_above(acme: Credential
     assert seller.anchor == acme.anchor
     assert extension(sales.leaf, x509.BasicConstraints).value.path_length == 1
     assert extension(europe.leaf, x509.BasicConstraints).value.path_length == 0
-    assert set_usages(europe.leaf) == {"key_cert_sign"}
+    assert set_usages(europe.leaf) == {"key_cert_sign", "crl_sign"}
 
 
 def test_a_leaf_cannot_issue(seller: Credential, now: datetime) -> None:

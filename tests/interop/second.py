@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from socket import SO_RCVTIMEO, SOL_SOCKET, create_connection
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from tests.interop.second_formats import (
@@ -32,6 +33,7 @@ from tests.interop.second_formats import (
     new_message,
     now,
     root_of,
+    rotations_in,
     sign,
     verify,
 )
@@ -70,6 +72,13 @@ class Lane:
     @property
     def over(self):
         return self.mine != "open" and self.theirs != "open"
+
+
+def without_rotations(chain, evidence):
+    """What a listener showed in TLS, without the earlier certificates of its root."""
+    earlier = rotations_in(evidence)[::-1]
+    shown = [each.public_bytes(Encoding.DER) for each in chain[len(chain) - len(earlier) :]]
+    return chain[: len(chain) - len(earlier)] if shown == earlier else chain
 
 
 class Link:
@@ -121,7 +130,9 @@ class Link:
             self.refuse("clock_skew", offset=hello["clock"] - now())
             raise Refused("clock_skew")
         try:
-            self.peer = judge(self.chain, now(), self.root)
+            evidence = hello.get("evidence", [])
+            self.chain = without_rotations(self.chain, evidence)
+            self.peer = judge(self.chain, now(), self.root, evidence)
         except Refused as refused:
             self.refuse(
                 refused.args[0]

@@ -196,7 +196,7 @@ def name_of(certificate):
     return attribute.value
 
 
-def check_chain(chain, at):
+def check_chain(chain, at, evidence=()):
     """The AutoId of a chain that is sound at a time, or None where it stops before its root."""
     need(1 <= len(chain) <= 4, "malformed", "length of the chain")
     for each in chain:
@@ -219,22 +219,56 @@ def check_chain(chain, at):
         need(ca is (place > 0 or (complete and len(chain) == 1)), "malformed", "CA")
         id_ = blake(id_ + name.encode())
         need(not complete or claimed_id(each) == id_, "malformed", "AutoId")
-    if complete and "~" in name_of(root):
-        following = root.extensions.get_extension_for_oid(x509.ObjectIdentifier(ARC + ".2")).value.value[2:]
-        suffix = bound_suffix(spki_of(root.public_key()), following)
-        need(name_of(root).split("~")[1] == suffix, "impostor", "bound name")
+    if complete and "~" in name_of(root) and not is_bound(root, name_of(root)):
+        check_rotations(rotations_in(evidence), root)
     return id_ if complete else None
 
 
-def judge(chain, at, anchor):
+def next_hash(certificate):
+    try:
+        return certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(ARC + ".2")).value.value[2:]
+    except x509.ExtensionNotFound:
+        return b""
+
+
+def is_bound(certificate, name):
+    return name.split("~")[1] == bound_suffix(spki_of(certificate.public_key()), next_hash(certificate))
+
+
+def rotations_in(evidence):
+    """The DER certificates of the first item of that kind."""
+    for item in evidence:
+        if item.startswith(b"\x92\xb4autolink/1 rotations"):
+            value = decode(item)
+            need(type(value) is list and len(value) == 2 and type(value[1]) is list, "malformed", "rotations")
+            need(all(type(each) is bytes for each in value[1]), "malformed", "rotations")
+            return value[1]
+    return []
+
+
+def check_rotations(ders, root):
+    """From the first key of a bound name to its root's (section 3.6)."""
+    name = name_of(root)
+    need(1 <= len(ders) <= 32 and sum(map(len, ders)) <= 40960, "impostor", "rotations")
+    earlier = [certificate_of(each) for each in ders]
+    need(is_bound(earlier[0], name), "impostor", "the first key")
+    for before, after in itertools.pairwise([*earlier, root]):
+        need(sha(spki_of(after.public_key())) == next_hash(before), "impostor", "a commitment")
+    for each in earlier:
+        need(each.subject == each.issuer == root.subject, "impostor", "name of a step")
+        need(claimed_id(each) == blake(name.encode()), "impostor", "AutoId of a step")
+        try:
+            each.verify_directly_issued_by(each)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise Refused("impostor", "signature of a step") from error
+
+
+def judge(chain, at, anchor, evidence=()):
     """The AutoId of a chain below this anchor, a self-issued certificate: the one trust model there is here."""
-    id_ = check_chain(chain, at)
+    id_ = check_chain(chain, at, evidence)
     need(id_ and name_of(chain[-1]) == name_of(anchor), "unknown_issuer")
-    need(
-        spki_of(chain[-1].public_key()) == spki_of(anchor.public_key()),
-        "impostor",
-        "the anchor's name, another key",
-    )
+    same = spki_of(chain[-1].public_key()) == spki_of(anchor.public_key())
+    need(same or "~" in name_of(anchor), "impostor", "the anchor's name, another key")
     need(len(chain) > 1, "not_vouched", "the anchor itself")
     return id_
 
@@ -367,9 +401,9 @@ def verify(certificate, signature, *signed):
         raise Refused("tampered", "signature") from error
 
 
-def make_envelope(chain, leaves, index, link, role, number, signature):
+def make_envelope(chain, leaves, index, link, role, number, signature, evidence=()):
     place = [leaves[index], index, len(leaves), path_of(leaves, index)]
-    return encode(["autolink/1 envelope", *place, link, role, number, signature, chain, []])
+    return encode(["autolink/1 envelope", *place, link, role, number, signature, chain, list(evidence)])
 
 
 def _parse_envelope(data):
@@ -402,7 +436,7 @@ def _parse_envelope(data):
 
 def open_envelope(data, anchor, at, recipient=None):
     """The message in an Envelope, judged in the specification's order; without a recipient only who said it."""
-    leaf, index, count, path, link, role, number, signature, chain, _ = _parse_envelope(data)
+    leaf, index, count, path, link, role, number, signature, chain, evidence = _parse_envelope(data)
     tree = root_from(sha(b"\0" + leaf), index, count, path)
     message, first = message_of(leaf), certificate_of(chain[0])
     need(claimed_id(first) == message.author, "impostor", "author")
@@ -412,5 +446,6 @@ def open_envelope(data, anchor, at, recipient=None):
         need(at <= message.expires_at + SKEW, "late")
     need(message.sent_at <= at + SKEW, "not_yet_valid")
     need(message.expires_at - message.sent_at <= 24 * 3600 * 10**6, "malformed", "life")
-    need(judge([certificate_of(each) for each in chain], at, anchor) == message.author, "impostor", "author")
+    judged = judge([certificate_of(each) for each in chain], at, anchor, evidence)
+    need(judged == message.author, "impostor", "author")
     return message

@@ -18,6 +18,8 @@ from autolink import (
     Call,
     CallError,
     Channel,
+    CredentialRequest,
+    EntityKind,
     Reason,
     Refused,
 )
@@ -26,6 +28,7 @@ from autolink.trust import IssuedBy, SelfCertified
 from tests.interop import second
 from tests.interop import second_formats as formats
 from tests.interop.loopback import (
+    GLOBEX,
     GLOBEX_ROOT,
     LIMITS,
     ME,
@@ -59,6 +62,31 @@ async def test_both_judge_each_other_and_each_knows_the_others_auto_id(handlers)
 async def test_a_bound_self_issued_name_certifies_itself(handlers):
     async with listening(make_agent(handlers, SelfCertified())) as port:
         assert await dial(port, lambda link: link.call("echo", 1), formats.self_issued("solo")) == 1
+
+
+async def test_an_agent_below_a_rotated_root_shows_the_way_to_it_in_either_role(handlers):
+    """As listener in TLS and in HELLO, as dialer in HELLO; the other side has the anchor from before."""
+    organisation = GLOBEX.credential
+    for _ in range(2):
+        organisation = organisation.rotate(organisation.next_key)
+    request = CredentialRequest.new("seller")
+    credential = request.complete(organisation.issue(request, kind=EntityKind.AGENT))
+    agent = Agent(credential, trust=second_is_trusted(), handlers=handlers)
+
+    def talk(link):
+        assert len(link.chain) == 2
+        return link.call("echo", 1), link.peer
+
+    async with listening(agent) as port:
+        assert await dial(port, talk) == (1, credential.auto_id.value)
+    async with dialled(agent, serve_echo) as link:
+        assert await link.call("echo", 2) == 2
+    credential.evidence = ()
+    async with listening(agent) as port:
+        with pytest.raises(
+            formats.Refused, match="malformed"
+        ):  # behind the chain stands what HELLO does not explain
+            await dial(port, talk)
 
 
 async def test_a_stranger_is_refused_as_untrusted_by_either_side(handlers):

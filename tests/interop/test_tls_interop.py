@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from autolink.errors import Reason, Refused
 from autolink.identity.certificate import EntityKind, dump_chain
-from autolink.identity.credential import Credential, CredentialRequest
+from autolink.identity.credential import Credential
 from autolink.identity.keys import KeyType
+from autolink.identity.request import CredentialRequest
 from autolink.transport import TcpAddress, client_context, connect, listen, secure_stream, server_context
 
 pytestmark = [

@@ -32,6 +32,20 @@ def test_roots_are_those_of_rfc_9162_for_every_small_size():
             streamed.add(LEAVES[size])
 
 
+def test_a_streaming_root_may_have_a_rest_behind_it_and_be_copied():
+    """Of up to fewer leaves than its smallest complete subtree has. The copy and what it was made of grow apart."""
+    for size, behind in ((0, 5), (4, 3), (12, 1), (64, 6)):
+        streamed = merkle.StreamingRoot()
+        for leaf in LEAVES[:size]:
+            streamed.add(leaf)
+        rest = by_the_book(LEAVES[size : size + behind])
+        assert streamed.root(rest) == by_the_book(LEAVES[: size + behind])
+        copied = streamed.copy()
+        copied.add(LEAVES[0])
+        assert (streamed.count, streamed.root()) == (size, by_the_book(LEAVES[:size]))
+        assert (copied.count, copied.root()) == (size + 1, by_the_book([*LEAVES[:size], LEAVES[0]]))
+
+
 def test_every_path_leads_to_the_root():
     """Each leaf of each size up to 70, path length included."""
     for size in range(1, len(LEAVES) + 1):

@@ -35,6 +35,7 @@ class Identity:
 
     def __init__(self, *path: Issued) -> None:
         self.chain = path
+        self.rotations: tuple[Issued, ...] = ()
         self.private_key = path[0].key
 
 

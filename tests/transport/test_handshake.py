@@ -171,8 +171,8 @@ async def test_rule_9_a_chain_that_is_too_long_is_refused_on_both_sides(length, 
     if in_path:
         chain = make.path(length)
     else:
-        leaf, root = make.path(2).chain
-        chain = make.Identity(leaf, root, *[root] * (length - 2))
+        leaf = make.path(2).chain[0]
+        chain = make.Identity(*[leaf] * length)
     long = make.lax_context(chain)
     judge, other = await make.handshake(*make.sockets(), client_context(me), long)
     late, judge_too = await make.handshake(*make.sockets(), long, server_context(me))
@@ -185,6 +185,39 @@ async def test_rule_9_a_chain_that_is_too_long_is_refused_on_both_sides(length, 
     assert judge.reason is judge_too.reason is Reason.MALFORMED
     assert f"it shows {length} certificates" in judge.detail
     await late.abort()
+
+
+@pytest.mark.parametrize(
+    ("behind", "allowed"),
+    [(limits.ROTATIONS, True), (limits.ROTATIONS + 3, False), (100, False)],
+)
+async def test_behind_its_root_a_listener_may_show_as_many_as_lead_to_a_rotated_key(
+    behind, allowed, me, make
+):
+    """What they are is for whoever judges. A dialler has HELLO to show them in: of it they are in excess."""
+    *chain, root = make.path(limits.CHAIN).chain
+    long = make.lax_context(make.Identity(*chain, root, *[root] * behind))
+    judge, other = await make.handshake(*make.sockets(), client_context(me), long)
+    if allowed:
+        assert len(judge.peer_chain) == limits.CHAIN + behind
+        await judge.abort()
+        await other.abort()
+    else:
+        assert isinstance(judge, Refused)
+        assert judge.reason is Reason.MALFORMED
+    late, judge_too = await make.handshake(*make.sockets(), long, server_context(me))
+    assert isinstance(judge_too, Refused)
+    assert judge_too.reason is Reason.MALFORMED
+    await late.abort()
+
+
+async def test_a_rotated_listener_shows_its_roots_earlier_certificates_behind_its_chain(me, make):
+    rotated = make.Identity(*make.path(2).chain)
+    rotated.rotations = make.issue("first"), make.issue("second")
+    dialler, listener = await make.handshake(*make.sockets(), client_context(me), server_context(rotated))
+    assert dialler.peer_chain == (*der(rotated), *der(make.Identity(*reversed(rotated.rotations))))
+    await dialler.abort()
+    await listener.abort()
 
 
 @pytest.mark.parametrize("days", [(-30, -1), (1, 30)])

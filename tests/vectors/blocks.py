@@ -95,6 +95,22 @@ def root(label, *, key=None, name=None, plain=False, **odd):
     return Holder(name, key, [made], identifier)
 
 
+def rotated(holder, key, *, following="the key after", signer=None, name=None, next_key=b""):
+    """A holder's root over another key, in the name's place; `signer` and `next_key` make it an odd one."""
+    committed = next_key if next_key != b"" else sha256(spki(p256(following)))
+    identifier = auto_id(name or holder.name)
+    made = certificate(
+        name or holder.name, key, name or holder.name, signer or key, identifier, place="root", kind="organization",
+        next_key=committed,
+    )  # fmt: skip
+    return Holder(holder.name, key, [made], holder.id)
+
+
+def rotations(*holders):
+    """The evidence that leads from the first of them on."""
+    return pack(["autolink/1 rotations", [holder.der[0] for holder in holders]])
+
+
 def issued(issuer, name, *, key=None, place="leaf", kind="agent", **odd):
     """What an issuer gives: a leaf, or an issuing certificate with `path_length`."""
     key = key or p256(f"{issuer.name}/{name}")

@@ -13,6 +13,8 @@ from blocks import (
     p256,
     pack,
     root,
+    rotated,
+    rotations,
     sha256,
     sign,
     spki,
@@ -104,7 +106,7 @@ def flip(data, bit=0):
 
 
 def envelopes():
-    for group in (shapes, leaves, signatures, chains, judgements):
+    for group in (shapes, leaves, signatures, chains, rotated_roots, judgements):
         yield from group().items()
 
 
@@ -280,6 +282,49 @@ def chains():
         "a root that its own key did not sign", good | {"chain": [SELLER.der[0], forged]}, MALFORMED, {},
     )  # fmt: skip
     return made
+
+
+def rotated_roots():
+    """A root over acme's second or third key, and no way there, or a wrong one."""
+    second = rotated(ACME, p256("acme's next key"), following="acme's third key")
+    third = rotated(ACME, p256("acme's third key"))
+    thief = p256("a thief")
+    forged = rotated(ACME, p256("acme's next key"), following="a thief", signer=thief)
+    own = rotated(ACME, thief)
+    other = root("acme", key=p256("another first key"))
+    mute = rotated(ACME, p256("acme's next key"), next_key=None)
+    renamed = rotated(ACME, p256("acme's next key"), following="acme's third key", name="mallory")
+    changed = rotations(ACME, second)
+    rest = [certificate.der[0] for certificate in (ACME, second)]
+    cases = {
+        "nothing-shown": (IMPOSTOR, third, []),
+        "unknown-evidence": (IMPOSTOR, third, [b"of a kind that nobody knows"]),
+        "step-missing": (IMPOSTOR, third, [rotations(ACME)]),
+        "first-missing": (IMPOSTOR, third, [rotations(second)]),
+        "other-order": (IMPOSTOR, third, [rotations(second, ACME)]),
+        "root-among-them": (IMPOSTOR, third, [rotations(ACME, second, third)]),
+        "of-somebody-else": (IMPOSTOR, third, [rotations(other)]),
+        "empty": (IMPOSTOR, third, [rotations()]),
+        "thirty-three": (IMPOSTOR, third, [rotations(ACME, *[second] * 32)]),
+        "step-signed-by-a-thief": (IMPOSTOR, own, [rotations(ACME, forged)]),
+        "step-that-commits-to-nothing": (IMPOSTOR, third, [rotations(ACME, mute)]),
+        "step-under-another-name": (IMPOSTOR, third, [rotations(ACME, renamed)]),
+        "step-signature-bit": (IMPOSTOR, third, [pack(["autolink/1 rotations", [rest[0], flip(rest[1])]])]),
+        "first-item-counts": (IMPOSTOR, third, [rotations(ACME), changed]),
+        "below-it-nothing-shown": (IMPOSTOR, issued(second, "clerk"), []),
+        "trailing-byte": (MALFORMED, third, [changed + b"\xc0"]),
+        "cut-short": (MALFORMED, third, [changed[:-1]]),
+        "junk": (MALFORMED, third, [pack(["autolink/1 rotations", [b"junk"]])]),
+        "text": (MALFORMED, third, [pack(["autolink/1 rotations", ["junk"]])]),
+        "no-array": (MALFORMED, third, [pack(["autolink/1 rotations", rest[0]])]),
+        "long-header": (MALFORMED, third, [changed.replace(b"\x92\xc5", b"\xdc\x00\x02\xc5", 1)]),
+    }  # fmt: skip
+    return {
+        f"rotated-{name}": (
+            "no such way leads to the root's key", alone(holder) | {"evidence": evidence}, refuse, {},
+        )
+        for name, (refuse, holder, evidence) in cases.items()
+    }  # fmt: skip
 
 
 def judgements():

@@ -19,6 +19,8 @@ from blocks import (
     pieces_root,
     preimage,
     root,
+    rotated,
+    rotations,
     sha256,
     sign,
     sign_x509,
@@ -311,11 +313,31 @@ def envelopes():
         "skew-both-ways-early": good_envelope(
             SELLER, alone, shows="60 s before its signing", recipient=BOB.id, at=MICROS - 60 * SECOND
         ),
+        **rotated_envelopes(),
         "unread-evidence": good_envelope(
             SELLER, alone | {"evidence": [b"of a kind that nobody knows"]}, shows="unknown evidence proves nothing",
         ),
     }.items():  # fmt: skip
         yield "envelope", name, *made
+
+
+def rotated_envelopes():
+    """acme went on to its second key, and then to its third."""
+    second = rotated(ACME, p256("acme's next key"), following="acme's third key")
+    third = rotated(ACME, p256("acme's third key"))
+    clerk = issued(second, "clerk")
+    made = {}
+    for name, holder, way, trust, shows in (
+        ("rotated-once", second, [ACME], "self_certified", "the second key, by the first one's commitment"),
+        ("below-a-rotated-root", clerk, [ACME], "issued_by", "a bound anchor is its name, whichever key it holds now"),
+        ("below-a-root-rotated-twice", issued(third, "clerk"), [ACME, second], "issued_by", "each step signed itself"),
+    ):  # fmt: skip
+        signed = envelope(holder, [pack(leaf_fields(holder.id, BOB.id))])
+        signed["evidence"] = [b"of a kind that nobody knows", rotations(*way)]
+        shown, given, expect = good_envelope(holder, signed, shows=shows, recipient=BOB.id)
+        given["trust"] = {trust: ACME.der[0]}
+        made[name] = shown, given, expect
+    return made
 
 
 def der_integers(signature):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autolink import limits
-from autolink.identity import OID_KIND, OID_NEXT_KEY, EntityKind
+from autolink.identity import OID_KIND, OID_NEXT_KEY, EntityKind, rotation
 from autolink.messages import Kind, batch, message
 from autolink.messages.envelope import TAG
 
@@ -17,7 +17,8 @@ SPEC = (Path(__file__).resolve().parents[2] / "docs" / "spec.md").read_text()
     "name",
     ["NODES", "CONTROL_NODES", "LEAF", "MESSAGE", "HEADERS", "HEADERS_BYTES", "METHOD", "CHAIN", "CHAIN_BYTES",
      "CERTIFICATE", "CERTIFICATE_REST", "SIGNATURE",
-     "EVIDENCE", "EVIDENCE_BYTES", "CHUNK", "DEPTH", "COMMON_NAME", "LIFETIME_SELF_ISSUED_DAYS",
+     "EVIDENCE", "EVIDENCE_BYTES", "ROTATIONS", "ROTATIONS_BYTES", "CHUNK", "DEPTH", "COMMON_NAME",
+     "LIFETIME_SELF_ISSUED_DAYS",
      "LIFETIME_ISSUED_DAYS", "SKEW", "MESSAGE_LIFETIME"],
 )  # fmt: skip
 def test_every_bound_of_the_formats_stands_in_the_specification(name):
@@ -38,6 +39,7 @@ def test_the_kinds_of_messages_are_those_of_the_specification():
     "text",
     [
         TAG,
+        rotation.TAG,
         batch.PURPOSE[:-1].decode(),
         str(message.TIME_MAX),
         OID_KIND.dotted_string.removesuffix(".1"),
@@ -45,7 +47,7 @@ def test_the_kinds_of_messages_are_those_of_the_specification():
         *(f"`{kind.value}`" for kind in EntityKind),
         ", ".join(message.Message._fields),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_the_constants_of_the_formats_stand_in_the_specification(text):
     """Tags, purposes, object identifiers, names of fields."""

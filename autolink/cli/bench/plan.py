@@ -80,7 +80,7 @@ class Plan:
 def unencrypted(credential: Credential) -> list[bytes]:
     """A caller for `Plan.callers`."""
     key = credential.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return [dump_chain(credential.chain), key]
+    return [dump_chain(credential.certificates), key]
 
 
 def _values(value: Work | Pace) -> list[Any]:

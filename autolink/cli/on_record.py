@@ -1,0 +1,366 @@
+"""The commands of `autolink id` that change what a registry has on record: `register` to `submit`, see COMMANDS.
+
+Each command makes one entry with the keys that it takes, has it appended, and keeps the registry's receipt and proof in the
+identity's folder. Where somebody on another machine has to sign too, the entry goes there in a file.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from autolink import limits
+from autolink.cli.options import FILE, Number, json_option, option, write
+from autolink.cli.passphrase import has_person, load_identity
+from autolink.cli.record_options import chosen_guardians, guardian_options, next_key_options, out_option
+from autolink.cli.registry_link import auto_id_of, reach, reach_options
+from autolink.cli.show import print_facts, print_json, say
+from autolink.cli.submitting import (
+    Submission,
+    describe_entry,
+    in_keystore,
+    issuer_of,
+    load_guardians,
+    next_key_hash,
+    open_key,
+    read_entry,
+    submit_entry,
+    write_entry,
+)
+from autolink.errors import UsageError, display
+from autolink.identity import AutoId, Credential, Keystore, show_name
+from autolink.identity.keystore import is_entry_name
+from autolink.identity.names import split_bound
+from autolink.registry import making
+from autolink.registry.entries import Entry
+from autolink.registry.making import Slot
+
+_VOID_FROM: Final = "Log index from which nothing stands that the old key has signed."
+
+
+# --- entries of one's own ----------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name")
+@next_key_options
+@guardian_options
+@out_option
+@reach_options(required=False)
+@json_option
+def register(
+    name: str, *, next_key: Path | None, unencrypted: bool, guardian: tuple[str, ...], threshold: int | None,
+    delay: float, guardians_file: Path | None, out: Path | None, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Put NAME on record: from then on it can be looked up, revoked and recovered.
+
+    An identity that was issued needs its issuer's signature, too: it is made here if the issuer is in this keystore, else
+    with --out and `autolink id countersign`.
+    """
+    credential = load_identity(name, passphrase_file)
+    issued = len(credential.chain) > 1
+    reached = None if out else reach(passphrase_file=passphrase_file, **how)
+    issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
+    chosen = chosen_guardians(
+        name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file
+    )
+    following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
+
+    def make(slot: Slot) -> Entry:
+        entry = making.register(credential, slot, next_key=following, guardians=chosen)
+        return making.countersign(entry, issuer) if issuer else entry
+
+    if reached is None and out:
+        _check_wants_others(issued, name)
+        write_entry(out, make, how["log_key"].name)
+    elif reached:
+        more = {} if key_file is None else {"next_key_file": str(key_file)}
+        Submission(credential.auto_id, make, name, registers=True).submit(reached, as_json=as_json, **more)
+
+
+def _check_wants_others(issued: bool, name: str) -> None:
+    if not issued:
+        raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
+
+
+@click.command()
+@click.argument("name")
+@option(
+    "--days",
+    type=Number(0, limits.LIFETIME_SELF_ISSUED_DAYS, min_open=True),
+    help="Lifetime of a self-issued one's.",
+)
+@reach_options()
+@json_option
+def renew(
+    name: str, *, days: float | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Put a newer certificate of NAME on record, over the same key.
+
+    Of an identity that was issued, the one that `autolink id accept` has put in place; a self-issued one is given another.
+    """
+    reached = reach(passphrase_file=passphrase_file, **how)
+    credential, store = load_identity(name, passphrase_file), Keystore()
+    new = None
+    if len(credential.chain) == 1:
+        lifetime = None if days is None else timedelta(days=days)
+        new = making.renewed(credential, now=datetime.now(UTC), lifetime=lifetime)
+        credential = Credential((new,), credential.private_key, rotations=credential.rotations)
+    elif days is not None:
+        raise UsageError(f"{name} was issued: its issuer says for how long (autolink id issue)")
+    submission = Submission(credential.auto_id, lambda slot: making.renew(credential, slot), name)
+    submission.submit(reached, as_json=as_json)
+    if new is not None:
+        store.accept(name, (new, *store.chain(name)[1:]))
+
+
+@click.command("record-rotation")
+@click.argument("name")
+@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
+@reach_options()
+@json_option
+def record_rotation(
+    name: str, *, void_from: int | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Put on record that NAME has gone on to its next key, as `autolink id rotate` has it do here.
+
+    That outruns a thief of the old key, ends a recovery that is under way, and makes a revoked ID active again.
+    """
+    reached = reach(passphrase_file=passphrase_file, **how)
+    credential = load_identity(name, passphrase_file)
+    submission = Submission(
+        credential.auto_id, lambda slot: making.rotate(credential, slot, void_from=void_from), name
+    )
+    submission.submit(reached, as_json=as_json)
+
+
+@click.command()
+@click.argument("who", metavar="AUTOID|NAME")
+@option("--by", metavar="NAME", help="Who revokes it: its issuer, or one above that; itself if not given.")
+@reach_options()
+@json_option
+def revoke(
+    who: str, *, by: str | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+) -> None:  # fmt: skip
+    """End the key of an Auto ID, and with it every link of it and of what stands below it.
+
+    The key never comes back; the ID does, by rotating to its next key or by a recovery.
+    """
+    auto_id, signer = auto_id_of(who), by or who
+    if not is_entry_name(signer) or (by is None and _is_id(who)):
+        raise UsageError("who signs it? --by NAME, an identity of this keystore")
+    reached = reach(passphrase_file=passphrase_file, **how)
+    credential = load_identity(signer, passphrase_file)
+    submission = Submission(auto_id, lambda slot: making.revoke(auto_id, slot, by=credential), signer)
+    submission.submit(reached, as_json=as_json)
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+@click.command()
+@click.argument("who", metavar="AUTOID|NAME")
+@option("--next-key", type=FILE, help="The file of its next key, which alone ends it itself.")
+@option("--by", metavar="NAME", help="Who ends it instead: an issuer above it.")
+@option("--yes", is_flag=True, help="Do not ask.")
+@reach_options()
+@json_option
+def deactivate(
+    who: str, *, next_key: Path | None, by: str | None, yes: bool, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """End an Auto ID for ever. Nothing and nobody brings it back, and its name is never free again."""
+    if (next_key is None) == (by is None):
+        raise UsageError(
+            "an ID is ended with its next key (--next-key FILE), or by an issuer above it (--by NAME)"
+        )
+    auto_id = auto_id_of(who)
+    reached = reach(passphrase_file=passphrase_file, **how)
+    if not yes and not has_person():
+        raise UsageError("this cannot be undone: say --yes")
+    if not yes:
+        click.confirm(f"End {auto_id} for ever?", abort=True, err=True)
+    key = None if next_key is None else open_key(next_key, passphrase_file)
+    ancestor = None if by is None else load_identity(by, passphrase_file)
+    keep_in = by or who
+    submission = Submission(
+        auto_id, lambda slot: making.deactivate(auto_id, slot, next_key=key, by=ancestor), keep_in
+    )
+    submission.submit(reached, as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@reach_options()
+@json_option
+def delay(name: str, *, as_json: bool, passphrase_file: Path | None, **how: Any) -> None:  # noqa: ANN401
+    """Make the recovery of NAME take once more as long: its current key may do that, once."""
+    reached = reach(passphrase_file=passphrase_file, **how)
+    credential = load_identity(name, passphrase_file)
+    submission = Submission(credential.auto_id, lambda slot: making.delay(credential, slot), name)
+    submission.submit(reached, as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@option("--next-key", type=FILE, required=True, help="The file of its next key, which alone may do this.")
+@guardian_options
+@reach_options()
+@json_option
+def guardians(
+    name: str, *, next_key: Path, guardian: tuple[str, ...], threshold: int | None, delay: float,
+    guardians_file: Path | None, as_json: bool, passphrase_file: Path | None, **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Choose who may recover NAME from now on, instead of those before; nobody if none is given."""
+    reached = reach(passphrase_file=passphrase_file, **how)
+    key = open_key(next_key, passphrase_file)
+    credential = load_identity(name, passphrase_file)
+    chosen = chosen_guardians(
+        name, credential, reached.log_key.name, guardian, threshold, delay, guardians_file
+    )
+    auto_id = credential.auto_id
+    submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
+    submission.submit(reached, as_json=as_json)
+
+
+# --- recovery, and others' signatures ----------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name")
+@option(
+    "--guardians-file", type=FILE, help="What `id register` wrote down of the guardians of a self-issued one."
+)
+@option(
+    "--guardian", metavar="AUTOID|NAME", multiple=True,
+    help="Which of the guardians sign; the first ones of the file if not given. Repeatable.",
+)  # fmt: skip
+@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
+@next_key_options
+@out_option
+@reach_options()
+@json_option
+def recover(
+    name: str, *, guardians_file: Path | None, guardian: tuple[str, ...], void_from: int | None, next_key: Path | None,
+    unencrypted: bool, out: Path | None, as_json: bool, passphrase_file: Path | None, **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Begin to give an Auto ID the key of NAME, a new identity of the same Auto ID, because the old one is lost or stolen.
+
+    The issuer signs it, or guardians of a self-issued one; those in this keystore at once, others with --out and `autolink
+    id countersign`. The new key takes over when the delay on record has passed.
+    """
+    credential = load_identity(name, passphrase_file)
+    issued = len(credential.chain) > 1
+    if not issued and split_bound(credential.name) is not None:
+        raise UsageError(
+            f"{show_name(credential.name)} is bound to its keys: peers believe none that it did not commit to. Its next key "
+            "takes it back (autolink id rotate); without that, make another identity"
+        )
+    revealed = {} if issued else _revealed(credential.auto_id, guardians_file, guardian)
+    reached = reach(passphrase_file=passphrase_file, **how)
+    signers = [] if out else _signers(name, credential, revealed, passphrase_file)
+    following, _ = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
+
+    def make(slot: Slot) -> Entry:
+        entry = making.recover(credential, slot, next_key=following, void_from=void_from, revealed=revealed)
+        for signer in signers:
+            entry = making.countersign(entry, signer)
+        return entry
+
+    if out:
+        place = reached.use(lambda client: client.place(credential.auto_id))
+        write_entry(out, make, reached.log_key.name, place)
+    else:
+        Submission(credential.auto_id, make, name).submit(reached, as_json=as_json)
+
+
+def _revealed(auto_id: AutoId, file: Path | None, guardian: tuple[str, ...]) -> dict[AutoId, bytes]:
+    """Who signs, each with its salt."""
+    if file is None:
+        raise UsageError("who are its guardians? --guardians-file FILE, which `autolink id register` wrote")
+    threshold, salts = load_guardians(file, auto_id)
+    chosen = [auto_id_of(text) for text in guardian] or list(salts)[:threshold]
+    for one in chosen:
+        if one not in salts:
+            raise UsageError(f"{one} is no guardian in {display(str(file))}")
+    return {one: salts[one] for one in chosen}
+
+
+def _signers(
+    name: str, credential: Credential, revealed: dict[AutoId, bytes], passphrase_file: Path | None
+) -> list[Credential]:
+    """Who else has to sign, all of them from this keystore."""
+    if not revealed:
+        return [issuer_of(name, credential, passphrase_file)]
+    found = {auto_id: in_keystore(auto_id) for auto_id in revealed}
+    away = [str(auto_id) for auto_id, here in found.items() if here is None]
+    if away:
+        raise UsageError(
+            f"{', '.join(away)} must sign and is not in this keystore: write the entry with --out FILE"
+        )
+    return [load_identity(here, passphrase_file) for here in found.values() if here]
+
+
+@click.command()
+@click.argument("name")
+@click.argument("entry", type=FILE)
+@option("--submit", is_flag=True, help="Submit it, too: nobody else has to sign.")
+@option("-o", "--output", type=FILE, help="Where to write it with the signature; over ENTRY if not given.")
+@reach_options(required=False)
+@json_option
+def countersign(
+    name: str, *, entry: Path, submit: bool, output: Path | None, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Sign the entry of somebody else in the file ENTRY as NAME: its issuer, or a guardian of it.
+
+    Look at what it says first: it gives the key that is shown to that Auto ID.
+    """
+    waiting = read_entry(entry)
+    reached = reach(passphrase_file=passphrase_file, **how) if submit else None
+    signed = making.countersign(waiting, load_identity(name, passphrase_file))
+    if reached is not None:
+        submit_entry(signed, reached, name, as_json=as_json)
+        return
+    if waiting.origin != how["log_key"].name:
+        raise UsageError(
+            f"this entry is for the log {display(waiting.origin)}, not {display(how['log_key'].name)}"
+        )
+    write(output or entry, signed.to_bytes())
+    away = making.missing(signed)
+    facts = describe_entry(signed) | {"missing": ", ".join(map(str, away)) or None}
+    if as_json:
+        print_json({"ok": True, **facts})
+    elif str(output) != "-":
+        print_facts(facts)
+    if not away:
+        say(f"it has all its signatures: autolink id submit NAME {display(str(output or entry))}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("entry", type=FILE)
+@reach_options()
+@json_option
+def submit(name: str, *, entry: Path, as_json: bool, passphrase_file: Path | None, **how: Any) -> None:  # noqa: ANN401
+    """Submit an entry that has all its signatures; what proves that it is in the log is kept with NAME."""
+    signed = read_entry(entry)
+    Keystore().pending(name)  # raises where there is none of this name
+    submit_entry(signed, reach(passphrase_file=passphrase_file, **how), name, as_json=as_json)
+
+
+COMMANDS: Final = (
+    register,
+    renew,
+    record_rotation,
+    revoke,
+    deactivate,
+    delay,
+    guardians,
+    recover,
+    countersign,
+    submit,
+)

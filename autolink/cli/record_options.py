@@ -1,0 +1,86 @@
+"""Options of the commands of `on_record`: guardians, next keys, and entries that travel in files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from autolink import limits
+from autolink.cli.options import FILE, Number, option
+from autolink.cli.registry_link import auto_id_of
+from autolink.cli.submitting import load_guardians, save_guardians
+from autolink.errors import UsageError, display
+from autolink.identity import Credential
+from autolink.registry import making
+from autolink.registry.entries import Guardians
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DAY: Final = 24 * 3600
+
+
+def guardian_options(function: F) -> F:
+    """Who may recover, how many of them must, how long it takes; taken by `chosen_guardians`."""
+    decorators: list[Callable[[Any], Any]] = [
+        option("--guardian", metavar="AUTOID|NAME", multiple=True, help="Who may recover it. Repeatable."),
+        option(
+            "--threshold", type=click.IntRange(1, limits.GUARDIANS),
+            help="How many of them must sign a recovery; more than half of them if not given.",
+        ),
+        option(
+            "--delay", type=Number(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
+            default=limits.RECOVERY_DELAY / _DAY, show_default=True,
+            help="Days from the beginning of a recovery to the new key's taking over.",
+        ),
+        option(
+            "--guardians-file", type=FILE,
+            help="Where who the guardians are is written down; NAME.guardians if not given.",
+        ),
+    ]  # fmt: skip
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def next_key_options(function: F) -> F:
+    """For an identity whose certificate commits to no next key."""
+    unencrypted = option("--unencrypted", is_flag=True, help="Store a next key without a passphrase.")
+    return option(
+        "--next-key", type=FILE,
+        help="The key that may follow, where the certificate does not say; made if the file is not there. "
+        "NAME.next-key if not given.",
+    )(unencrypted(function))  # fmt: skip
+
+
+def out_option(function: F) -> F:
+    return option(
+        "--out", type=FILE, help="Write the entry there instead, for others to sign (id countersign)."
+    )(function)
+
+
+def chosen_guardians(
+    name: str, credential: Credential, origin: str, guardian: tuple[str, ...], threshold: int | None, days: float,
+    file: Path | None,
+) -> Guardians:  # fmt: skip
+    """The guardians of the command line, written down."""
+    chosen = [auto_id_of(text) for text in guardian]
+    if not chosen and (threshold or file):
+        raise UsageError("--threshold and --guardians-file are about guardians: name them with --guardian")
+    if chosen and len(credential.chain) > 1:
+        raise UsageError(f"{name} was issued: its issuer recovers it, and it has no guardians")
+    if credential.auto_id in chosen:
+        raise UsageError("nobody is their own guardian: that would help a thief alone")
+    needed = threshold or (len(chosen) // 2 + 1 if chosen else 0)
+    path = file or Path(f"{name}.guardians")
+    salts = None
+    if chosen and path.exists():  # of an attempt that was refused: the same guardians keep their salts
+        found, salts = load_guardians(path, credential.auto_id)
+        if (found, set(salts)) != (needed, set(chosen)):
+            raise UsageError(f"{display(str(path))} names other guardians: choose another --guardians-file")
+    guardians, salts = making.choose_guardians(
+        chosen, threshold=needed, delay=round(days * _DAY), salts=salts
+    )
+    if chosen and not path.exists():
+        save_guardians(path, credential.auto_id, origin, guardians, salts)
+    return guardians

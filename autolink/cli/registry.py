@@ -1,0 +1,155 @@
+"""`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import anyio
+import click
+
+from autolink import Agent, limits
+from autolink.cli.edge import Status, about
+from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
+from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
+from autolink.cli.registry_link import auto_id_of
+from autolink.cli.registry_look import history, lookup, status
+from autolink.cli.registry_watch import audit, monitor
+from autolink.cli.serving import serve as serve_until_told
+from autolink.cli.show import print_facts, print_json, say
+from autolink.cli.trust_option import Spec, build, trust_option
+from autolink.errors import display
+from autolink.messages import microseconds
+from autolink.registry import folder as registry_folder
+from autolink.registry.folder import INVITED, LOG_KEY, InvitedFile, create_registry, load_log_key
+from autolink.registry.policy import Invited, Open, Policy, Rate
+from autolink.registry.registrar import Registrar
+from autolink.registry.service import RegistryService
+from autolink.registry.store import SqliteStore
+
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group("registry")
+def registry() -> None:
+    """Run a registry of Auto IDs, ask one, and find out whether it is honest."""
+
+
+@registry.command()
+@click.argument("folder", type=FOLDER)
+@option(
+    "--origin", required=True,
+    help="Which log it is, for ever: by custom a URL without its scheme, such as registry.example/log.",
+)  # fmt: skip
+@option("--unencrypted", is_flag=True, help="Store the log's key without a passphrase.")
+@passphrase_option
+@json_option
+def init(
+    folder: Path, *, origin: str, unencrypted: bool, passphrase_file: Path | None, as_json: bool
+) -> None:
+    """Make an empty log and its key in FOLDER.
+
+    Prints the log's public key: whoever is to believe the registry needs this one text, and nothing else of it.
+    """
+    passphrase = new_passphrase("the log's key", passphrase_file, unencrypted=unencrypted)
+    log_key = create_registry(folder, origin, passphrase, unencrypted=unencrypted)
+    if as_json:
+        print_json({"ok": True, "log_key": str(log_key), "folder": str(folder), "origin": origin})
+        return
+    click.echo(str(log_key))
+    how = "WITHOUT a passphrase" if unencrypted else "under the passphrase"
+    say(
+        "This is the log's public key: give it to everybody who is to believe the registry ($AUTOLINK_LOG_KEY). The private "
+        f"one is in {display(str(folder / LOG_KEY))}, {how}: whoever has it can write another past, so keep it well. "
+        f"Next: autolink registry serve {display(str(folder))} --as NAME"
+    )
+
+
+@registry.command()
+@click.argument("folder", type=FOLDER)
+@as_option(help="The identity of the agent that serves it.")
+@trust_option(required=False)
+@option(
+    "--listen", multiple=True, default=["127.0.0.1:0"], show_default=True,
+    help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
+)  # fmt: skip
+@option(
+    "--policy", type=click.Choice(["invited", "open"]), default="invited", show_default=True,
+    help="Who may register itself. Whoever is on record registers whom it issues.",
+)  # fmt: skip
+@option(
+    "--drain", type=Number(0), default=limits.DRAIN, show_default=True,
+    help="Seconds that calls in flight get to end when it is told to stop.",
+)  # fmt: skip
+@option(
+    "--log-key-passphrase-file",
+    type=FILE,
+    help="Holds the passphrase of the log's key, if it has one of its own.",
+)
+@passphrase_option
+@json_option
+@click.pass_context
+def serve(
+    ctx: click.Context, folder: Path, *, as_name: str, specs: tuple[Spec, ...], listen: tuple[str, ...], policy: str,
+    drain: float, log_key_passphrase_file: Path | None, passphrase_file: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Serve the registry in FOLDER until told to stop.
+
+    Prints one contact for each address, and the log's key: what others give as --registry and --log-key. Without --trust
+    every Auto ID whose name is bound to its key may dial it; entries are judged by their own signatures. SIGTERM or SIGINT
+    ends it when what was promised is in the log.
+    """
+    encrypted = registry_folder.log_key_is_encrypted(folder)
+    secret = (
+        passphrase_for("the log's key", log_key_passphrase_file or passphrase_file) if encrypted else None
+    )
+    key = load_log_key(folder, secret)
+    credential = load_identity(as_name, passphrase_file)
+    trust = build(specs or (Spec("self-certified"),), folder=credential.folder)
+    with SqliteStore(folder) as store:
+        registrar = Registrar(store, key, lambda: microseconds(datetime.now(UTC)))
+
+        def announce(contacts: Sequence[str]) -> None:
+            if as_json:
+                told = {"contacts": list(contacts), "log_key": str(registrar.verifier_key)}
+                print_json({"ok": True, **told, "entries": store.head.size}, line=True)
+                return
+            for contact in contacts:
+                click.echo(contact)
+            click.echo(str(registrar.verifier_key))
+
+        async def run() -> bool:
+            service = RegistryService(store, registrar, _policy(policy, folder))
+            agent = Agent(credential, trust=trust, handlers=service.handlers)
+            async with service.running(agent):
+                return await serve_until_told(agent, listen, drain, announce)
+
+        with about(f"listening on {', '.join(map(display, listen))}"):
+            drained = anyio.run(run, backend="trio")
+    ctx.exit(Status.OK if drained else Status.FAILED)
+
+
+def _policy(name: str, folder: Path) -> Policy:
+    rate = Rate(anyio.current_time)
+    return Open(rate) if name == "open" else Invited(rate, also=InvitedFile(folder / INVITED))
+
+
+@registry.command()
+@click.argument("folder", type=FOLDER)
+@click.argument("who", metavar="AUTOID|NAME...", nargs=-1, required=True)
+@option("--remark", default="", help="Written beside them, for people.")
+@json_option
+def invite(folder: Path, *, who: tuple[str, ...], remark: str, as_json: bool) -> None:
+    """Let Auto IDs register themselves in the registry in FOLDER; one that runs heeds it at once."""
+    new = registry_folder.invite(folder, map(auto_id_of, who), remark)
+    if as_json:
+        print_json({"ok": True, "invited": [auto_id.hex for auto_id in new]})
+        return
+    for auto_id in new:
+        print_facts({"invited": auto_id})
+    if not new:
+        say("they were invited already")
+
+
+for command in (lookup, status, history, audit, monitor):
+    registry.add_command(command)

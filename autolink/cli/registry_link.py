@@ -1,0 +1,202 @@
+"""What the commands that talk to a registry share: which one, who dials it, whose ID is meant."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import click
+
+from autolink import Agent, Contact, limits
+from autolink.cli.edge import about
+from autolink.cli.options import Number, as_option, option, passphrase_option
+from autolink.cli.passphrase import load_identity
+from autolink.cli.trust_option import Spec
+from autolink.errors import CallError, Code, IdentityError, UsageError, display
+from autolink.identity import AutoId, Credential, Keystore, PeerId
+from autolink.identity.keystore import is_entry_name
+from autolink.registry.client import RegistryClient
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.registered import VISITOR, registered
+from autolink.trust import Pinned
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_WAIT: Final = limits.INCLUSION
+"""Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
+
+
+class LogKeyType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """A log's key in its text form."""
+
+    name = "log key"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> VerifierKey:
+        """Read it."""
+        if isinstance(value, VerifierKey):
+            return value
+        try:
+            return VerifierKey.parse(value.strip())
+        except IdentityError as error:
+            what = f"{display(value)!r} is no log's key, as `autolink registry init` prints it: {error}"
+            raise click.BadParameter(what, ctx, param) from None
+
+
+def registry_option(*, required: bool = True, help: str = "Contact of the registry.") -> Callable[[F], F]:  # noqa: A002
+    """`--registry CONTACT`."""
+    return option("--registry", metavar="CONTACT", envvar="AUTOLINK_REGISTRY", required=required, help=help)
+
+
+def log_key_option(*, required: bool = True) -> Callable[[F], F]:
+    """`--log-key KEY`."""
+    return option(
+        "--log-key", type=LogKeyType(), metavar="KEY", envvar="AUTOLINK_LOG_KEY", required=required,
+        help="The key of its log, known from elsewhere: nothing else that it says is believed.",
+    )  # fmt: skip
+
+
+def reach_options(*, required: bool = True) -> Callable[[F], F]:
+    """Which registry, who dials it, how long; taken by `reach`."""
+    decorators: list[Callable[[Any], Any]] = [
+        registry_option(required=required),
+        log_key_option(),
+        as_option(required=False, help="Who dials the registry; a throw-away identity if not given."),
+        option(
+            "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
+            help="Seconds for all of it.",
+        ),
+        passphrase_option,
+    ]  # fmt: skip
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def standing_options(function: F) -> F:
+    """`--registry` and `--log-key` of a command that opens links: which registry its own status is from; see `standing`."""
+    what = "Contact of the registry whose word on you you show to peers."
+    for decorator in (log_key_option(required=False), registry_option(required=False, help=what)):
+        function = decorator(function)
+    return function
+
+
+Standing = Callable[[], AbstractAsyncContextManager[object]]
+"""Keeps an agent up with its registry, in an event loop."""
+
+
+def standing(
+    agent: Agent, registry: str | None, log_key: VerifierKey | None, specs: Sequence[Spec] = ()
+) -> Standing:
+    """What `standing_options` said: nothing to keep up with, or `registered`.
+
+    Args:
+        agent: shows its status.
+        registry, log_key: of the command line.
+        specs: of `--trust`, in which the key may stand instead.
+
+    Raises:
+        UsageError: a registry without its key, or no contact.
+    """
+    if registry is None:
+        return nullcontext
+    Contact.parse(registry)
+    trusted = [spec.registered.log_key for spec in specs if spec.registered]
+    if log_key is None and len(trusted) == 1:
+        log_key = trusted[0]
+    if log_key is None:
+        raise UsageError("which key has the log of that registry? Give it: --log-key, or $AUTOLINK_LOG_KEY")
+    folder = agent.credential.folder
+    kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
+    return partial(registered, agent, registry, log_key, kept=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A registry, and how it is reached."""
+
+    contact: str
+    log_key: VerifierKey
+    dialer: Credential
+    timeout: float
+
+    def use(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
+        """Do something over a link.
+
+        Raises:
+            AutolinkError, TimeoutError: with the address noted in it.
+        """
+
+        async def run() -> T:
+            try:
+                with anyio.fail_after(self.timeout):
+                    return await self.run(work)
+            except TimeoutError as error:
+                what = f"the registry did not answer within {self.timeout:g} s: try again"
+                raise TimeoutError(what) from error
+
+        with about(f"registry {Contact.parse(self.contact).address}"):
+            return anyio.run(run, backend="trio")
+
+    async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
+        """As `use`, in an event loop and without an end."""
+        agent = Agent(self.dialer, trust=Pinned(Contact.parse(self.contact).peer_id))
+        async with agent.connect(self.contact) as link:
+            return await work(RegistryClient(link, self.log_key))
+
+
+def reach(
+    *, registry: str | None, log_key: VerifierKey, as_name: str | None, timeout: float, passphrase_file: Path | None
+) -> Reach:  # fmt: skip
+    """What `reach_options` said.
+
+    Raises:
+        UsageError, IdentityError, OSError: it cannot be, or something is missing.
+    """
+    if registry is None:
+        raise UsageError("which registry? Give its contact: --registry, or $AUTOLINK_REGISTRY")
+    Contact.parse(registry)
+    dialer = load_identity(as_name, passphrase_file) if as_name else Credential.self_issued(VISITOR)
+    return Reach(registry, log_key, dialer, timeout)
+
+
+def auto_id_of(text: str) -> AutoId:
+    """Whose: an Auto ID, a peer id, or the name of an identity in the keystore.
+
+    Raises:
+        UsageError: it is none of these.
+        KeystoreError: there is no identity of this name.
+    """
+    try:
+        found = PeerId.parse(text).auto_id if "?" in text else AutoId.parse(text)
+    except IdentityError:
+        found = None
+    if found is not None:
+        return found
+    if not is_entry_name(text):
+        raise UsageError(
+            f"{display(text, 80)!r} is neither an Auto ID (64 hex digits) nor a name in the keystore"
+        )
+    claimed = Keystore().chain(text)[0].auto_id
+    if claimed is None:
+        raise UsageError(f"{display(text, 80)!r} has no Auto ID")
+    return claimed
+
+
+def not_on_record(auto_id: AutoId, error: CallError) -> Exception:
+    """What a registry's `not_found` means, or the error itself."""
+    if error.code is Code.NOT_FOUND:
+        return click.ClickException(f"{auto_id} is not on record there: is it the right registry?")
+    return error

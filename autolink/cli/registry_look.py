@@ -1,0 +1,204 @@
+"""`autolink registry lookup|status|history`: what a registry says of one ID, with its signature and proof checked."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import click
+
+from autolink import limits
+from autolink.cli.options import Number, json_option, option
+from autolink.cli.registry_link import auto_id_of, not_on_record, reach, reach_options
+from autolink.cli.show import print_facts, print_json, print_table
+from autolink.errors import BadSignature, CallError
+from autolink.identity import AutoId, Certificate, key_authority
+from autolink.messages import instant, microseconds
+from autolink.registry.answers import Place
+from autolink.registry.client import RegistryClient
+from autolink.registry.entries import Entry, decode_leaf_untrusted
+from autolink.registry.records import State
+from autolink.registry.status import VerifiedStatus
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TRIES: Final = 3
+
+
+def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
+    """What a status says, and how old it is."""
+    said = verified.status
+    return {
+        "auto_id": said.auto_id.hex,
+        "state": said.state.value,
+        "because_of": None
+        if said.state is State.ACTIVE or said.because == said.auto_id
+        else said.because.hex,
+        "certificate": f"sha256:{said.certificate.hex()}",
+        "key": key_authority(said.key),
+        "entries": said.entries,
+        "last_entry": said.proof.index,
+        "log": said.origin,
+        "log_entries": verified.checkpoint.size,
+        "at": instant(said.at).isoformat(),
+        "valid_until": instant(said.expires_at).isoformat(),
+    }
+
+
+def _check_age(verified: VerifiedStatus, max_age: float) -> None:
+    age = timedelta(microseconds=microseconds(datetime.now(UTC)) - verified.status.at)
+    if age.total_seconds() > max_age:
+        raise BadSignature(
+            f"the registry's word is {age} old: it withholds what is newer, or its clock is wrong"
+        )
+    if age.total_seconds() < -limits.SKEW:
+        raise BadSignature(f"the registry's word is of a time to come ({-age} ahead): set the clock")
+
+
+def _max_age_option(function: F) -> F:
+    return option(
+        "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=limits.STATUS_LIFETIME, show_default=True,
+        help="Seconds that the registry's word may be old.",
+    )(function)  # fmt: skip
+
+
+@click.command()
+@click.argument("who", metavar="AUTOID|NAME")
+@_max_age_option
+@reach_options()
+@json_option
+def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
+    """Whether an Auto ID is active, in the signed word of the log; nothing of it rests on who answers."""
+    auto_id = auto_id_of(who)
+
+    async def work(client: RegistryClient) -> VerifiedStatus:
+        try:
+            verified = await client.status(auto_id)
+        except CallError as error:
+            raise not_on_record(auto_id, error) from None
+        _check_age(verified, max_age)
+        return verified
+
+    facts = status_facts(reach(**how).use(work))
+    if as_json:
+        print_json({"ok": True, **facts})
+    else:
+        print_facts(facts)
+
+
+@click.command()
+@click.argument("who", metavar="AUTOID|NAME")
+@_max_age_option
+@reach_options()
+@json_option
+def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
+    """Who an Auto ID is, by its current certificate, and how it stands."""
+    auto_id = auto_id_of(who)
+
+    async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place]:
+        try:
+            for _ in range(_TRIES):
+                verified, place = await client.status(auto_id), await client.place(auto_id)
+                if verified.status.entries == place.entries:
+                    break  # else an entry came in between
+        except CallError as error:
+            raise not_on_record(auto_id, error) from None
+        _check_age(verified, max_age)
+        if (
+            place.recovered_at is None
+            and hashlib.sha256(place.certificate).digest() != verified.status.certificate
+        ):
+            raise BadSignature(
+                "the certificate that the registry gives is not the one that its log has signed"
+            )
+        return verified, place
+
+    verified, place = reach(**how).use(work)
+    certificate = Certificate.parse_untrusted(place.certificate)
+    facts = {
+        "common_name": certificate.common_name,
+        "kind": None if certificate.kind is None else certificate.kind.value,
+        "key_type": certificate.key_type.value,
+        "not_before": certificate.not_before.isoformat(),
+        "not_after": certificate.not_after.isoformat(),
+        **status_facts(verified),
+        "recovered_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
+        "guardians": f"{place.threshold} of {place.guardians}" if place.guardians else None,
+        "recovery_takes": days(place.delay),
+    }
+    if as_json:
+        print_json({"ok": True, **facts, "certificate_der": place.certificate})
+    else:
+        print_facts(facts)
+
+
+@click.command()
+@click.argument("who", metavar="AUTOID|NAME")
+@reach_options()
+@json_option
+def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
+    """Every entry of an Auto ID, each proved to be in the log, and that none is missing."""
+    auto_id = auto_id_of(who)
+
+    async def work(client: RegistryClient) -> list[dict[str, Any]]:
+        try:
+            said = (await client.status(auto_id)).status
+        except CallError as error:
+            raise not_on_record(auto_id, error) from None
+        places = await _places(client, auto_id, said.proof.index)
+        if len(places) != said.entries or said.proof.index not in places:
+            raise BadSignature(
+                f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
+            )
+        return [_row(place, await client.proved(place), auto_id) for place in places]
+
+    rows = reach(**how).use(work)
+    if as_json:
+        print_json({"ok": True, "auto_id": auto_id.hex, "entries": rows})
+    else:
+        print_table(("index", "logged_at", "entry", "signed_by", "says"), rows)
+
+
+async def _places(client: RegistryClient, auto_id: AutoId, last: int) -> list[int]:
+    """Where its entries stand, up to the last one of a status."""
+    places: list[int] = []
+    while more := await client.history(auto_id, places[-1] + 1 if places else 0):
+        if sorted(set(more)) != more or (places and more[0] <= places[-1]):
+            raise BadSignature("the registry tells of this ID's entries out of order")
+        places += more
+        if places[-1] >= last:
+            break
+    return [place for place in places if place <= last]
+
+
+def _row(place: int, leaf: bytes, auto_id: AutoId) -> dict[str, Any]:
+    logged_at, entry = decode_leaf_untrusted(leaf)
+    if entry.auto_id != auto_id:
+        raise BadSignature(f"the registry gives another ID's entry at {place}")
+    return {
+        "index": str(place),
+        "logged_at": instant(logged_at).isoformat(),
+        "entry": entry.op.name.lower(),
+        "signed_by": ", ".join("itself" if one.by == auto_id else one.by.hex for one in entry.signatures),
+        "says": entry_text(entry),
+    }
+
+
+def days(seconds: float) -> str:
+    """A delay for people."""
+    return f"{seconds / 86_400:.4g} days"
+
+
+def entry_text(entry: Entry) -> str:
+    """What an entry brings, in a few words."""
+    said: list[str] = []
+    if entry.certificate:
+        certificate = Certificate.parse_untrusted(entry.certificate)
+        said.append(f"key {key_authority(certificate.spki_sha256)} until {certificate.not_after:%F}")
+    if entry.guardians is not None and entry.guardians.hashes:
+        said.append(f"{entry.guardians.threshold} of {len(entry.guardians.hashes)} guardians")
+    if entry.guardians is not None:
+        said.append(f"a recovery takes {days(entry.guardians.delay)}")
+    if entry.void_from is not None:
+        said.append(f"void from entry {entry.void_from}")
+    return ", ".join(said)

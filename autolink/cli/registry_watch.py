@@ -1,0 +1,237 @@
+"""`autolink registry audit|monitor`: whether a log is honest, found out by replaying it with nothing but its public key."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import click
+
+from autolink import limits
+from autolink.agent.groups import background_tasks
+from autolink.agent.kept import back_off
+from autolink.cli.edge import Status, about, shown
+from autolink.cli.options import FILE, Number, json_option, option, read
+from autolink.cli.registry_link import Reach, auto_id_of, log_key_option, reach, reach_options
+from autolink.cli.show import print_facts, print_json, say
+from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
+from autolink.identity import files
+from autolink.registry.audit import Audit, LogConvicted
+from autolink.registry.client import RegistryClient
+from autolink.registry.folder import audit_folder
+from autolink.registry.ledger import standing
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.sources import FolderSource, open_source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_log: Final = logging.getLogger("autolink.cli")
+_EVIDENCE: Final = click.Path(path_type=Path, file_okay=False)
+
+
+def _evidence_option(function: F) -> F:
+    return option(
+        "--evidence", type=_EVIDENCE, default="evidence", show_default=True,
+        help="Folder for what shows that the log is wrong.",
+    )(function)  # fmt: skip
+
+
+@click.command()
+@click.argument("where", metavar="FOLDER|URL")
+@log_key_option()
+@_evidence_option
+@json_option
+@click.pass_context
+def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Path, as_json: bool) -> None:
+    """Replay a log, and say whether every entry, state and signature of it agree.
+
+    It is read from a registry's FOLDER, which may be served meanwhile, from a folder of tiles (c2sp.org/tlog-tiles), or
+    from a registry or any file server by its URL. Exit status 1 if the log is convicted; what shows it is then in a file.
+    """
+    compared = None
+    with about(display(where)), open_source(where) as source:
+        try:
+            if isinstance(source, FolderSource):
+                replayed = audit_folder(source, log_key)
+            else:
+                replayed = Audit(log_key)
+                replayed.replay(source)
+                if source.serves_statuses():
+                    compared = replayed.check_served(source)
+        except LogConvicted as convicted:
+            _convict(convicted, evidence, as_json=as_json)
+            ctx.exit(Status.FAILED)
+    facts = _facts(replayed) | {"statuses_compared": compared}
+    if as_json:
+        print_json({"ok": True, "log": log_key.name, **facts})
+        return
+    states = ", ".join(f"{count} {state}" for state, count in facts["states"].items())
+    print_facts({"log": log_key.name, **facts, "states": states or "none"})
+
+
+def _facts(replayed: Audit) -> dict[str, Any]:
+    ledger = replayed.ledger
+    found = [record for auto_id in ledger.ids() if (record := ledger.record(auto_id))]
+    states = Counter(standing(ledger, record, replayed.time).state.value for record in found)
+    return {
+        "entries": replayed.size,
+        "ids": len(found),
+        "states": dict(sorted(states.items())),
+        "root": replayed.root.hex(),
+    }
+
+
+def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
+    """Tell it, and keep what shows it."""
+    what = "log" if convicted.index is None else f"entry-{convicted.index}"
+    with about(display(str(folder))):
+        kept = keep_evidence(folder, what, convicted.evidence, str(convicted))
+    if as_json:
+        told = {"convicted": shown(convicted), "index": convicted.index, "evidence": str(kept)}
+        print_json({"ok": False, "status": Status.FAILED, **told}, line=True)
+    say(f"THE LOG IS CONVICTED: {shown(convicted)}; what shows it is in {display(str(kept))}")
+
+
+# --- monitor -----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@option(
+    "--id", "who", metavar="AUTOID|NAME", multiple=True, help="Whom to watch; all if not given. Repeatable."
+)
+@option(
+    "--state", type=FILE, default="monitor.checkpoint", show_default=True,
+    help="Where the newest checkpoint is kept: the log must go on from it the next time.",
+)  # fmt: skip
+@option(
+    "--seen", type=FILE, multiple=True,
+    help="A checkpoint or proof that somebody else was shown: the log must agree with it, too. Repeatable.",
+)  # fmt: skip
+@option("--every", type=Number(1, 86_400), default=60, show_default=True, help="Seconds between two looks.")
+@option("--once", is_flag=True, help="Look once, and end.")
+@option(
+    "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=300, show_default=True,
+    help="Seconds that the registry's word on somebody may be old.",
+)  # fmt: skip
+@_evidence_option
+@reach_options()
+@json_option
+@click.pass_context
+def monitor(
+    ctx: click.Context, /, *, who: tuple[str, ...], state: Path, seen: tuple[Path, ...], every: float, once: bool,
+    max_age: float, evidence: Path, as_json: bool, **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Watch IDs, or a whole log: report every entry, every word that is old or missing, and every sign of another past.
+
+    It replays the log from its first entry. Exit status 1 if the log is convicted, or with --once if something is to be
+    reported that is no entry.
+    """
+    reached = reach(**how)
+    notes = [_note(path) for path in (*seen, *([state] if state.exists() else []))]
+    watching = Monitor(
+        reached.log_key, clock=lambda: datetime.now(UTC), watched=map(auto_id_of, who) if who else None, seen=notes,
+        max_age=max_age,
+    )  # fmt: skip
+    odd: list[Report] = []
+
+    def tell(report: Report) -> None:
+        if report.index is None:
+            odd.append(report)
+        _tell(report, evidence, as_json=as_json)
+
+    async def look(client: RegistryClient) -> None:
+        try:
+            await watching.look(client, tell)
+        except Unproved as error:
+            kept = keep_evidence(evidence, "unproved", error.evidence, str(error))
+            error.add_note(f"what it shows is in {display(str(kept))}")
+            raise
+        files.write_atomic(str(state), watching.checkpoint, mode=0o644)
+
+    try:
+        if once:
+            reached.use(look)
+        else:
+            anyio.run(_keep_looking, reached, watching, look, every, backend="trio")
+    except LogConvicted as convicted:
+        _convict(convicted, evidence, as_json=as_json)
+        ctx.exit(Status.FAILED)
+    if not as_json:
+        say(f"{watching.size} entries of {display(reached.log_key.name)} agree")
+    ctx.exit(Status.FAILED if odd else Status.OK)
+
+
+def _note(path: Path) -> bytes:
+    """The checkpoint in a file, alone or in a proof."""
+    with about(display(str(path))):
+        data = read(path, limits.LOG_PROOF)
+        try:
+            return LogProof.from_untrusted(data).checkpoint
+        except RemoteProtocolError:
+            return data
+
+
+def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
+    told: dict[str, Any] = {
+        "at": report.at.isoformat(), "what": report.what, "auto_id": report.auto_id.hex, "index": report.index,
+        "text": report.text,
+    }  # fmt: skip
+    if report.evidence:
+        name = f"{report.what}-{report.auto_id.hex[:8]}"
+        told["evidence"] = str(
+            keep_evidence(folder, name, report.evidence, f"{report.auto_id}: {report.text}")
+        )
+    if as_json:
+        print_json(told, line=True)
+    else:
+        place = "" if report.index is None else f"  entry {report.index}"
+        click.echo(f"{report.at:%F %T}Z{place}  {report.auto_id}  {display(report.text)}")
+
+
+async def _keep_looking(reached: Reach, watching: Monitor, look: Any, every: float) -> None:  # noqa: ANN401
+    """Until the log is convicted. A registry that is down, or answers with nonsense, is asked again."""
+    failures = 0
+
+    async def use(client: RegistryClient) -> None:
+        nonlocal failures
+        woken = anyio.Event()
+
+        def heed(change: Any) -> None:  # noqa: ANN401
+            watching.heed(change)
+            woken.set()
+
+        async def follow() -> None:
+            try:
+                await client.follow(heed, since=watching.heard)
+            except (AutolinkError, TimeoutError) as error:
+                ended.append(error)
+                woken.set()
+
+        ended: list[Exception] = []
+        async with background_tasks() as tasks:
+            tasks.start_soon(follow)
+            while not ended:
+                await look(client)
+                failures = 0
+                with anyio.move_on_after(every):
+                    await woken.wait()
+                woken = anyio.Event()
+        raise ended[0]
+
+    while True:
+        try:
+            await reached.run(use)
+        except LogConvicted:
+            raise
+        except (AutolinkError, TimeoutError, OSError) as error:
+            failures += 1
+            _log.log(
+                logging.WARNING if failures == 1 or not isinstance(error, LinkLost) else logging.INFO,
+                "the registry cannot be watched at the moment: %s", shown(error),
+            )  # fmt: skip
+        await anyio.sleep(back_off(max(1, failures)))

@@ -1,0 +1,270 @@
+"""From an entry to what is kept of it: how the commands of `on_record` have it signed, submitted and remembered."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from autolink import limits
+from autolink.cli.edge import about
+from autolink.cli.options import read, write
+from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
+from autolink.cli.registry_link import Reach, not_on_record
+from autolink.cli.registry_look import entry_text
+from autolink.cli.show import print_facts, print_json, say
+from autolink.errors import CallError, IdentityError, KeystoreError, UsageError, display
+from autolink.identity import AutoId, Credential, Keystore, files, keys, load_key, save_key
+from autolink.identity.keys import PrivateKey
+from autolink.identity.sealed import KEY_BYTES, is_sealed
+from autolink.messages import instant
+from autolink.registry.answers import Place
+from autolink.registry.client import Logged, RegistryClient, Withheld
+from autolink.registry.entries import SALT, Entry, Guardians, Op
+from autolink.registry.making import LIFETIME_MOST, Slot, missing
+
+KEPT: Final = "registry"
+"""The folder, in that of an identity, of what registries have promised and proved to it."""
+
+_WHAT: Final = (
+    "Who may recover an Auto ID. The registry knows them by hashes alone: without these salts nobody can name them to it, "
+    "and nothing is recovered. Keep this file where it is not lost together with the keys."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is to be submitted, and where it is remembered.
+
+    Attributes:
+        auto_id: whose entry it is.
+        make: the signed entry, for its slot.
+        keep_in: name of the identity in the keystore in whose folder the receipt and proof go.
+        registers: the ID has no place yet.
+    """
+
+    auto_id: AutoId
+    make: Callable[[Slot], Entry]
+    keep_in: str
+    registers: bool = False
+
+    def submit(self, reached: Reach, *, as_json: bool, **more: object) -> None:
+        """Have it appended, keep what proves that, and tell what has changed.
+
+        Raises:
+            EntryRefused, AutolinkError, TimeoutError: nothing was appended, or nothing is known.
+        """
+        made: list[Entry] = []
+
+        async def work(client: RegistryClient) -> tuple[Logged, str, Place]:
+            try:
+                place = None if self.registers else await client.place(self.auto_id)
+            except CallError as error:
+                raise not_on_record(self.auto_id, error) from None
+            made.append(self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place)))
+            logged = await client.submit(made[0])
+            verified = await client.status(self.auto_id)
+            return logged, verified.status.state.value, await client.place(self.auto_id)
+
+        try:
+            logged, state, place = reached.use(work)
+        except Withheld as error:
+            path = _keep(self.keep_in, f"withheld-{made[0].hash.hex()[:16]}", {"receipt": error.receipt})
+            error.add_note(f"its promise is in {display(str(path))}")
+            raise
+        op = made[0].op
+        proof = {"receipt": logged.receipt, "tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}
+        facts = {
+            "entry": op.name.lower(),
+            "auto_id": self.auto_id.hex,
+            "index": logged.index,
+            "logged_at": instant(logged.logged_at).isoformat(),
+            "state": state,
+            "says": entry_text(made[0]) or None,
+            "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
+            "kept": str(_keep(self.keep_in, f"{logged.index}-{op.name.lower()}", proof)),
+            **more,
+        }
+        if as_json:
+            print_json({"ok": True, **facts})
+        else:
+            print_facts(facts)
+
+
+def _keep(name: str, what: str, contents: Mapping[str, bytes]) -> Path:
+    """Write to files beside the identity, each named by the entry; returns the first one's path without its suffix."""
+    folder = Keystore().folder(name) / KEPT
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for suffix, data in contents.items():
+        files.write_atomic(str(folder / f"{what}.{suffix}"), data)
+    return folder / what
+
+
+# --- entries in files --------------------------------------------------------------------------------------
+
+
+def write_entry(path: Path, make: Callable[[Slot], Entry], origin: str, place: Place | None = None) -> None:
+    """Write an entry for others to sign, good for as long as a log allows; say who they are."""
+    entry = make(Slot.at(origin, datetime.now(UTC), place, lifetime=LIFETIME_MOST))
+    write(path, entry.to_bytes())
+    who = ", ".join(map(str, missing(entry))) or "its issuer"
+    say(
+        f"it wants the signature of {who}, until {instant(entry.expires_at):%F %T} UTC: there, autolink id countersign NAME "
+        f"{display(str(path))}"
+    )
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry in a file.
+
+    Raises:
+        EntryRefused: MALFORMED.
+        IdentityError, OSError: it cannot be read.
+    """
+    with about(display(str(path))):
+        return Entry.from_untrusted(read(path, limits.ENTRY))
+
+
+def describe_entry(entry: Entry) -> dict[str, Any]:
+    """For whoever is about to sign or submit it."""
+    return {
+        "entry": entry.op.name.lower(),
+        "auto_id": entry.auto_id.hex,
+        "log": entry.origin,
+        "says": entry_text(entry) or None,
+        "expires_at": instant(entry.expires_at).isoformat(),
+        "signed_by": ", ".join(one.by.hex for one in entry.signatures) or None,
+    }
+
+
+def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
+    """Submit an entry that has all its signatures."""
+    if entry.origin != reached.log_key.name:
+        raise UsageError(
+            f"this entry is for the log {display(entry.origin)}, not {display(reached.log_key.name)}"
+        )
+    registers = entry.op is Op.REGISTER
+    Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+def next_key_hash(
+    name: str, credential: Credential, path: Path | None, passphrase_file: Path | None, *, unencrypted: bool
+) -> tuple[bytes | None, Path | None]:
+    """What an entry is to commit to: None where the certificate says it; else the key in the file, made if it is not there.
+
+    Returns:
+        The hash, and the file.
+
+    Raises:
+        UsageError: the certificate says it already, or there is no passphrase.
+        KeystoreError: the file cannot be used.
+    """
+    if credential.leaf.next_key_hash is not None:
+        if path is not None:
+            raise UsageError(
+                f"the certificate of {name} commits to its next key itself: leave --next-key out"
+            )
+        return None, None
+    path = path or Path(f"{name}.next-key")
+    if path.exists():
+        return keys.hash_of_key(open_key(path, passphrase_file).public_key()), path
+    key = keys.generate(credential.key_type)
+    passphrase = new_passphrase(f"the next key of {name}", passphrase_file, unencrypted=unencrypted)
+    save_key(path, key, passphrase, unencrypted=unencrypted)
+    say(f"The next key of {name} is in {display(str(path))}: move it to another place than this machine.")
+    return keys.hash_of_key(key.public_key()), path
+
+
+def open_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
+    """The key in a file of its own, its passphrase asked for only where it needs one.
+
+    Raises:
+        KeystoreError: as `load_key`.
+        UsageError: there is no passphrase.
+    """
+    try:
+        sealed = is_sealed(files.read_bounded(path, KEY_BYTES))
+    except OSError as error:
+        raise KeystoreError(f"{display(str(path))} cannot be read: {error.strerror}") from error
+    return load_key(path, passphrase_for(str(path), passphrase_file) if sealed else None)
+
+
+def in_keystore(auto_id: AutoId, spki: bytes | None = None) -> str | None:
+    """The name of an identity in the keystore, by its Auto ID and, if given, its key."""
+    store = Keystore()
+    for name in store.names():
+        try:
+            leaf = store.chain(name)[0]
+        except IdentityError:  # a request without a chain, or an entry that cannot be read
+            continue
+        if leaf.auto_id == auto_id and spki in (None, leaf.spki):
+            return name
+    return None
+
+
+def issuer_of(name: str, credential: Credential, passphrase_file: Path | None) -> Credential:
+    """The issuer of an identity, from the same keystore.
+
+    Raises:
+        UsageError: it is not there: the entry must travel.
+    """
+    certificate = credential.chain[1]
+    found = None if certificate.auto_id is None else in_keystore(certificate.auto_id, certificate.spki)
+    if found is None:
+        raise UsageError(
+            f"the issuer of {name} is not in this keystore, and has to sign too: write the entry with --out FILE, and have "
+            "it signed there: autolink id countersign ISSUER FILE --submit"
+        )
+    return load_identity(found, passphrase_file)
+
+
+# --- guardians ---------------------------------------------------------------------------------------------
+
+
+def save_guardians(
+    path: Path, auto_id: AutoId, origin: str, chosen: Guardians, salts: Mapping[AutoId, bytes]
+) -> None:
+    """Write down who the guardians are.
+
+    Raises:
+        OSError: it cannot be written, or there is one.
+    """
+    listed = [{"auto_id": guardian.hex, "salt": salt.hex()} for guardian, salt in salts.items()]
+    told = {
+        "what": _WHAT, "auto_id": auto_id.hex, "log": origin, "threshold": chosen.threshold,
+        "delay_seconds": chosen.delay, "guardians": listed,
+    }  # fmt: skip
+    files.write_atomic(str(path), (json.dumps(told, indent=2) + "\n").encode(), replace=False)
+    say(
+        f"Who the guardians are is in {display(str(path))}: nothing is recovered without it, so keep it well."
+    )
+
+
+def load_guardians(path: Path, auto_id: AutoId) -> tuple[int, dict[AutoId, bytes]]:
+    """The threshold, and each guardian's salt.
+
+    Raises:
+        UsageError: the file is none, or another ID's.
+        IdentityError, OSError: it cannot be read.
+    """
+    with about(display(str(path))):
+        data = read(path, 64 * limits.KIB)
+    try:
+        match json.loads(data):
+            case {"auto_id": str(whose), "threshold": int(threshold), "guardians": list(listed)}:
+                salts = {AutoId.parse(one["auto_id"]): bytes.fromhex(one["salt"]) for one in listed}
+            case _:
+                raise ValueError("other fields")
+        if any(len(salt) != SALT for salt in salts.values()):
+            raise ValueError("a salt of another length")
+    except (ValueError, TypeError, KeyError, RecursionError, IdentityError) as error:
+        raise UsageError(
+            f"{display(str(path))} is no file of guardians, as `autolink id register` writes it ({error})"
+        ) from None
+    if whose != auto_id.hex:
+        raise UsageError(f"{display(str(path))} names the guardians of {display(whose)}, not of {auto_id}")
+    return threshold, salts

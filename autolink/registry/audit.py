@@ -1,0 +1,312 @@
+"""An audit: a whole log replayed with nothing but its key, by the same function that the server uses.
+
+Every entry is judged again as it was at its time, every hash is computed again, and the root must be the one that the
+log has signed. What a log says of an ID at a size that was reached can then be compared with what follows from its
+entries: a false status, a record that no entry made, a fork or an entry that should never have been taken convicts it,
+and the evidence says which.
+
+`Audit.replay` and `Audit.check_served` do that with a log wherever it is (`sources`); both may be called again later, and go
+on from where the audit is.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+from autolink.errors import AutolinkError, EntryRefused
+from autolink.identity import AutoId
+from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
+from autolink.registry.entries import Op, decode_leaf_untrusted
+from autolink.registry.feed import TELLING, Change
+from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import Record
+from autolink.registry.sources import Progress, Source, SourceFailed
+from autolink.registry.state import apply
+from autolink.registry.status import Status, VerifiedStatus
+from autolink.registry.status import verify_untrusted as verify_status
+from autolink.registry.store import Store, StoreFailed
+
+_PAGE: Final = 256
+"""Entries that are read at once: those of a tile."""
+
+
+class LogConvicted(AutolinkError):
+    """A log has signed what is not so, or has taken what it must not take.
+
+    Attributes:
+        index: of the entry that shows it; None where no single one does.
+        evidence: bytes that show it to anybody who has the log's key: the leaf, the checkpoint, the status.
+    """
+
+    def __init__(self, text: str, *, index: int | None = None, evidence: bytes = b"") -> None:
+        super().__init__(text if index is None else f"entry {index}: {text}")
+        self.index, self.evidence = index, evidence
+
+
+class TakingLedger(Ledger, Protocol):
+    """A state that can go on."""
+
+    def take(self, applied: Applied) -> None:
+        """The state after an entry."""
+
+    def ids(self) -> Iterable[AutoId]:
+        """Who is on record."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One entry, found right: its place, the log's time, what it is, the record that followed, and the leaf's hash."""
+
+    index: int
+    logged_at: int
+    op: Op
+    record: Record
+    leaf_hash: bytes
+
+
+@final
+class Audit:
+    """One replay of one log, entry by entry.
+
+    Args:
+        key: the log's, and all that is believed.
+        ledger: where the state goes; in memory if not given.
+
+    Attributes:
+        time: of the last entry, microseconds.
+        checkpoint: the signed note that was found right last: beside another root of its size it is evidence.
+    """
+
+    def __init__(self, key: VerifierKey, ledger: TakingLedger | None = None) -> None:
+        self._key = key
+        self.ledger: TakingLedger = MemoryLedger() if ledger is None else ledger
+        self._tree = StreamingRoot()
+        self.time = 0
+        self.checkpoint = b""
+
+    @property
+    def size(self) -> int:
+        """Entries so far."""
+        return self._tree.count
+
+    @property
+    def root(self) -> bytes:
+        """The root over the entries so far."""
+        return self._tree.root()
+
+    def root_with(self, leaf_hashes: Iterable[bytes]) -> bytes:
+        """The root that there would be with these behind the entries so far."""
+        grown = self._tree.copy()
+        for each in leaf_hashes:
+            grown.add(each)
+        return grown.root()
+
+    def take(self, leaf: bytes) -> Taken:
+        """The next entry.
+
+        Raises:
+            LogConvicted: the log should not have it, not here or not then.
+        """
+        index = self.size
+        try:
+            logged_at, entry = decode_leaf_untrusted(leaf)
+            if logged_at < self.time:
+                raise LogConvicted("its time is before that of the entry before", index=index, evidence=leaf)
+            applied = apply(self.ledger, entry, origin=self._key.name, now=logged_at, index=index)
+        except EntryRefused as refusal:
+            raise LogConvicted(f"{refusal.fault}: {refusal}", index=index, evidence=leaf) from refusal
+        self.ledger.take(applied)
+        self.time = logged_at
+        hashed = leaf_hash(leaf)
+        self._tree.add(hashed)
+        return Taken(index, logged_at, entry.op, applied.record, hashed)
+
+    def check_checkpoint(self, note: bytes) -> Checkpoint:
+        """Compare a signed checkpoint of the size that was reached.
+
+        Raises:
+            RemoteProtocolError, BadSignature: it is none of this log's.
+            LogConvicted: the log has signed another root.
+        """
+        signed = verify_untrusted(note, self._key)
+        if signed.size != self.size:
+            raise LogConvicted(
+                f"the checkpoint is of {signed.size} entries, and there are {self.size}", evidence=note
+            )
+        if signed.root != self.root:
+            raise LogConvicted("the root that was signed is not that of the entries", evidence=note)
+        self.checkpoint = note
+        return signed
+
+    def check_status(self, status: Status) -> None:
+        """Compare what a log, its signature verified, says of an ID with what follows from the entries up to that size.
+
+        Raises:
+            LogConvicted: it says something else.
+        """
+        record = self._record(status.auto_id, status.at)
+        if record is None:
+            raise LogConvicted(f"{status.auto_id.short} is not on record", evidence=status.to_bytes())
+        where = standing(self.ledger, record, status.at)
+        said = (status.state, status.because, status.certificate, status.key, status.issuers, status.entries)
+        found = (
+            where.state, where.because, hashlib.sha256(record.certificate).digest(), record.key, record.issuers,
+            record.entries,
+        )  # fmt: skip
+        if said != found or status.proof.index != record.touched:
+            text = (
+                f"the status of {status.auto_id.short} is not what follows from its entries ({where.state})"
+            )
+            raise LogConvicted(text, evidence=status.to_bytes())
+
+    # --- a log that somebody holds -------------------------------------------------------------------------
+
+    def replay(
+        self,
+        source: Source,
+        note: bytes | None = None,
+        *,
+        each: Callable[[Taken], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Checkpoint:
+        """Go on to a checkpoint with the entries of a source.
+
+        Args:
+            note: signed; the source's newest one if not given.
+            each: is given every entry, once it was found right by itself; the checkpoint is compared at the end.
+            progress: told entries, so far and in all.
+
+        Raises:
+            LogConvicted: something in the log is not so.
+            SourceFailed: entries are missing, or not those that were signed; or the checkpoint is older than what was seen.
+            RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
+        """
+        note = source.checkpoint() if note is None else note
+        signed = verify_untrusted(note, self._key)
+        if signed.size < self.size:
+            raise SourceFailed(f"a checkpoint of {signed.size} entries, and {self.size} were seen before")
+        for leaf in source.leaves(self.size, signed) if signed.size > self.size else ():
+            taken = self.take(leaf)
+            if each is not None:
+                each(taken)
+            if progress is not None and not self.size % _PAGE:
+                progress(self.size, signed.size)
+        checked = self.check_checkpoint(note)
+        if progress is not None:
+            progress(self.size, signed.size)
+        return checked
+
+    def check_served(
+        self, source: Source, ids: Collection[AutoId] | None = None, *, progress: Progress | None = None
+    ) -> int:
+        """Compare what a registry says of IDs now with what follows from its entries; where it has gone on, so does this.
+
+        Args:
+            ids: whose; all that are on record now if not given.
+            progress: told statuses, so far and in all.
+
+        Returns:
+            How many were compared.
+
+        Raises:
+            LogConvicted: what it has signed is not so.
+            SourceFailed: it says nothing of one that is on record, or only something old.
+            RemoteProtocolError, BadSignature: what it says is not signed by the log.
+            UsageError: nobody serves statuses there.
+        """
+        asked = tuple(self.ledger.ids() if ids is None else ids)
+        for done, auto_id in enumerate(asked, 1):
+            data = source.status(auto_id)
+            if data is not None:
+                self._check_served(source, auto_id, verify_status(data, self._key))
+            elif self.ledger.record(auto_id) is not None:
+                raise SourceFailed(f"{auto_id.short} is on record, and there is no status of it")
+            if progress is not None:
+                progress(done, len(asked))
+        return len(asked)
+
+    def _check_served(self, source: Source, auto_id: AutoId, verified: VerifiedStatus) -> None:
+        status, signed = verified.status, verified.checkpoint
+        if status.auto_id != auto_id:
+            raise SourceFailed(f"a status of {status.auto_id.short}, asked for that of {auto_id.short}")
+        if signed.size < self.size:
+            raise SourceFailed(f"the status of {auto_id.short} is of {signed.size} entries: there are more")
+        self.replay(source, status.proof.checkpoint)
+        if status.at < self.time:
+            text = f"the status of {auto_id.short} is of a time before the last entry that it counts"
+            raise LogConvicted(text, evidence=status.to_bytes())
+        self.check_status(status)
+
+    def _record(self, auto_id: AutoId, at: int) -> Record | None:
+        found = self.ledger.record(auto_id)
+        return None if found is None else found.at(at)
+
+
+def check_change(change: Change, taken: Taken) -> None:
+    """Compare what the feed, its signature verified, tells of an entry with that entry.
+
+    Raises:
+        LogConvicted: it tells something else, or there is nothing to tell.
+    """
+    told = (change.auto_id, change.op, change.state, change.index, change.at)
+    found = (taken.record.auto_id, taken.op, taken.record.state, taken.index, taken.logged_at)
+    if told != found or taken.op not in TELLING:
+        raise LogConvicted(
+            "the change that was told of it is not what it did", index=taken.index, evidence=change.to_bytes()
+        )
+
+
+def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:
+    """Replay a log up to a checkpoint.
+
+    Args:
+        leaves: from the first one on; as many as the checkpoint says are taken.
+        checkpoint: the signed note.
+        key: the log's.
+
+    Raises:
+        RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
+        LogConvicted: something in the log is not so, or entries are missing.
+    """
+    signed = verify_untrusted(checkpoint, key)
+    replayed = Audit(key)
+    for leaf in leaves:
+        if replayed.size == signed.size:
+            break
+        replayed.take(leaf)
+    replayed.check_checkpoint(checkpoint)
+    return replayed
+
+
+def check_store(store: Store, key: VerifierKey) -> Audit:
+    """Audit a log where it is kept, and compare the state beside it with the one that follows: neither may have rotted.
+
+    Takes memory for every record.
+
+    Raises:
+        StoreFailed: something cannot be read, or the state is another.
+        RemoteProtocolError, BadSignature, LogConvicted: see `audit`.
+    """
+    store.check()
+    ledger, head = MemoryLedger(), store.head
+    replayed, places = Audit(key, ledger), defaultdict[AutoId, list[int]](list)
+    for start in range(0, head.size, _PAGE):
+        for leaf in store.read_leaves(start, min(start + _PAGE, head.size)):
+            taken = replayed.take(leaf)
+            places[taken.record.auto_id].append(taken.index)
+            if store.read_tile(0, taken.index // _PAGE, taken.index % _PAGE + 1)[-HASH:] != taken.leaf_hash:
+                raise StoreFailed(f"entry {taken.index} is not what its tile says")
+    replayed.check_checkpoint(head.checkpoint)
+    if replayed.time != head.time:
+        raise StoreFailed("the log's time is not that of its last entry")
+    for auto_id, record in ledger.records.items():
+        if store.record(auto_id) != record or store.history(auto_id, most=head.size) != places[auto_id]:
+            raise StoreFailed(f"the record of {auto_id.short} is not what follows from its entries")
+    if not all(map(store.is_used, ledger.used)):
+        raise StoreFailed("a key that was used is not on record as used")
+    return replayed

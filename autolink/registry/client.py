@@ -1,0 +1,339 @@
+"""A registry as its users see it: entries are submitted and proved, statuses fetched and stapled, the feed followed.
+
+Nothing that a registry answers is believed because it answers: receipts, statuses and changes are signed by the log's key,
+entries are proved under a checkpoint of its, and each checkpoint must lead on from the last one that was seen.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, final
+
+import anyio
+
+from autolink import limits
+from autolink.agent.agent import Agent
+from autolink.agent.channel import Channel
+from autolink.agent.groups import background_tasks
+from autolink.agent.link import Link
+from autolink.errors import (
+    BadSignature,
+    BodyError,
+    CallError,
+    EntryRefused,
+    Fault,
+    LinkLost,
+    RemoteProtocolError,
+    display,
+)
+from autolink.identity import AutoId
+from autolink.messages.merkle import leaf_hash
+from autolink.registry import feed, receipt, status
+from autolink.registry.answers import Answer, Consistency, Place
+from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
+from autolink.registry.feed import Change
+from autolink.registry.log import checkpoint
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.log.tree import check_consistency
+from autolink.registry.service import CHANGES
+
+REFRESH: Final = limits.STATUS_LIFETIME / 3
+"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
+
+
+class Withheld(RemoteProtocolError):
+    """A registry has promised to take an entry, and the link ended without a word about it. `receipt` is the promise: if the
+    entry is not in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
+
+    def __init__(self, promise: bytes) -> None:
+        super().__init__("the registry promised to take the entry, and was gone before it said that it had")
+        self.receipt = promise
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An entry that is in the log, proved.
+
+    Attributes:
+        index: its place.
+        logged_at: log time, microseconds.
+        receipt: the promise that it would be.
+        proof: for whoever has the log's key and the entry's leaf.
+        leaf: what the log holds of it.
+    """
+
+    index: int
+    logged_at: int
+    receipt: bytes
+    proof: LogProof
+    leaf: bytes
+
+
+@final
+class RegistryClient:
+    """One registry over one link.
+
+    Args:
+        link: to the agent that serves it.
+        log_key: of its log, known from elsewhere.
+        seen: the newest checkpoint that was seen of this log, from an earlier client.
+
+    Attributes:
+        log_key, seen: as given, and since.
+        heard: the place behind the last change that `follow` has had heeded.
+    """
+
+    def __init__(self, link: Link, log_key: VerifierKey, *, seen: Checkpoint | None = None) -> None:
+        self._link, self.log_key = link, log_key
+        self.seen = seen
+        self.heard = 0
+
+    async def submit(self, entry: Entry) -> Logged:
+        """Have an entry appended; it is durable and proved when this returns.
+
+        Raises:
+            EntryRefused: the log's rules or the registry's policy do not allow it.
+            Withheld: the registry was gone after its promise.
+            BadSignature, RemoteProtocolError: it answers with what is not so.
+        """
+        async with self.submitting() as submitter:
+            return await submitter.submit(entry)
+
+    @asynccontextmanager
+    async def submitting(self) -> AsyncIterator["Submitter"]:
+        """One channel for many entries: each of `Submitter.submit` may be under way while others are."""
+        async with (
+            self._link.open_channel("registry.submit", sends=tuple[int, bytes], receives=Answer) as channel,
+            background_tasks() as tasks,
+        ):
+            submitter = Submitter(channel, self.log_key)
+            tasks.start_soon(submitter.read)
+            yield submitter
+
+    async def status(self, auto_id: AutoId) -> status.VerifiedStatus:
+        """How an ID stands, in the log's word.
+
+        Raises:
+            CallError: `not_found`: it is not on record.
+            BadSignature, RemoteProtocolError: not what the log has signed, or of another ID.
+        """
+        data = await self._link.call("registry.status", auto_id.value, returns=bytes)
+        verified = status.verify_untrusted(data, self.log_key)
+        if verified.status.auto_id != auto_id:
+            raise BadSignature("status: of another Auto ID than was asked for")
+        return verified
+
+    async def place(self, auto_id: AutoId) -> Place:
+        """What the ID's next entry must follow. Not proved: an entry that names something else is refused as stale.
+
+        Raises:
+            CallError: `not_found`.
+        """
+        return await self._link.call("registry.record", auto_id.value, returns=Place)
+
+    async def catch_up(self) -> Checkpoint:
+        """The newest checkpoint, which leads on from the last one that was seen.
+
+        Raises:
+            BadSignature: it does not: the log has lost entries or shows us another past. Keep both checkpoints.
+            RemoteProtocolError: it is none.
+        """
+        seen = self.seen
+        found = await self._link.call("registry.consistency", seen.size if seen else 0, returns=Consistency)
+        newest = checkpoint.verify_untrusted(found.checkpoint, self.log_key)
+        if seen is not None:
+            check_consistency(seen.size, seen.root, newest.size, newest.root, found.path)
+        self.seen = newest
+        return newest
+
+    async def consistency(self, old: int = 0) -> Consistency:
+        """The newest signed note, and the path to it from the log of `old` entries; nothing of it is verified.
+
+        Raises:
+            CallError: `out_of_range`: the log is not that long.
+        """
+        return await self._link.call("registry.consistency", old, returns=Consistency)
+
+    async def entries(self, places: Sequence[int]) -> list[bytes]:
+        """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""
+        return await self._link.call("registry.entries", list(places), returns=list[bytes])
+
+    async def proved(self, place: int) -> bytes:
+        """The leaf at a place, proved to be there.
+
+        Raises:
+            CallError: `out_of_range`: there is none yet.
+            BadSignature, RemoteProtocolError: it is not what the log has signed.
+        """
+        leaves = await self.entries([place])
+        proof = LogProof.from_untrusted(await self._link.call("registry.proof", place, returns=bytes))
+        if proof.index != place or len(leaves) != 1:
+            raise BadSignature("the registry's proof is about another place")
+        proof.verify(leaf_hash(leaves[0]), self.log_key)
+        return leaves[0]
+
+    async def first_since(self, time: int) -> int:
+        """The place of the first entry that was logged at or after a log time (microseconds), found by halving.
+
+        Raises:
+            RemoteProtocolError, EntryRefused: an entry is none.
+        """
+        low, high = 0, (await self.catch_up()).size
+        while low < high:
+            middle = (low + high) // 2
+            leaves = await self.entries([middle])
+            if len(leaves) != 1:
+                raise RemoteProtocolError("the registry does not give the entry that it has")
+            if decode_leaf_untrusted(leaves[0])[0] < time:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def history(self, auto_id: AutoId, start: int = 0) -> list[int]:
+        """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
+        return await self._link.call("registry.history", [auto_id.value, start], returns=list[int])
+
+    async def publish_crl(self, issuer: AutoId, crl: bytes) -> None:
+        """Have an issuer's own revocation list served (`crl.make_crl`), whoever brings it.
+
+        Raises:
+            EntryRefused: it is none that this issuer has signed with its key on record, or not newer than the served one.
+        """
+        _check(await self._link.call("registry.publish_crl", [issuer.value, crl], returns=Answer))
+
+    # --- for as long as it runs -----------------------------------------------------------------------
+
+    async def follow(self, heed: Callable[[Change], object], *, since: int = 0) -> None:
+        """Tell every change of the feed, from place `since` on; until cancelled.
+
+        Args:
+            heed: such as `Registered.heed`.
+            since: `heard` of an earlier client, or `first_since` of the oldest status that would still be believed.
+
+        Raises:
+            LinkLost, CallError: the feed ended; follow it again from where it was.
+            BadSignature, RemoteProtocolError: something in it is not what the log has signed.
+        """
+        self.heard = since
+        async with background_tasks() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(self._leave, scope)
+                async with self._link.subscribe(CHANGES, receives=bytes) as subscription:
+                    while missed := await self._link.call(
+                        "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
+                    ):
+                        for _, data in missed:
+                            self._heed(heed, data)
+                    async for data in subscription:
+                        self._heed(heed, data)
+        raise LinkLost("the registry has ended the feed")
+
+    async def _leave(self, scope: anyio.CancelScope) -> None:
+        """A registry that is told to stop waits for nobody who would listen for ever."""
+        await self._link.no_longer_usable()
+        scope.cancel()
+
+    def _heed(self, heed: Callable[[Change], object], data: bytes) -> None:
+        change = feed.verify_untrusted(data, self.log_key)
+        heed(change)
+        self.heard = max(self.heard, change.index + 1)
+
+    async def staple(self, agent: Agent, *, every: float = REFRESH) -> None:
+        """Have an agent show its newest status to everybody, renewed every so many seconds; until cancelled.
+
+        Raises:
+            as `status`.
+        """
+        while True:
+            show(agent, await self.status(agent.auto_id))
+            await anyio.sleep(every)
+
+
+def show(agent: Agent, verified: status.VerifiedStatus) -> None:
+    """Have an agent show a status beside what else it shows, in the place of an earlier one of the same log."""
+    own = verified.status
+    others = [item for item in agent.evidence if status.origin_of(item) != own.origin]
+    agent.replace_evidence(*others, own.to_bytes())
+
+
+@final
+class Submitter:
+    """Entries on their way over one channel. Made by `RegistryClient.submitting`."""
+
+    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
+        self._channel, self._log_key = channel, log_key
+        self._number = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._ended: Exception | None = None  # no answer comes any more, and why
+
+    async def submit(self, entry: Entry) -> Logged:
+        """As `RegistryClient.submit`."""
+        data = entry.to_bytes()
+        waiting = self._waiting[self._number] = _Waiting()
+        number, self._number = self._number, self._number + 1
+        try:
+            await self._channel.send((number, data))
+            if self._ended is None:
+                await waiting.done.wait()
+        finally:
+            del self._waiting[number]
+        return self._judge(entry, data, waiting)
+
+    def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
+        answer = waiting.answer
+        if answer is not None:
+            _check(answer)
+        if not waiting.receipt:
+            raise self._ended or RemoteProtocolError("the registry gave no receipt")
+        receipt.verify_untrusted(waiting.receipt, self._log_key, entry.hash)
+        if answer is None:
+            raise Withheld(waiting.receipt) from self._ended
+        leaf = encode_leaf(answer.logged_at, data)
+        proof = LogProof.from_untrusted(answer.proof)
+        if proof.index != answer.index:
+            raise BadSignature("the registry's proof is about another place")
+        proof.verify(leaf_hash(leaf), self._log_key)
+        return Logged(answer.index, answer.logged_at, waiting.receipt, proof, leaf)
+
+    async def read(self) -> None:
+        """Hand each answer to who waits for it, until the channel ends."""
+        try:
+            async for answer in self._channel:
+                if (waiting := self._waiting.get(answer.number)) is not None:
+                    waiting.take(answer)
+            self._ended = RemoteProtocolError("the registry has ended the channel")
+        except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
+            self._ended = error
+        for left in self._waiting.values():
+            left.done.set()
+
+
+class _Waiting:
+    """What has come for one entry."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.receipt = b""
+        self.answer: Answer | None = None
+
+    def take(self, answer: Answer) -> None:
+        """A receipt, or what became of the entry."""
+        if answer.receipt:
+            self.receipt = answer.receipt
+        else:
+            self.answer = answer
+            self.done.set()
+
+
+def _check(answer: Answer) -> None:
+    """It is no refusal."""
+    if answer.fault:
+        known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
+        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}")
+
+
+_FAULTS: Final = frozenset(fault.value for fault in Fault)

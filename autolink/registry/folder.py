@@ -1,0 +1,240 @@
+"""A registry's folder: the log (store.py) and what stands beside it.
+
+::
+
+    <folder>/           0700
+        log.db          the log and its state; with it SQLite's log.db-wal and log.db-shm while it is open
+        lock            held by the one process that appends
+        log.key         the log's key, see identity/sealed.py
+        invited         the Auto IDs that may register themselves, one a line; what follows on a line is for people
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import limits
+from autolink.errors import IdentityError, KeystoreError, UsageError, display
+from autolink.identity import AutoId, files, save_key
+from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
+from autolink.messages.merkle import StreamingRoot, leaf_hash
+from autolink.registry.audit import Audit, Taken, check_change
+from autolink.registry.feed import TELLING
+from autolink.registry.feed import verify_untrusted as verify_change
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.sources import FolderSource, SourceFailed
+from autolink.registry.store import DATABASE, SqliteStore, as_kept
+
+LOG_KEY: Final = "log.key"
+INVITED: Final = "invited"
+
+_LINE: Final = 256
+_log: Final = logging.getLogger("autolink")
+INVITED_BYTES: Final = _LINE * limits.KNOWN_AGENTS
+
+
+def create_registry(
+    folder: Path, origin: str, passphrase: str | None, *, unencrypted: bool = False
+) -> VerifierKey:
+    """Make an empty log and its key.
+
+    Args:
+        folder: made too, for its owner only, if it is not there.
+        origin: which log it is, by custom a URL without its scheme; it is in every entry, and never changes.
+        passphrase, unencrypted: of the key, as in `identity.save_key`.
+
+    Returns:
+        What everybody needs who is to believe this log.
+
+    Raises:
+        UsageError: there is a registry already, or the folder cannot be made.
+        IdentityError: the origin cannot name a log.
+        KeystoreError: the key cannot be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    verifier_key = VerifierKey.of(origin, key.public_key())
+    if (folder / DATABASE).exists():
+        raise UsageError(f"there is a registry in {display(str(folder))} already")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
+    save_key(folder / LOG_KEY, key, passphrase, unencrypted=unencrypted)
+    try:
+        SqliteStore.create(folder, origin)
+    except BaseException:
+        (folder / LOG_KEY).unlink()  # a key without its log is of no use to anybody
+        raise
+    return verifier_key
+
+
+def log_key_is_encrypted(folder: Path) -> bool:
+    """Whether `load_log_key` needs a passphrase.
+
+    Raises:
+        UsageError: there is no registry in the folder.
+    """
+    return is_sealed(_read_key(folder))
+
+
+def load_log_key(folder: Path, passphrase: str | None) -> Ed25519PrivateKey:
+    """The key that a log signs with.
+
+    Raises:
+        UsageError: there is no registry in the folder.
+        KeystoreError: the passphrase is wrong or missing, or the file is not what it must be.
+    """
+    try:
+        key = unseal(_read_key(folder), passphrase)
+    except IdentityError as error:
+        raise KeystoreError(f"{display(str(folder / LOG_KEY))}: {error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeystoreError(f"{display(str(folder / LOG_KEY))}: not the key of a log, which is of Ed25519")
+    return key
+
+
+def _read_key(folder: Path) -> bytes:
+    if not (folder / DATABASE).is_file():
+        raise _no_registry(folder)
+    try:
+        return files.read_bounded(folder / LOG_KEY, KEY_BYTES)
+    except OSError as error:
+        raise KeystoreError(f"{display(str(folder / LOG_KEY))} cannot be read: {error.strerror}") from error
+
+
+def _no_registry(folder: Path) -> UsageError:
+    return UsageError(f"there is no registry in {display(str(folder))}: autolink registry init makes one")
+
+
+# --- invited -----------------------------------------------------------------------------------------------
+
+
+@final
+class InvitedFile:
+    """The Auto IDs in a file, read again when it has changed: what `in` asks. A file that is missing invites nobody.
+
+    What cannot be read changes nothing: those who were invited before still are, and `error` says why.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] | None = None
+        self._invited: frozenset[AutoId] = frozenset()
+        self.error: Exception | None = None
+
+    def __contains__(self, auto_id: object) -> bool:
+        try:
+            found = self._path.stat()
+            stamp: tuple[int, ...] | None = (found.st_ino, found.st_mtime_ns, found.st_size)
+        except FileNotFoundError:
+            stamp = None
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._invited = frozenset(read_invited(self._path))
+                self.error = None
+            except (IdentityError, OSError) as error:
+                self.error = error
+                _log.warning("%s; who was invited before still is", error)
+        return auto_id in self._invited
+
+
+def read_invited(path: Path) -> list[AutoId]:
+    """The Auto IDs in a file, each at the start of a line; `#` begins a remark. None where there is no file.
+
+    Raises:
+        IdentityError: a line is none, or there are too many.
+        OSError: it cannot be read.
+    """
+    try:
+        text = files.read_bounded(path, INVITED_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    try:
+        words = [line.split(maxsplit=1)[0] for line in text.splitlines() if line.strip()]
+        return [AutoId.parse(word) for word in words if not word.startswith("#")]
+    except IdentityError as error:
+        raise IdentityError(f"{display(str(path))}: {error}") from None
+
+
+def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[AutoId]:
+    """Let more Auto IDs register themselves; a registry that runs on this folder heeds it at once.
+
+    Returns:
+        Those who were not invited before.
+
+    Raises:
+        UsageError: there is no registry in the folder.
+        IdentityError, OSError: the file is not what it must be, or cannot be written.
+    """
+    if not (folder / DATABASE).is_file():
+        raise _no_registry(folder)
+    path = folder / INVITED
+    with (folder / f"{INVITED}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = read_invited(path)
+        new = [auto_id for auto_id in dict.fromkeys(auto_ids) if auto_id not in set(before)]
+        text = path.read_bytes() if path.exists() else b""
+        if text and not text.endswith(b"\n"):
+            text += b"\n"
+        lines = "".join(f"{auto_id} {display(remark)}".rstrip() + "\n" for auto_id in new)
+        if new:
+            files.write_atomic(os.fspath(path), text + lines.encode())
+    return new
+
+
+# --- audit -------------------------------------------------------------------------------------------------
+
+
+def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
+    """Replay the log in a folder, and compare with it the state that the registry goes by and all that its feed has told.
+
+    That the entries are those that were signed is found out before any of them is judged: bytes that have rotted convict
+    nobody.
+
+    Raises:
+        SourceFailed: entries, the state or the feed are not what follows from what was signed; that convicts nobody.
+        RemoteProtocolError, BadSignature: the checkpoint, or a change, is nothing that this key has signed.
+        LogConvicted: something that was signed is not so.
+    """
+    replayed, told = Audit(key), 0
+
+    def compare(taken: Taken) -> None:
+        nonlocal told
+        if taken.op in TELLING:
+            change = source.change(taken.index)
+            if change is None:
+                raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
+            check_change(verify_change(change, key), taken)
+            told += 1
+
+    with source.snapshot():
+        note = source.checkpoint()
+        _check_entries(source, verify_untrusted(note, key))
+        replayed.replay(source, note, each=compare)
+        if source.changes() != told:
+            raise SourceFailed("the feed has told a change where there is none")
+        ids = {auto_id.value for auto_id in replayed.ledger.ids()}
+        for auto_id in map(AutoId, sorted(source.ids() | ids)):
+            record = replayed.ledger.record(auto_id)
+            if record is None or source.record(auto_id) != as_kept(record):
+                raise SourceFailed(
+                    f"what the registry has on record of {auto_id} is not what follows from its entries"
+                )
+    return replayed
+
+
+def _check_entries(source: FolderSource, signed: Checkpoint) -> None:
+    if (entries := source.entries()) != signed.size:
+        raise SourceFailed(f"there are {entries} entries, and {signed.size} were signed")
+    tree = StreamingRoot()
+    for leaf in source.leaves(0, signed):
+        tree.add(leaf_hash(leaf))
+    if tree.root() != signed.root:
+        raise SourceFailed("the entries are not those that were signed: restore a backup")

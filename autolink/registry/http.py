@@ -1,0 +1,167 @@
+"""The registry's public side: read-only HTTP for browsers, curl and CDNs, as an ASGI application.
+
+It serves everybody, without accounts or cookies, and scripts of every origin may read it. Who asks is hostile: only GET and
+HEAD, no bodies, everything bounded (`limits.HTTP_*`), answers made in a few threads, faults told in fixed words. What an
+answer shows was often chosen by somebody hostile, too: it is JSON or bytes, never a page.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final, final
+from urllib.parse import parse_qsl
+
+import anyio
+from anyio import to_thread
+
+from autolink import limits
+from autolink.errors import UsageError
+from autolink.registry import views
+from autolink.registry.openapi import JSON, Asked, Operation, Reply, document
+from autolink.registry.registrar import Registrar
+from autolink.registry.resources import BRIEFLY, HttpFault, Resources, bad, dump, none
+from autolink.registry.store import Store, StoreFailed
+from autolink.version import __version__
+
+try:
+    from starlette.responses import Response
+    from starlette.routing import Route, Router
+except ImportError as error:
+    raise UsageError(
+        f"the registry's public side needs packages that are not here ({error}): "
+        "pip install 'autolink-agents[registry]'"
+    ) from error
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HEADERS: Final = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "crl-lags",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "cross-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+_log = logging.getLogger("autolink.registry")
+
+
+@final
+class PublicSide:
+    """The ASGI application of one registry. Any server that speaks ASGI 3 runs it; `httpd` is one that bounds its clients.
+
+    Args:
+        store, registrar: the registry's; they are only read.
+    """
+
+    def __init__(self, store: Store, registrar: Registrar) -> None:
+        operations = Resources(store, registrar).operations()
+        described = document(operations, title=f"The registry {store.origin}", version=__version__)
+        self._document = Reply(dump(described), JSON, BRIEFLY)
+        operations.append(
+            Operation("/openapi.json", "openapi", "This API", {JSON: None}, lambda asked: self._document)
+        )
+        self._threads = anyio.CapacityLimiter(limits.HTTP_READERS)
+        self._large = anyio.Semaphore(limits.HTTP_LARGE)
+        routes = [
+            Route(one.path.replace("{place}", "{place:path}"), _Endpoint(self, one), methods=["GET"])
+            for one in operations
+        ]
+        self._router = Router(routes, redirect_slashes=False, default=_no_route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._router(scope, receive, send)
+        if scope["type"] != "http":
+            raise UsageError("the registry's public side speaks HTTP only")
+        send = _outermost(send, head_only=scope["method"] == "HEAD")
+        try:
+            _check_request(scope)
+            await self._router(scope, receive, send)
+        except HttpFault as fault:
+            view: views.ErrorView = {"error": fault.error, "detail": fault.detail}
+            headers = {"cache-control": "no-store", **fault.headers}
+            await Response(dump(view), fault.status, headers, JSON)(scope, receive, send)
+        return None
+
+    async def answer(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
+        """One operation's answer."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        asked = Asked(
+            scope["path_params"], _query(scope, operation), headers.get(b"accept", ""),
+            headers.get(b"accept-encoding", ""),
+        )  # fmt: skip
+        room: AbstractAsyncContextManager[Any] = self._large if operation.large else nullcontext()
+        async with room:
+            try:
+                reply = await to_thread.run_sync(operation.answer, asked, limiter=self._threads)
+            except HttpFault:
+                raise
+            except StoreFailed as error:
+                _log.error("the public side cannot read the log: %s", error)
+                raise HttpFault(503, "unavailable", "the log cannot be read now") from None
+            except Exception:  # noqa: BLE001  a fault of ours: who asked is told no more than that
+                _log.exception("the public side failed at %s", operation.name)
+                raise HttpFault(500, "internal", "the registry failed at this") from None
+            response = Response(
+                reply.body,
+                headers={"cache-control": reply.cache, **reply.headers},
+                media_type=reply.media_type,
+            )
+            await response(scope, receive, send)
+
+
+class _Endpoint:
+    """An operation as Starlette's router calls it."""
+
+    def __init__(self, side: PublicSide, operation: Operation) -> None:
+        self._side, self._operation = side, operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._side.answer(self._operation, scope, receive, send)
+
+
+async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    raise none("there is nothing here: see /openapi.json")
+
+
+def _outermost(send: Send, *, head_only: bool) -> Send:
+    """Every answer has the headers that keep browsers out of trouble; one to HEAD has no body."""
+
+    async def outer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        elif head_only and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return outer
+
+
+def _check_request(scope: Scope) -> None:
+    if scope["method"] not in ("GET", "HEAD"):
+        raise HttpFault(405, "method_not_allowed", "only GET and HEAD", {"allow": "GET, HEAD"})
+    if len(scope["path"]) > limits.HTTP_TARGET or len(scope["query_string"]) > limits.HTTP_TARGET:
+        raise HttpFault(414, "too_long", f"a path and a query have at most {limits.HTTP_TARGET} bytes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.HTTP_HEAD:
+        raise HttpFault(431, "too_long", f"the headers have at most {limits.HTTP_HEAD} bytes")
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+            raise HttpFault(413, "no_body", "a request has no body here", {"connection": "close"})
+
+
+def _query(scope: Scope, operation: Operation) -> dict[str, str]:
+    known = {one.name for one in operation.parameters if one.where == "query"}
+    text = scope["query_string"].decode("latin-1")
+    try:
+        given = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=8)
+    except ValueError:
+        raise bad("the query is none") from None
+    if len(dict(given)) != len(given) or not known.issuperset(dict(given)):
+        raise bad("the query has a parameter twice, or one that there is not")
+    return dict(given)

@@ -1,0 +1,259 @@
+"""A monitor: an audit that goes on, and reports what happens to the IDs that somebody watches.
+
+It replays the whole log, so it believes the registry nothing: not that an entry was allowed, not what a status or the feed
+says of an ID, not that the log of today goes on from the one of yesterday. What it remembers from one run to the next is
+one checkpoint; others that were seen elsewhere, such as in a peer's status, can be given to it: with each of them the
+replayed log must agree, or the registry shows different people different pasts.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+import anyio
+
+from autolink import limits
+from autolink.errors import BadSignature, CallError, Code, RemoteProtocolError
+from autolink.identity import AutoId, files
+from autolink.messages import instant, microseconds
+from autolink.messages.merkle import leaf_hash
+from autolink.registry.audit import Audit, LogConvicted, Taken, check_change
+from autolink.registry.client import RegistryClient
+from autolink.registry.feed import TELLING, Change
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.tree import check_consistency
+from autolink.registry.records import SECOND
+
+T = TypeVar("T")
+
+_PAGE: Final = 256
+_REMEMBERED: Final = 4_096
+"""Entries whose change the feed may still tell."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that the owner of an ID wants to know.
+
+    Attributes:
+        what: the kind of entry in lower case; or ``stale`` or ``withheld``: the registry's word on an ID is too old, or
+            missing.
+        auto_id: whose.
+        text: for people.
+        index: of the entry; None where it is about none.
+        at: when it was logged, or seen.
+        evidence: what shows it; empty for an entry, which is in the log.
+    """
+
+    what: str
+    auto_id: AutoId
+    text: str
+    index: int | None
+    at: datetime
+    evidence: bytes = b""
+
+
+class Unproved(RemoteProtocolError):
+    """What a registry shows does not go together with what it has signed, but nothing that is signed proves it: it may
+    be an old state of the log, another log, or somebody in between. `evidence` holds the checkpoints."""
+
+    def __init__(self, text: str, evidence: bytes) -> None:
+        super().__init__(text)
+        self.evidence = evidence
+
+
+@final
+class Monitor:
+    """Follows one log.
+
+    Args:
+        key: of the log, and all that is believed.
+        watched: the IDs that are reported; None for all.
+        seen: checkpoints (signed notes) from earlier runs and from elsewhere.
+        max_age: seconds that the registry's word on a watched ID may be old.
+        clock: the wall clock.
+
+    Attributes:
+        checkpoint: the newest one that the replayed log agrees with, as a note; empty before the first.
+        heard: the place behind the last change that was heeded.
+
+    Raises:
+        RemoteProtocolError, BadSignature: something in `seen` is no checkpoint of this log's.
+    """
+
+    def __init__(
+        self, key: VerifierKey, *, clock: Callable[[], datetime], watched: Iterable[AutoId] | None = None,
+        seen: Iterable[bytes] = (), max_age: float = 300.0,
+    ) -> None:  # fmt: skip
+        self._key, self._clock, self._max_age = key, clock, max_age
+        self._watched = None if watched is None else frozenset(watched)
+        self._audit = Audit(key)
+        self._expected: dict[int, list[tuple[Checkpoint, bytes]]] = {}
+        for note in seen:
+            signed = verify_untrusted(note, key)
+            self._expected.setdefault(signed.size, []).append((signed, note))
+        self._told: list[Change] = []
+        self._telling: OrderedDict[int, Taken] = OrderedDict()
+        self.checkpoint = b""
+        self.heard = 0
+
+    @property
+    def size(self) -> int:
+        """Entries that were replayed."""
+        return self._audit.size
+
+    def heed(self, change: Change) -> None:
+        """Take what the feed tells, to be compared with the log in the next round."""
+        self._told.append(change)
+        self.heard = max(self.heard, change.index + 1)
+
+    async def look(self, client: RegistryClient, report: Callable[[Report], object]) -> None:
+        """One round: everything that has been logged since the last one, then the registry's word on the IDs concerned.
+
+        Args:
+            client: of this log.
+            report: is told what there is to tell.
+
+        Raises:
+            LogConvicted: the log has signed what is not so; nothing that it says is to be believed any more.
+            Unproved: it shows no log that goes on from the one that was seen; nothing of that was taken.
+            RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
+            CallError, LinkLost, TimeoutError: it does not answer.
+        """
+        changed = await self._replay(client, (await _soon(client.consistency())).checkpoint, report)
+        self._check_told()
+        for auto_id in changed if self._watched is None else sorted(self._watched):
+            await self._check_status(client, auto_id, report)
+
+    async def _replay(
+        self, client: RegistryClient, note: bytes, report: Callable[[Report], object]
+    ) -> dict[AutoId, None]:
+        """Take the log up to a checkpoint; the watched IDs that something has happened to."""
+        changed: dict[AutoId, None] = {}
+        signed = verify_untrusted(note, self._key)
+        if signed.size < self.size:
+            raise Unproved(
+                "the registry shows fewer entries than its log had before", _both(self.checkpoint, note)
+            )
+        self._check_expected(note)
+        while (first := self.size) < signed.size:
+            leaves = (await _soon(client.entries(range(first, min(first + _PAGE, signed.size)))))[
+                : signed.size - first
+            ]
+            await self._check_signed(client, leaves, signed, note)
+            for leaf in leaves:
+                taken = self._audit.take(leaf)
+                self._remember(taken)
+                self._check_expected(note)
+                auto_id = taken.record.auto_id
+                if self._watched is None or auto_id in self._watched:
+                    changed[auto_id] = None
+                    report(_report(taken))
+        if signed.root != self._audit.root:
+            raise LogConvicted("two logs of one size were signed", evidence=_both(self.checkpoint, note))
+        self.checkpoint = note
+        return changed
+
+    async def _check_signed(
+        self, client: RegistryClient, leaves: Sequence[bytes], signed: Checkpoint, note: bytes
+    ) -> None:
+        """That these are the log's next entries, before they are judged: no leaf is signed by itself."""
+        if not leaves:
+            raise RemoteProtocolError(
+                f"the registry does not give entry {self.size}, which its checkpoint counts"
+            )
+        size, root = self.size + len(leaves), self._audit.root_with(map(leaf_hash, leaves))
+        newest: Checkpoint = signed
+        path: tuple[bytes, ...] = ()
+        if size != signed.size:
+            found = await _soon(client.consistency(size))
+            newest, path = verify_untrusted(found.checkpoint, self._key), tuple(found.path)
+        try:
+            check_consistency(size, root, newest.size, newest.root, path)
+        except BadSignature:
+            text = "the entries that the registry gives are not those that its log has signed"
+            raise Unproved(text, _both(self.checkpoint, note)) from None
+
+    def _check_expected(self, shown: bytes) -> None:
+        for signed, note in self._expected.pop(self.size, ()):
+            if signed.root != self._audit.root:
+                text = f"it shows different pasts: another log of {signed.size} entries was signed, too"
+                raise LogConvicted(text, evidence=_both(note, shown))
+
+    def _remember(self, taken: Taken) -> None:
+        if taken.op in TELLING:
+            self._telling[taken.index] = taken
+            if len(self._telling) > _REMEMBERED:
+                self._telling.popitem(last=False)
+
+    def _check_told(self) -> None:
+        told, self._told = self._told, []
+        for change in told:
+            if change.index >= self.size:
+                self._told.append(change)  # the checkpoint was from before it
+            elif (taken := self._telling.get(change.index)) is not None:
+                check_change(change, taken)
+            elif not self._telling or change.index > next(iter(self._telling)):
+                text = "a change was told of it, and it is none"
+                raise LogConvicted(text, index=change.index, evidence=change.to_bytes())
+
+    async def _check_status(
+        self, client: RegistryClient, auto_id: AutoId, report: Callable[[Report], object]
+    ) -> None:
+        now = self._clock()
+        try:
+            verified = await _soon(client.status(auto_id))
+        except CallError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            if self._audit.ledger.record(auto_id) is not None:
+                text = "it is on record, and the registry says that it is not"
+                report(Report("withheld", auto_id, text, None, now))
+            return
+        status = verified.status
+        if verified.checkpoint.size < self.size or microseconds(now) - status.at > self._max_age * SECOND:
+            size = verified.checkpoint.size
+            text = f"the registry's word on it is of {instant(status.at):%F %T} UTC, under {size} entries"
+            report(Report("stale", auto_id, text, None, now, status.to_bytes()))
+            return
+        await self._replay(client, status.proof.checkpoint, report)  # it may know of more by now
+        self._audit.check_status(status)
+
+
+def _report(taken: Taken) -> Report:
+    record = taken.record
+    text = f"{taken.op.name.lower()}: it is {record.state} now"
+    if record.recovery is not None:
+        text += f", and another key takes over at {instant(record.recovery.ready_at):%F %T} UTC"
+    return Report(taken.op.name.lower(), record.auto_id, text, taken.index, instant(taken.logged_at))
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    """A registry that is asked and says nothing is one that is down."""
+    with anyio.fail_after(limits.INCLUSION):
+        return await answer
+
+
+def _both(one: bytes, other: bytes) -> bytes:
+    return one + b"\n" + other if one else other
+
+
+def keep_evidence(folder: Path, what: str, evidence: bytes, text: str) -> Path:
+    """Write evidence to a file of its own, with a text beside it that says what it shows; once, whoever finds it again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{what}-{sha256(evidence).hexdigest()[:16]}.evidence"
+    with suppress(FileExistsError):
+        files.write_atomic(str(path), evidence, mode=0o644, replace=False)
+        files.write_atomic(f"{path}.txt", (text + "\n").encode(), mode=0o644)
+    return path

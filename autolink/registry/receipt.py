@@ -1,0 +1,98 @@
+"""A receipt: the log's signed promise to an entry's submitter, given before the entry is looked at.
+
+::
+
+    receipt  [body, signature]
+    body     ["autolink/1 receipt", origin, entry, received_at, deadline]
+
+signed with the log's key over ``autolink/1 receipt\\0`` and the body. `entry` is the hash of the entry's body. By the
+deadline (microseconds, as `received_at`) the entry is in the log, unless the log's rules refused it at every moment from
+its receipt on. Both can be recomputed by everybody from the log: a receipt for an entry that was left out although it
+might have been taken convicts whoever runs it, such as an operator who withholds a rotation while his own recovery runs
+out.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import codec, limits
+from autolink.errors import BadSignature, RemoteProtocolError
+from autolink.identity import keys
+from autolink.messages.merkle import HASH
+from autolink.registry.entries import TIME_MAX
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import SECOND
+
+TAG: Final = "autolink/1 receipt"
+PURPOSE: Final = b"autolink/1 receipt\0"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One promise; see the module."""
+
+    origin: str
+    entry: bytes
+    received_at: int
+    deadline: int
+    signature: bytes = b""
+
+    @property
+    def body(self) -> bytes:
+        """What is signed."""
+        return codec.encode([TAG, self.origin, self.entry, self.received_at, self.deadline])
+
+    def to_bytes(self) -> bytes:
+        """As it is given, and kept."""
+        return codec.encode([self.body, self.signature])
+
+    @classmethod
+    def from_untrusted(cls, data: bytes) -> Self:
+        """Take a receipt apart.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        if len(data) > limits.CONTROL:
+            raise RemoteProtocolError(f"receipt: more than {limits.CONTROL} bytes")
+        match codec.decode_untrusted(data, what="receipt", nodes=3):
+            case [bytes(body), bytes(signature)] if len(signature) == 64:
+                pass
+            case _:
+                raise RemoteProtocolError("receipt: not a body and a signature")
+        match codec.decode_untrusted(body, what="receipt", nodes=6):
+            case [str(tag), str(origin), bytes(entry), int(received_at), int(deadline)] if (
+                tag == TAG and len(entry) == HASH
+            ):
+                pass
+            case _:
+                raise RemoteProtocolError("receipt: a body that is not an array of five")
+        if any(type(one) is not int or not 0 <= one <= TIME_MAX for one in (received_at, deadline)):
+            raise RemoteProtocolError("receipt: a time out of range")
+        return cls(origin, entry, received_at, deadline, signature)
+
+
+def sign_receipt(entry_hash: bytes, *, origin: str, now: int, key: Ed25519PrivateKey) -> Receipt:
+    """A receipt for an entry that came at `now`."""
+    fields = (origin, entry_hash, now, now + int(limits.INCLUSION * SECOND))
+    return Receipt(*fields, keys.sign(key, PURPOSE + Receipt(*fields).body))
+
+
+def verify_untrusted(data: bytes, key: VerifierKey, entry_hash: bytes) -> Receipt:
+    """A receipt that the log of this key has given for this entry.
+
+    Raises:
+        RemoteProtocolError: it is none.
+        BadSignature: it is not this log's, or not for this entry.
+    """
+    receipt = Receipt.from_untrusted(data)
+    if receipt.origin != key.name or receipt.entry != entry_hash:
+        raise BadSignature("receipt: of another log, or for another entry")
+    try:
+        keys.verify(key.public, receipt.signature, PURPOSE + receipt.body)
+    except BadSignature:
+        raise BadSignature("receipt: not signed by the log that it names") from None
+    return receipt

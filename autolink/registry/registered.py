@@ -1,0 +1,214 @@
+"""An agent that keeps up with a registry: it shows its newest status, and hears of every change.
+
+One task dials the registry, again and again where it must, with back-off. While there is a link, the agent's status is
+fetched when the last one has lived a third of its time, and at once when the feed tells a change of the agent or of one
+above it; every change is heeded by the agent's `Registered` models. A registry that is down costs nothing before the
+status has aged: it is logged, and what was shown is still shown, after a restart too where it is kept in a file.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, final
+
+import anyio
+from anyio import to_thread
+
+from autolink import limits
+from autolink.agent.agent import Agent
+from autolink.agent.groups import background_tasks
+from autolink.agent.kept import back_off
+from autolink.errors import (
+    AutolinkError,
+    BadSignature,
+    CallError,
+    Code,
+    IdentityError,
+    RemoteProtocolError,
+    display,
+)
+from autolink.identity import Credential, files
+from autolink.messages import instant, microseconds
+from autolink.registry.client import REFRESH, RegistryClient, show
+from autolink.registry.feed import Change
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import SECOND, State
+from autolink.registry.status import VerifiedStatus, verify_untrusted
+from autolink.registry.trust import Registered
+from autolink.transport import Contact
+from autolink.trust import Model, Pinned
+
+VISITOR: Final = "visitor"
+"""The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
+
+_PATIENCE: Final = limits.INCLUSION
+"""Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
+
+_log: Final = logging.getLogger("autolink")
+
+
+@asynccontextmanager
+async def registered(
+    agent: Agent, contact: str, log_key: VerifierKey, model: Registered | None = None, *,
+    dialer: Credential | None = None, kept: Path | None = None,
+) -> AsyncIterator["Registration"]:  # fmt: skip
+    """Have an agent show its status in a registry and heed its changes, for the block.
+
+    The block begins when the first attempt has succeeded or failed. No failure of the registry's is raised.
+
+    Args:
+        agent: on record there, or about to be.
+        contact: of the agent that serves the registry.
+        log_key: of its log, known from elsewhere.
+        model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
+        dialer: who dials the registry; None for a throw-away identity.
+        kept: a file for the newest status, which is shown from there at the next start.
+
+    Raises:
+        UsageError, IdentityError: the contact is none.
+    """
+    reader = Agent(
+        dialer or Credential.self_issued(VISITOR),
+        trust=Pinned(Contact.parse(contact).peer_id),
+        clock=agent.clock,
+    )
+    reader.reach = agent.reach
+    registration = Registration(agent, log_key, model, kept)
+    await registration.show_kept()
+    async with background_tasks() as tasks:
+        tasks.start_soon(registration.keep_up, reader, contact)
+        with anyio.move_on_after(limits.OPENING):
+            await registration.tried.wait()
+        yield registration
+
+
+@final
+class Registration:
+    """How an agent stands with a registry. Made by `registered`.
+
+    Attributes:
+        status: the newest one that the agent shows; None before the first.
+        error: why the last attempt at something failed; None after one that did not.
+        tried: set when there was a first one.
+    """
+
+    def __init__(
+        self, agent: Agent, log_key: VerifierKey, model: Registered | None, kept: Path | None
+    ) -> None:
+        self._agent, self._log_key, self._model, self._kept = agent, log_key, model, kept
+        self._seen: Checkpoint | None = None
+        self._heard: int | None = None
+        self._again = anyio.Event()
+        self.status: VerifiedStatus | None = None
+        self.error: Exception | None = None
+        self.tried = anyio.Event()
+
+    def refresh(self) -> None:
+        """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""
+        self._again.set()
+
+    async def show_kept(self) -> None:
+        """Show the status of the last time, if there is one and it may still be believed."""
+        if self._kept is None:
+            return
+        try:
+            data = await to_thread.run_sync(files.read_bounded, self._kept, limits.STATUS)
+            verified = verify_untrusted(data, self._log_key)
+        except FileNotFoundError:
+            return
+        except (IdentityError, OSError, BadSignature, RemoteProtocolError) as error:
+            _log.warning("the status in %s is not used: %s", display(str(self._kept)), error)
+            return
+        if verified.status.auto_id == self._agent.auto_id:
+            self.status = verified
+            show(self._agent, verified)
+
+    async def keep_up(self, reader: Agent, contact: str) -> None:
+        """Dial, staple and follow, until cancelled."""
+        failures = 0
+        while True:
+            began = anyio.current_time()
+            try:
+                async with reader.connect(contact) as link:
+                    await self._use(RegistryClient(link, self._log_key, seen=self._seen))
+            except (AutolinkError, TimeoutError, OSError) as error:
+                self._failed(error)
+            failures = 0 if anyio.current_time() - began >= limits.RETRY_MAX else failures + 1
+            await anyio.sleep(back_off(max(1, failures)))
+
+    async def _use(self, client: RegistryClient) -> None:
+        """One link: raises when it is of no use any more."""
+        with anyio.fail_after(_PATIENCE):
+            self._seen = await client.catch_up()
+            if self._heard is None:  # changes from before any status that is still believed say nothing new
+                oldest = microseconds(self._agent.clock()) - int((limits.STATUS_AGE + limits.SKEW) * SECOND)
+                self._heard = await client.first_since(oldest)
+        try:
+            async with background_tasks() as tasks:
+                tasks.start_soon(self._renew, client)
+                await client.follow(self._heed, since=self._heard)
+        finally:
+            self._heard = max(self._heard, client.heard)
+
+    async def _renew(self, client: RegistryClient) -> None:
+        while True:
+            self._again = anyio.Event()
+            wait = limits.RETRY_MAX
+            try:
+                await self._staple(client)
+                wait = REFRESH
+            except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
+                self._failed(error)
+            with anyio.move_on_after(wait):
+                await self._again.wait()
+
+    async def _staple(self, client: RegistryClient) -> None:
+        with anyio.fail_after(_PATIENCE):
+            self._seen = await client.catch_up()
+            verified = await client.status(self._agent.auto_id)
+        show(self._agent, verified)
+        before, self.status = self.status, verified
+        status = verified.status
+        if before is None or before.status.state != status.state:
+            say = _log.info if status.state is State.ACTIVE else _log.error
+            say("%s says that we are %s", display(status.origin), status.state)
+        if self.error is not None:
+            _log.info("the registry %s answers again", display(self._log_key.name))
+        self.error = None
+        if self._kept is not None:
+            try:
+                await to_thread.run_sync(files.write_atomic, str(self._kept), status.to_bytes())
+            except OSError as error:
+                _log.warning("our status cannot be kept for the next start: %s", error)
+        self.tried.set()
+
+    def _heed(self, change: Change) -> None:
+        for model in [self._model] if self._model else models_in(self._agent.trust, self._log_key):
+            model.heed(change)
+        if any(certificate.auto_id == change.auto_id for certificate in self._agent.credential.chain):
+            self.refresh()
+
+    def _failed(self, error: Exception) -> None:
+        say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
+        self.error = error
+        what = str(error) or "it took too long"
+        if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
+            what = f"{self._agent.auto_id} is not on record there"
+        now = microseconds(self._agent.clock())
+        if self.status is None:
+            rest = "we have no status to show"
+        else:
+            until = self.status.status.expires_at
+            rest = f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
+        say("registry %s: %s; %s", display(self._log_key.name), what, rest)
+        self.tried.set()
+
+
+def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:
+    """The trust models of a log that a composed model has in it."""
+    if isinstance(trust, Registered) and trust.log_key == log_key:
+        yield trust
+    for member in getattr(trust, "members", ()):
+        yield from models_in(member, log_key)

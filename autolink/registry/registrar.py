@@ -1,0 +1,220 @@
+"""The one who appends: entries in groups, each judged against the state that the ones before it have left.
+
+A group costs one commit to the disk and one signature of the log, whatever its size. What waits while one is being
+written is the next one: so under load groups grow, and a single entry waits for nobody.
+
+The log's time never goes back: an entry that is appended while the clock is behind the last one's time gets that.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import codec
+from autolink.errors import BadSignature, EntryRefused, UsageError
+from autolink.identity import AutoId
+from autolink.messages.merkle import EMPTY, leaf_hash
+from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.feed import TELLING, sign_change
+from autolink.registry.ledger import Applied, Ledger, standing
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.frontier import Frontier
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.log.tree import Known, Tree, check_inclusion
+from autolink.registry.receipt import Receipt, sign_receipt
+from autolink.registry.records import Record
+from autolink.registry.state import apply
+from autolink.registry.status import Status, sign_status
+from autolink.registry.store import Group, Head, Store, StoreFailed
+
+GROUP: Final = 256
+"""Entries of one group at most: a tile of them."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An entry that is in the log for good.
+
+    Attributes:
+        index: its place.
+        logged_at: log time, microseconds.
+        record: of its ID, after it.
+        change: what the feed tells of it; empty for nothing.
+    """
+
+    index: int
+    logged_at: int
+    record: Record
+    change: bytes = b""
+
+
+@final
+class Registrar:
+    """Appends to one store; the only one who does, and not in several threads at once.
+
+    `proof`, `status`, `receipt` and `consistency` may be called in another thread while one appends.
+
+    Args:
+        store: the log.
+        key: of the log: what it signs with.
+        clock: microseconds since 1970.
+
+    Raises:
+        UsageError: the key is not the one that has signed the log so far, or the log is not what was signed.
+    """
+
+    def __init__(self, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
+        self._store, self._key, self._clock = store, key, clock
+        self.verifier_key = VerifierKey.of(store.origin, key.public_key())
+        head = store.head
+        self._known = Known()
+        self._tree, self._root = Tree(0, store.read_tile, self._known), EMPTY
+        self._frontier = Frontier.restored(head.size, store.read_tile)
+        if head.size:
+            self._check(head)
+        else:
+            store.append(Group((), (), (), {}, (), (), self._head(self._frontier, head.time)))
+
+    def _check(self, head: Head) -> None:
+        try:
+            signed = verify_untrusted(head.checkpoint, self.verifier_key)
+        except Exception as error:
+            raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
+        (last,) = self._store.read_leaves(head.size - 1, head.size)
+        on_time = last.startswith(codec.pack([head.time, None])[:-1])  # a leaf begins with its time
+        if (signed.size, signed.root) != (head.size, self._frontier.root()) or not on_time:
+            raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
+
+    def now(self) -> int:
+        """Log time: the clock's, or the last entry's if that is later."""
+        return max(self._clock(), self._store.head.time)
+
+    def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:
+        """Judge entries in their order and append those that may be: all of them at once, for good, when this returns.
+
+        Args:
+            submitted: at most GROUP.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            StoreFailed: nothing was appended.
+        """
+        head = self._store.head
+        now = max(self._clock(), head.time)
+        pending = _Pending(self._store)
+        outcomes: list[Appended | EntryRefused] = []
+        leaves: list[bytes] = []
+        changes: list[tuple[int, bytes]] = []
+        for data in submitted:
+            try:
+                entry = Entry.from_untrusted(data)
+                index = head.size + len(leaves)
+                applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
+            except EntryRefused as refusal:
+                outcomes.append(refusal)
+                continue
+            pending.take(applied)
+            leaves.append(encode_leaf(now, data))
+            change = b""
+            if entry.op in TELLING:
+                change = sign_change(
+                    entry, applied.record.state, index=index, at=now, key=self._key
+                ).to_bytes()
+                changes.append((index, change))
+            outcomes.append(Appended(index, now, applied.record, change))
+        if leaves:
+            frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
+            new_head = self._head(frontier, now)
+            self._store.append(
+                Group(leaves, pending.ids, tiles, pending.records, pending.used, changes, new_head)
+            )
+            self._frontier = frontier
+        return outcomes
+
+    def proof(self, index: int) -> LogProof:
+        """That an entry is in the log, for whoever has the log's key and the entry.
+
+        Raises:
+            UsageError: there is no such entry.
+        """
+        with self._store.snapshot() as head:
+            return self._proof(index, head)[1]
+
+    def status(self, auto_id: AutoId) -> Status | None:
+        """How an ID stands now, in the log's signed word; None if it is not on record.
+
+        Raises:
+            StoreFailed: the store is damaged, so that nobody would believe the status.
+        """
+        # A record that is newer than the checkpoint would make a lie of the status.
+        with self._store.snapshot() as head:
+            found = self._store.record(auto_id)
+            if found is None:
+                return None
+            now = max(self._clock(), head.time)
+            record = found.at(now)
+            where = standing(self._store, record, now)
+            leaf, proof = self._proof(record.touched, head)
+        return sign_status(
+            record, where, origin=self._store.origin, leaf=leaf, proof=proof, now=now, key=self._key
+        )
+
+    def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
+        """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
+        if self._tree.size != head.size:
+            self._tree = Tree(head.size, self._store.read_tile, self._known)
+            self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
+        path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
+        try:
+            check_inclusion(leaf, index, head.size, self._root, path)
+        except BadSignature as error:
+            raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
+        return leaf, LogProof(index, path, head.checkpoint)
+
+    def receipt(self, entry_hash: bytes) -> Receipt:
+        """The log's promise about an entry that was received just now."""
+        return sign_receipt(entry_hash, origin=self._store.origin, now=self._clock(), key=self._key)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """That the log of `old` entries is the beginning of the one of `new`.
+
+        Raises:
+            UsageError: the log was never that long.
+        """
+        return Tree(new, self._store.read_tile, self._known).consistency(old)
+
+    def _head(self, frontier: Frontier, time: int) -> Head:
+        checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())
+        return Head(frontier.size, time, checkpoint.signed(self._key))
+
+
+class _Pending:
+    """A store's state after entries that it does not have yet. Nobody else writes, so each record is read once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._seen: dict[bytes, Record | None] = {}
+        self.records: dict[AutoId, Record] = {}
+        self.used: list[bytes] = []
+        self.ids: list[AutoId] = []
+
+    def record(self, auto_id: AutoId) -> Record | None:
+        key = auto_id.value
+        if key not in self._seen:
+            self._seen[key] = self._ledger.record(auto_id)
+        return self._seen[key]
+
+    def is_used(self, key: bytes) -> bool:
+        return key in self.used or self._ledger.is_used(key)
+
+    def take(self, applied: Applied) -> None:
+        self.records[applied.record.auto_id] = self._seen[applied.record.auto_id.value] = applied.record
+        self.ids.append(applied.record.auto_id)
+        if applied.used is not None:
+            self.used.append(applied.used)

@@ -1,0 +1,214 @@
+"""A status: the log's signed word on how one ID stands, young enough to believe it by.
+
+::
+
+    status   [body, signature, proof]
+    body     ["autolink/1 status", origin, id, state, because, certificate, key, issuers, entries, head, at, expires_at]
+
+signed with the log's key over ``autolink/1 status\\0`` and the body. An agent staples its own to what it shows when a link
+opens, so nobody has to ask the registry. `state` is the effective one, the issuers' included, and `because` whose record
+decides. `certificate` is the fingerprint of the only one that is current, `key` and `issuers` those of the keys from
+there up: a chain that shows others is not this ID's. `head` is the leaf hash of its last entry, which `proof` (a C2SP
+tlog-proof) shows in the log under a checkpoint. `entries` counts them: what is shown with fewer, or under a smaller log,
+than was seen before is older, and refused (`Newest`).
+
+What keeps a log honest here: it signs what everybody can recompute from its entries, so a false status convicts it.
+That it withholds the newest entry, only its age and whoever watches the log can tell.
+"""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import codec, limits
+from autolink.errors import BadSignature, RemoteProtocolError
+from autolink.identity import AutoId, keys
+from autolink.messages.merkle import HASH
+from autolink.registry.entries import TIME_MAX
+from autolink.registry.ledger import Standing
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.records import Record, State
+
+TAG: Final = "autolink/1 status"
+PURPOSE: Final = b"autolink/1 status\0"
+_STATES: Final = frozenset(state.value for state in State)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a log says of one ID. Parsed, nothing in it is verified: see `verify_untrusted`.
+
+    Attributes:
+        origin: which log.
+        auto_id: of whom.
+        state: the effective one.
+        because: whose record decides: the ID's own, or that of one above it.
+        certificate: SHA-256 of the current certificate's DER.
+        key: SHA-256 of its SPKI.
+        issuers: the same of the keys above it, its issuer's first.
+        entries: how many entries the ID has.
+        head: leaf hash of the last of them.
+        at: log time at which this was so, microseconds.
+        expires_at: until when it is to be believed by those who do not say another `max_age`.
+        proof: that `head` is in the log, and under which checkpoint.
+        signature: of the log.
+    """
+
+    origin: str
+    auto_id: AutoId
+    state: State
+    because: AutoId
+    certificate: bytes
+    key: bytes
+    issuers: tuple[bytes, ...]
+    entries: int
+    head: bytes
+    at: int
+    expires_at: int
+    proof: LogProof
+    signature: bytes = b""
+
+    @property
+    def body(self) -> bytes:
+        """What is signed."""
+        return codec.encode([
+            TAG, self.origin, self.auto_id.value, self.state.value, self.because.value, self.certificate, self.key,
+            list(self.issuers), self.entries, self.head, self.at, self.expires_at,
+        ])  # fmt: skip
+
+    def to_bytes(self) -> bytes:
+        """As it is served and stapled."""
+        return codec.encode([self.body, self.signature, self.proof.to_bytes()])
+
+    @classmethod
+    def from_untrusted(cls, data: bytes) -> Self:
+        """Take a status apart.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        if len(data) > limits.STATUS:
+            raise RemoteProtocolError(f"status: more than {limits.STATUS} bytes")
+        match codec.decode_untrusted(data, what="status", nodes=4):
+            case [bytes(body), bytes(signature), bytes(proof)] if len(signature) == 64:
+                pass
+            case _:
+                raise RemoteProtocolError("status: not a body, a signature and a proof")
+        match codec.decode_untrusted(body, what="status", nodes=32):
+            case [
+                str(tag), str(origin), bytes(auto_id), str(state), bytes(because), bytes(certificate), bytes(key),
+                list(issuers), int(entries), bytes(head), int(at), int(expires_at),
+            ] if tag == TAG:  # fmt: skip
+                hashes = (auto_id, because, certificate, key, head, *issuers)
+            case _:
+                raise RemoteProtocolError("status: a body that is not an array of twelve")
+        if any(type(one) is not bytes or len(one) != HASH for one in hashes) or len(issuers) >= limits.CHAIN:
+            raise RemoteProtocolError("status: a hash of the wrong size, or more issuers than a chain has")
+        if state not in _STATES or any(
+            type(one) is not int or not 0 <= one <= TIME_MAX for one in (entries, at, expires_at)
+        ):
+            raise RemoteProtocolError("status: no state, or a number out of range")
+        return cls(
+            origin, AutoId(auto_id), State(state), AutoId(because), certificate, key, tuple(issuers), entries, head,
+            at, expires_at, LogProof.from_untrusted(proof), signature,
+        )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VerifiedStatus:
+    """A status that its log has signed and proved. Only `verify_untrusted` makes one."""
+
+    status: Status
+    checkpoint: Checkpoint
+
+
+def sign_status(
+    record: Record,
+    standing: Standing,
+    *,
+    origin: str,
+    leaf: bytes,
+    proof: LogProof,
+    now: int,
+    key: Ed25519PrivateKey,
+) -> Status:
+    """What the log says of an ID at log time `now`.
+
+    Args:
+        record: as it is at `now`.
+        standing: as it is at `now`.
+        leaf: hash of the leaf at `record.touched`, which `proof` is about.
+    """
+    fields = (
+        origin, record.auto_id, standing.state, standing.because, hashlib.sha256(record.certificate).digest(),
+        record.key, record.issuers, record.entries, leaf, now, now + int(limits.STATUS_LIFETIME * 1_000_000), proof,
+    )  # fmt: skip
+    return Status(*fields, keys.sign(key, PURPOSE + Status(*fields).body))
+
+
+def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
+    """A status that the log of this key has signed, and whose ID's last entry is in that log. Its age is the caller's to
+    judge, and what it says.
+
+    Raises:
+        RemoteProtocolError: it is no status.
+        BadSignature: the log has not signed it, or its proof does not show what it must.
+    """
+    status = Status.from_untrusted(data)
+    if status.origin != key.name:
+        raise BadSignature("status: of another log")
+    try:
+        keys.verify(key.public, status.signature, PURPOSE + status.body)
+    except BadSignature:
+        raise BadSignature("status: not signed by the log that it names") from None
+    return VerifiedStatus(status, status.proof.verify(status.head, key))
+
+
+def origin_of(evidence: bytes) -> str | None:
+    """Which log a piece of evidence is a status of, if it is one; nothing in it is verified."""
+    if TAG.encode() not in evidence[:64]:
+        return None
+    try:
+        return Status.from_untrusted(evidence).origin
+    except RemoteProtocolError:
+        return None
+
+
+class Newest:
+    """What was seen last of each ID: an older status is refused, or a log could show each of us another past.
+
+    Older is one with fewer entries, or under a smaller log. Several processes of one agent renew theirs at different
+    times, so what says the same as the newest one may be a little older.
+
+    Bounded: what was seen longest ago is forgotten first, and then counts as never seen.
+    """
+
+    def __init__(self, most: int = limits.STATUSES) -> None:
+        self._most = most
+        self._seen: OrderedDict[tuple[str, AutoId], tuple[int, int, bytes]] = OrderedDict()
+
+    def check(self, verified: VerifiedStatus) -> None:
+        """Remember a status that is not older than what was seen.
+
+        Raises:
+            BadSignature: it is: somebody replays it, or the log has lost entries.
+        """
+        status = verified.status
+        place = (status.origin, status.auto_id)
+        says = codec.encode([status.state.value, status.certificate, status.key, list(status.issuers)])
+        entries, size, said = self._seen.pop(place, (0, 0, b""))
+        older = status.entries < entries or verified.checkpoint.size < size
+        self._seen[place] = (
+            (entries, size, said) if older else (status.entries, verified.checkpoint.size, says)
+        )
+        if len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+        if older and (says != said or status.entries != entries):
+            raise BadSignature(f"status: of {status.auto_id.short}, older than one that was seen before")

@@ -1,0 +1,433 @@
+"""Where a log and the state that follows from it are kept, and the one of SQLite.
+
+A store takes groups of entries: each of them whole, with the tiles, records and the signed checkpoint that go with it, or
+not at all. When `append` has returned, the group survives a crash of the process and of the machine.
+
+The state could always be rebuilt from the entries. It is kept because a log of a million entries would otherwise take
+minutes to start, and memory for all of them.
+"""
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, Self, final
+
+from autolink.errors import AutolinkError, UsageError, display
+from autolink.identity import AutoId, files
+from autolink.messages.merkle import HASH
+from autolink.registry.ledger import Ledger
+from autolink.registry.log.tiles import Tile
+from autolink.registry.records import Record
+
+DATABASE: Final = "log.db"
+LOCK: Final = "lock"
+FORMAT: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE log (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, origin TEXT NOT NULL, size INTEGER NOT NULL,
+    time INTEGER NOT NULL, checkpoint BLOB NOT NULL
+);
+CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
+CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
+CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
+CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
+"""
+
+_KEEP_CRL: Final = """
+INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
+    crl = excluded.crl WHERE excluded.size >= size AND excluded.this_update > this_update
+"""
+
+_CACHE_KIB: Final = 32 * 1024
+"""Pages of the database that stay in memory, however large it is."""
+
+_WAL_PAGES: Final = 16 * 1024
+"""Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
+thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
+
+_RECORDS_READ: Final = 1024
+"""Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
+
+
+_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
+
+
+class StoreFailed(AutolinkError):
+    """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest state of a log.
+
+    Attributes:
+        size: entries.
+        time: log time of the last one, microseconds.
+        checkpoint: the signed note; empty before the first one.
+    """
+
+    size: int
+    time: int
+    checkpoint: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is appended together.
+
+    Attributes:
+        leaves: in their order.
+        ids: whose each of them is.
+        tiles: new, or wider than before.
+        records: those that changed, as they are after the last leaf.
+        used: keys that became some ID's.
+        changes: what the feed tells of them, each with the place of its entry.
+        head: after the last leaf.
+    """
+
+    leaves: Sequence[bytes]
+    ids: Sequence[AutoId]
+    tiles: Sequence[tuple[Tile, bytes]]
+    records: Mapping[AutoId, Record]
+    used: Sequence[bytes]
+    changes: Sequence[tuple[int, bytes]]
+    head: Head
+
+
+class Store(Ledger, Protocol):
+    """A log's memory. Its calls may touch a disk: an async caller runs `append` in a worker thread."""
+
+    @property
+    def origin(self) -> str:
+        """Which log it is."""
+
+    @property
+    def head(self) -> Head:
+        """The newest one that was appended."""
+
+    def snapshot(self) -> AbstractContextManager[Head]:
+        """Hold all that this thread reads in the block to one moment, that of the head which it gives, while another thread
+        may append.
+
+        Raises:
+            StoreFailed: nothing can be read.
+        """
+
+    def append(self, group: Group) -> None:
+        """Keep a group for good.
+
+        Raises:
+            StoreFailed: it could not be kept, and nothing of it was.
+        """
+
+    def read_tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a tile, in a row.
+
+        Raises:
+            StoreFailed: they are not there.
+        """
+
+    def read_leaves(self, start: int, stop: int) -> list[bytes]:
+        """The leaves from `start` to before `stop`.
+
+        Raises:
+            StoreFailed: one of them is not there.
+        """
+
+    def check(self) -> None:
+        """Look at all that is kept, which takes time with its size: whether it is whole. What it says, `audit` finds out.
+
+        Raises:
+            StoreFailed: it is damaged.
+        """
+
+    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+        """Where an ID's entries stand in the log, from place `start` on, at most so many."""
+
+    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+        """What the feed has told of entries from place `start` on, at most so many, each with its place."""
+
+    def ended(self, issuer: AutoId) -> int:
+        """The place of the last entry that ended a certificate of this issuer's; -1 without any."""
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        """The CRL that an issuer has published last, in DER."""
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        """Keep an issuer's CRL instead of its last one, unless that is newer, which the result tells.
+
+        Args:
+            size: of the log that it was made from.
+            this_update: seconds.
+
+        Raises:
+            StoreFailed: it could not be kept.
+        """
+
+
+@final
+class SqliteStore:
+    """A folder with a SQLite file, for one process at a time. A context manager; safe in threads.
+
+    Args:
+        folder: made by `create`.
+
+    Raises:
+        UsageError: there is no registry in it, it is another process's, or it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()  # of the reader
+        self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
+        with ExitStack() as opened:
+            opened.callback(os.close, _claim(folder))
+            try:
+                self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
+                self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
+                _check_file(self._writer, folder / DATABASE)
+                row = self._reader.execute(
+                    "SELECT format, origin, size, time, checkpoint FROM log"
+                ).fetchone()
+                form, self.origin, *head = row
+            except (*_UNREADABLE, TypeError) as error:
+                raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
+            if form != FORMAT:
+                raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
+            self.head = Head(*head)
+            self._opened = opened.pop_all()
+
+    @classmethod
+    def create(cls, folder: Path, origin: str) -> None:
+        """Make an empty log in a folder, which is made too, for its owner only.
+
+        Raises:
+            UsageError: there is one already, or it cannot be made.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished = folder / f"{DATABASE}.{secrets.token_hex(8)}.tmp"
+            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            try:
+                with closing(_connect(unfinished)) as db:
+                    db.execute("PRAGMA journal_mode = WAL")  # which stays
+                    db.executescript(f"BEGIN; {_SCHEMA}")
+                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
+                    db.execute("COMMIT")
+                os.link(unfinished, folder / DATABASE)  # fails where one is already
+            finally:
+                unfinished.unlink()
+            files.sync_folder(str(folder / DATABASE), None)
+        except FileExistsError:
+            raise UsageError(f"{_in(folder)} exists already") from None
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
+
+    def check(self) -> None:
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != ["ok"]:
+            raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Head]:
+        with self._lock:
+            self._rows("BEGIN")
+            try:
+                ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
+                yield Head(size, time, checkpoint)
+            finally:
+                self._rows("COMMIT")
+
+    def append(self, group: Group) -> None:
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                with self._writer:  # commits, or rolls back whatever raises
+                    self._write(self.head.size, group)
+            except _UNREADABLE as error:
+                raise self._failed(error) from error
+            self.head = group.head
+
+    def _write(self, first: int, group: Group) -> None:
+        db = self._writer
+        db.executemany("INSERT INTO leaves VALUES (?, ?)", enumerate(group.leaves, first))
+        db.executemany(
+            "INSERT INTO history VALUES (?, ?)",
+            ((auto_id.value, place) for place, auto_id in enumerate(group.ids, first)),
+        )
+        db.executemany(
+            "INSERT INTO tiles VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hashes = excluded.hashes",
+            ((tile.level, tile.index, hashes) for tile, hashes in group.tiles),
+        )
+        db.executemany(
+            "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
+            ((auto_id.value, as_kept(record)) for auto_id, record in group.records.items()),
+        )
+        db.executemany("INSERT INTO used VALUES (?)", ((key,) for key in group.used))
+        db.executemany("INSERT INTO changes VALUES (?, ?)", group.changes)
+        changed_ids = ((group.records[group.ids[place - first]], place) for place, _ in group.changes)
+        db.executemany(
+            "INSERT INTO ended VALUES (?, ?) ON CONFLICT DO UPDATE SET place = excluded.place",
+            ((record.issuer.value, place) for record, place in changed_ids if record.issuer is not None),
+        )
+        head = group.head
+        changed = db.execute(
+            "UPDATE log SET size = ?, time = ?, checkpoint = ? WHERE size = ?",
+            (head.size, head.time, head.checkpoint, first),
+        ).rowcount
+        if changed != 1:
+            raise sqlite3.IntegrityError("the log has another size than this process knows of")
+
+    def record(self, auto_id: AutoId) -> Record | None:
+        found = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        record = None if found is None else _read_record(found)
+        if record is False or (record is not None and record.auto_id != auto_id):
+            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id.short} is not what was kept")
+        return record
+
+    def is_used(self, key: bytes) -> bool:
+        return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
+
+    def read_tile(self, level: int, index: int, width: int) -> bytes:
+        row: bytes = self._one("SELECT hashes FROM tiles WHERE level = ? AND place = ?", level, index) or b""
+        if len(row) < width * HASH:
+            raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
+        return row[: width * HASH]
+
+    def read_leaves(self, start: int, stop: int) -> list[bytes]:
+        rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)
+        if len(rows) != max(0, stop - start):
+            raise StoreFailed(f"not every entry from {start} to {stop} is in {display(str(self._folder))}")
+        return rows
+
+    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+        return self._all(
+            "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
+            auto_id.value, start, most,
+        )  # fmt: skip
+
+    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+        return self._rows(
+            "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
+        )
+
+    def ended(self, issuer: AutoId) -> int:
+        found: int | None = self._one("SELECT place FROM ended WHERE issuer = ?", issuer.value)
+        return -1 if found is None else found
+
+    def crl(self, issuer: AutoId) -> bytes | None:
+        found: bytes | None = self._one("SELECT crl FROM crls WHERE issuer = ?", issuer.value)
+        return found
+
+    def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
+        with self._writing:
+            try:
+                return self._writer.execute(_KEEP_CRL, (issuer.value, size, this_update, crl)).rowcount == 1
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the files; another process may open them."""
+        with self._lock:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _one(self, query: str, *values: object) -> Any:  # noqa: ANN401  what a column holds
+        rows = self._all(query, *values)
+        return rows[0] if rows else None
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        return [value for (value,) in self._rows(query, *values)]
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with self._lock:
+            try:
+                return self._reader.execute(query, values).fetchall()
+            except _UNREADABLE as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> StoreFailed:
+        return StoreFailed(f"{_in(self._folder)}: {error}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _check_file(db: sqlite3.Connection, path: Path) -> None:
+    """What a killed process has left is moved to its place; then the file is as long as it says."""
+    if db.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+        raise sqlite3.DatabaseError("the file is not what was made here")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE log SET size = size")  # raises where it may only be read
+    db.execute("ROLLBACK")
+    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
+    ((size,),) = db.execute("PRAGMA page_size").fetchall()
+    if path.stat().st_size != pages * size:
+        raise sqlite3.DatabaseError("the file is cut short, or too long")
+
+
+def as_kept(record: Record) -> bytes:
+    """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
+    data = record.to_bytes()
+    return zlib.crc32(data).to_bytes(4) + data
+
+
+@lru_cache(maxsize=_RECORDS_READ)
+def _read_record(kept: bytes) -> Record | Literal[False]:
+    """False for one that has changed since."""
+    record = kept[4:]
+    return zlib.crc32(record).to_bytes(4) == kept[:4] and Record.from_bytes(record)
+
+
+def _claim(folder: Path) -> int:
+    """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
+    try:
+        if not (folder / DATABASE).is_file():
+            raise UsageError(f"there is no registry in {display(str(folder))}")
+        claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(claim)
+        raise UsageError(f"another process has {_in(folder)} open") from None
+    return claim
+
+
+def _in(folder: Path) -> str:
+    return f"the registry in {display(str(folder))}"

@@ -1,0 +1,128 @@
+"""The trust model of a registry: believe whom the log says is active, on the strength of what the peer itself shows.
+
+A peer *staples* its status (status.py) to what it shows when a link opens, so nobody asks the registry then, and links
+open while it is down, until the status ages out. On a live link the peer shows a fresh one in time.
+
+Two things make a status that was true worth nothing before it has aged: a newer one of the same ID (`Newest`), and a change
+that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one, and
+for as long as such a status could still be young enough: then it may be forgotten, so what a feed can make us remember is
+bounded by its rate.
+"""
+
+from collections import OrderedDict
+from datetime import timedelta
+from typing import final
+
+from autolink import limits
+from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
+from autolink.identity import AutoId, key_authority, keys, show_name
+from autolink.messages import instant, microseconds
+from autolink.registry.feed import Change
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import SECOND, State
+from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
+from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
+from autolink.trust.presented import Presented
+
+
+@final
+class Registered(Model):
+    """Believes whom a registry's log says is active, issuers included, with the current certificate and no other.
+
+    Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. A
+    peer that shows none is unknown here.
+
+    Args:
+        log_key: of the registry's log, as `VerifierKey` or its text form.
+        max_age: how old a status may be, which is how long a revocation may go unheard of while the feed does not
+            reach us; a number of seconds or a timedelta. None: as long as the log itself says.
+
+    Raises:
+        UsageError: no age is that.
+        IdentityError: `log_key` is no verifier key.
+    """
+
+    def __init__(self, log_key: VerifierKey | str, *, max_age: timedelta | float | None = None) -> None:
+        self.log_key = VerifierKey.parse(log_key) if isinstance(log_key, str) else log_key
+        seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+        if seconds is not None and not 0 < seconds <= limits.STATUS_AGE:
+            raise UsageError(f"max_age is more than 0 and at most {limits.STATUS_AGE:.0f} seconds")
+        self._max_age = None if seconds is None else int(seconds * SECOND)
+        self._authority = key_authority(keys.hash_of_key(self.log_key.public))
+        self._newest = Newest()
+        self._told: OrderedDict[AutoId, Change] = OrderedDict()
+
+    def heed(self, change: Change) -> None:
+        """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
+        again, and end unless their peer shows a newer one."""
+        known = self._told.pop(change.auto_id, None)
+        self._told[change.auto_id] = change if known is None or change.index >= known.index else known
+        oldest = change.at - int(limits.STATUS_AGE * SECOND)
+        while self._told and (first := next(iter(self._told.values()))).at < oldest:
+            del self._told[first.auto_id]
+        self._changed()
+
+    async def verify(self, presented: Presented, context: Context) -> Grounds:
+        if not presented.complete:
+            raise NotVouched("the chain stops before its self-issued root", Reason.UNKNOWN_ISSUER)
+        staple = self._staple(presented)
+        try:
+            verified = verify_untrusted(staple, self.log_key)
+            status = verified.status
+            self._check_whose(status, presented)
+            self._newest.check(verified)
+        except (BadSignature, RemoteProtocolError) as error:
+            raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
+        until = self._check_age(status, microseconds(context.now))
+        self._check_changes(verified, presented)
+        if status.state is not State.ACTIVE:
+            whose = "" if status.because == status.auto_id else f", by the record of {status.because.short}"
+            raise Contradicted(f"{display(status.origin)} says {status.state}{whose}", Reason.REVOKED)
+        text = f"active in {display(status.origin)} at {instant(status.at):%F %T} UTC"
+        return Grounds("Registered", text, valid_until=instant(until), authority=self._authority)
+
+    def _staple(self, presented: Presented) -> bytes:
+        """The status of our log among the evidence, unread."""
+        for item in presented.evidence:
+            try:
+                if TAG.encode() in item[:64] and Status.from_untrusted(item).origin == self.log_key.name:
+                    return item
+            except RemoteProtocolError as error:
+                raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
+        name = show_name(presented.name)
+        raise NotVouched(f"{name} shows no status of {display(self.log_key.name)}")
+
+    def _check_whose(self, status: Status, presented: Presented) -> None:
+        if status.auto_id != presented.auto_id:
+            raise Contradicted("it shows the status of another Auto ID", Reason.IMPOSTOR)
+        path = tuple(certificate.spki_sha256 for certificate in presented.chain)
+        if path != (status.key, *status.issuers):
+            raise Contradicted("its keys, or its issuers', are not the ones on record", Reason.IMPOSTOR)
+        if status.certificate != presented.leaf.fingerprint:
+            raise Contradicted("its certificate is not the current one on record", Reason.EXPIRED)
+
+    def _check_age(self, status: Status, now: int) -> int:
+        """Until when it is to be believed."""
+        if status.at > now + int(limits.SKEW * SECOND):
+            raise Contradicted(
+                f"its status is of {instant(status.at):%F %T} UTC, which is to come", Reason.NOT_YET_VALID
+            )
+        until = status.expires_at if self._max_age is None else status.at + self._max_age
+        until = min(until, status.at + int(limits.STATUS_AGE * SECOND))
+        if until < now:
+            raise Contradicted(
+                f"its status is of {instant(status.at):%F %T} UTC, too long ago", Reason.EXPIRED
+            )
+        return until
+
+    def _check_changes(self, verified: VerifiedStatus, presented: Presented) -> None:
+        for auto_id in presented.ids:
+            change = self._told.get(auto_id)
+            if change is not None and change.index >= verified.checkpoint.size:
+                whose = "" if auto_id == presented.auto_id else f" of {auto_id.short}"
+                raise Contradicted(
+                    f"since its status there was an entry{whose}: {change.op.name}", Reason.REVOKED
+                )
+
+    def __repr__(self) -> str:
+        return f"Registered({self.log_key.name})"

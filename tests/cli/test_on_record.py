@@ -1,0 +1,246 @@
+"""`autolink id register …`: what a registry has on record, from the shell."""
+
+import json
+import os
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink.cli import on_record
+from autolink.identity import Keystore
+from autolink.messages.merkle import leaf_hash
+from autolink.registry.client import RegistryClient, Withheld
+from autolink.registry.entries import Entry, decode_leaf_untrusted
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+from autolink.registry.receipt import verify_untrusted as verify_receipt
+from tests.cli.registries import ends, id_of, pass_a_second
+
+# --- on record ---------------------------------------------------------------------------------------------
+
+
+def test_what_proves_an_entry_is_kept_with_the_identity(sh, registry):
+    told = sh.json("id", "register", "acme")
+    assert (told["entry"], told["state"], told["auto_id"]) == ("register", "active", id_of(sh, "acme"))
+    kept = {path.suffix: path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
+    key = VerifierKey.parse(registry.log_key)
+    _, entry = decode_leaf_untrusted(kept[".leaf"])
+    verify_receipt(kept[".receipt"], key, entry.hash)
+    assert LogProof.from_untrusted(kept[".tlog-proof"]).verify(leaf_hash(kept[".leaf"]), key)
+    line = sh.fails(3, "id", "register", "acme")
+    assert "a name is taken for ever (taken)" in line
+    assert json.loads(sh("id", "register", "acme", "--json").stdout)["fault"] == "taken"
+
+
+def test_an_agent_is_registered_in_one_step_where_its_issuer_is(sh):
+    assert "the issuer" in ends(sh, 3, "id", "register", "echo", "--unencrypted")
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "request", "a-request-without-an-answer", "--unencrypted")
+    out = sh.ok("id", "register", "echo", "--unencrypted")  # the next key is there from before
+    assert "next key file  echo.next-key" in out
+    assert sh.json("registry", "lookup", "echo")["common_name"] == "echo"
+    assert "leave --next-key out" in sh.fails(2, "id", "register", "acme", "--next-key", "other")
+
+
+def test_an_agent_is_registered_in_two_steps_where_its_issuer_is_not(sh, monkeypatch):
+    """The entry travels to the issuer's machine in a file, and is submitted from there."""
+    sh.ok("id", "register", "acme")
+    organisation = os.environ["AUTOLINK_HOME"]
+    monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "agents"))
+    sh.ok("id", "request", "far", "--unencrypted", "-o", "far.csr")
+    monkeypatch.setenv("AUTOLINK_HOME", organisation)
+    sh.ok("id", "issue", "far.csr", "--as", "acme", "-o", "far.pem")
+    monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "agents"))
+    sh.ok("id", "accept", "far", "far.pem")
+    assert "--out FILE" in sh.fails(2, "id", "register", "far", "--unencrypted")
+    written = sh("id", "register", "far", "--unencrypted", "--out", "far.entry")
+    assert written.exit_code == 0
+    assert "autolink id countersign NAME far.entry" in written.stderr
+    assert "(unauthorised)" in sh.fails(3, "id", "submit", "far", "far.entry")
+    monkeypatch.setenv("AUTOLINK_HOME", organisation)
+    assert "wants no signature" in sh.fails(2, "id", "countersign", "echo", "far.entry")
+    signed = sh("id", "countersign", "acme", "far.entry", "-o", "signed.entry")
+    assert "missing" not in signed.stdout
+    assert "autolink id submit NAME signed.entry" in signed.stderr
+    assert sh.json("id", "countersign", "acme", "far.entry", "--submit")["state"] == "active"
+    assert "(taken)" in sh.fails(3, "id", "submit", "acme", "signed.entry")
+    assert "signed this entry already" in sh.fails(2, "id", "countersign", "acme", "signed.entry")
+    assert "leave --out out" in sh.fails(2, "id", "register", "acme", "--out", "acme.entry")
+
+
+def test_entries_for_another_log_are_not_signed_unseen(sh):
+    sh.ok("id", "register", "echo", "--unencrypted", "--out", "echo.entry")
+    other = str(VerifierKey.of("another/log", Ed25519PrivateKey.generate().public_key()))
+    for command in (("id", "countersign", "acme", "echo.entry"), ("id", "submit", "acme", "echo.entry")):
+        assert "is for the log registry.example/log" in sh.fails(2, *command, "--log-key", other)
+    (sh.path / "nonsense").write_bytes(b"\x93nonsense")
+    line = sh.fails(3, "id", "countersign", "acme", "nonsense")
+    assert line.startswith("nonsense: malformed entry")
+    assert "no such identity" in sh.fails(1, "id", "submit", "nobody", "echo.entry")
+
+
+def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
+    """A self-issued one gets its certificate here, an issued one had it accepted before."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    before = Keystore().chain("acme")[0], Keystore().chain("echo")[0]
+    pass_a_second(monkeypatch)
+    assert sh.json("id", "renew", "acme", "--days", "100")["entry"] == "renew"
+    assert Keystore().chain("acme")[0].not_after < before[0].not_after
+    assert Keystore().chain("acme")[0].spki == before[0].spki
+    request = sh.ok("id", "export", "echo", "--request")
+    sh.ok(
+        "id", "accept", "echo", "-", "--older", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request)
+    )
+    assert "its issuer says for how long" in sh.fails(2, "id", "renew", "echo", "--days", "3")
+    fingerprint = Keystore().chain("echo")[0].fingerprint.hex()
+    assert sh.ok("id", "renew", "echo").startswith("entry")
+    assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{fingerprint}"
+    rows = sh.json("registry", "history", "echo")["entries"]
+    assert [row["entry"] for row in rows] == ["register", "renew"]
+    assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
+
+
+def test_a_rotation_is_put_on_record_after_it_was_done_here(sh, monkeypatch):
+    """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
+    index = sh.json("id", "register", "acme")["index"]
+    sh.ok("id", "revoke", "acme")
+    assert "does not begin later" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
+    pass_a_second(monkeypatch)
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
+    told = sh.json("id", "record-rotation", "acme", "--void-from", str(index + 1))
+    assert (told["entry"], told["state"]) == ("rotate", "active")
+    assert told["says"].endswith(f"void from entry {index + 1}")
+    pass_a_second(monkeypatch)
+    assert sh.json("id", "renew", "acme")["state"] == "active"
+    assert len(Keystore().chain("acme")) == 2
+    assert Keystore().load("acme").rotations
+
+
+def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    echo = id_of(sh, "echo")
+    assert "--by NAME" in sh.fails(2, "id", "revoke", echo)
+    told = sh.json("id", "revoke", echo, "--by", "acme")
+    assert (told["state"], told["auto_id"]) == ("revoked", echo)
+    assert (Keystore().folder("acme") / "registry" / f"{told['index']}-revoke.tlog-proof").exists()
+    assert "(revoked)" in sh.fails(3, "id", "revoke", "echo")
+    assert sh.json("id", "revoke", "acme")["state"] == "revoked"
+    status = sh.json("registry", "status", echo)
+    assert (status["state"], status["because_of"]) == ("revoked", None)
+    assert "is not on record there" in sh.fails(1, "id", "revoke", "0" * 64, "--by", "acme")
+
+
+def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    end = ("id", "deactivate", "acme", "--next-key", "acme.next-key")
+    assert "say --yes" in sh.fails(2, *end)
+    assert "--next-key FILE" in sh.fails(2, "id", "deactivate", "acme")
+    monkeypatch.setattr(on_record, "has_person", lambda: True)
+    assert sh(*end, stdin="n\n").exit_code == 130
+    assert sh.json(*end, "--yes")["state"] == "deactivated"
+    assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme")
+
+
+def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
+    """A plain name: two of three guardians sign, one here and one on another machine; the old key can slow it down."""
+    for name in ("guard-1", "guard-2"):
+        sh.ok("id", "new", name, "--unencrypted")
+        sh.ok("id", "register", name)
+    home = os.environ["AUTOLINK_HOME"]
+    monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "away"))
+    sh.ok("id", "new", "guard-3", "--unencrypted")
+    sh.ok("id", "register", "guard-3")
+    far = id_of(sh, "guard-3")
+    monkeypatch.setenv("AUTOLINK_HOME", home)
+    name = f"org {os.urandom(8).hex()}"  # a plain name is everybody's, and taken for ever
+    sh.ok("id", "new", "org", "--plain", "--common-name", name, "--unencrypted")
+    chosen = ("--guardian", "guard-1", "--guardian", "guard-2", "--guardian", far, "--delay", "1")
+    sh.ok("id", "register", "org", *chosen, "--unencrypted")
+    assert sh.json("registry", "lookup", "org")["guardians"] == "2 of 3"
+    told = json.loads((sh.path / "org.guardians").read_text())
+    assert (told["threshold"], len(told["guardians"])) == (2, 3)
+    assert "nothing is recovered" in told["what"]
+
+    pass_a_second(monkeypatch)
+    sh.ok("id", "new", "org-2", "--plain", "--common-name", name, "--unencrypted")
+    lost = ("id", "recover", "org-2", "--unencrypted")
+    assert "--guardians-file FILE" in sh.fails(2, *lost)
+    lost += ("--guardians-file", "org.guardians")
+    assert "is not in this keystore" in sh.fails(2, *lost, "--guardian", "guard-1", "--guardian", far)
+    assert "is no guardian" in sh.fails(2, *lost, "--guardian", "acme")
+    out = ("--guardian", far, "--guardian", "guard-1", "--out", "recovery.entry")
+    assert far in sh(*lost, *out).stderr
+    assert sh.json("id", "countersign", "guard-1", "recovery.entry")["missing"] == far
+    assert Entry.from_untrusted((sh.path / "recovery.entry").read_bytes()).signatures[1].by.hex == id_of(
+        sh, "guard-1"
+    )
+    monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "away"))
+    told = sh.json("id", "countersign", "guard-3", "recovery.entry", "--submit")
+    monkeypatch.setenv("AUTOLINK_HOME", home)
+    assert told["state"] == "recovering"
+    later = sh.json("id", "delay", "org")["takes_over_at"]
+    assert later > told["takes_over_at"]
+    assert sh.json("registry", "lookup", "org")["recovered_at"] == later
+    assert "lengthened once" in sh.fails(3, "id", "delay", "org")
+
+
+def test_guardians_are_chosen_anew_with_the_next_key(sh):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "new", "guard", "--unencrypted")
+    choose = ("id", "guardians", "acme", "--next-key", "acme.next-key")
+    assert sh.json(*choose, "--guardian", "guard")["entry"] == "guardians"
+    assert sh.json("registry", "lookup", "acme")["guardians"] == "1 of 1"
+    assert "names other guardians" in sh.fails(2, *choose, "--guardian", "echo")
+    assert (
+        sh.json(*choose, "--guardian", "guard", "--delay", "3")["says"]
+        == "1 of 1 guardians, a recovery takes 3 days"
+    )
+    assert sh.json(*choose)["entry"] == "guardians"
+    assert sh.json("registry", "lookup", "acme")["guardians"] is None
+    assert "own guardian" in sh.fails(2, *choose, "--guardian", "acme")
+    assert "name them with --guardian" in sh.fails(2, *choose, "--threshold", "1")
+    assert "it has no guardians" in sh.fails(
+        2, "id", "register", "echo", "--guardian", "guard", "--unencrypted"
+    )
+    (sh.path / "other").write_text('{"auto_id": "x", "threshold": 1, "guardians": [{}]}')
+    for file, says in (("other", "no file of guardians"), ("acme.guardians", "not of")):
+        line = sh.fails(
+            2,
+            *choose[:2],
+            "guard",
+            "--next-key",
+            "guard.next-key",
+            "--guardian",
+            "echo",
+            "--guardians-file",
+            file,
+        )
+        assert says in line
+    assert "cannot be read" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
+
+
+def test_an_issuer_recovers_its_agent_and_a_bound_name_is_not_recovered(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    pass_a_second(monkeypatch)
+    request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
+    sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
+    assert sh.json("id", "recover", "echo-2", "--void-from", "1", "--unencrypted")["state"] == "recovering"
+    assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
+    assert "bound to its keys" in sh.fails(2, "id", "recover", "acme", "--unencrypted")
+
+
+def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
+    """The registry was gone after its receipt: that convicts whoever runs it, if the entry is not there in time."""
+
+    async def gone(client: RegistryClient, entry: Entry) -> None:
+        raise Withheld(b"promise")
+
+    monkeypatch.setattr(RegistryClient, "submit", gone)
+    line = sh.fails(1, "id", "register", "acme")
+    assert "was gone before it said that it had" in line
+    (kept,) = (Keystore().folder("acme") / "registry").iterdir()
+    assert kept.name.startswith("withheld-")
+    assert kept.read_bytes() == b"promise"
+    assert str(kept.with_suffix("")) in line

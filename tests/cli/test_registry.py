@@ -1,0 +1,264 @@
+"""`autolink registry …` against a real registry in another process over TCP on loopback; and once everything for real."""
+
+import json
+import signal
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from autolink.cli import registry_look
+from autolink.cli.trust_option import SpecType, build
+from autolink.identity import Keystore
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.trust import Registered
+from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, serve
+
+# --- making one --------------------------------------------------------------------------------------------
+
+
+def test_init_prints_the_one_text_that_everybody_needs(shell):
+    out = shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    assert VerifierKey.parse(out.strip()).name == ORIGIN
+    assert "there is a registry in reg already" in shell.fails(
+        2, "registry", "init", "reg", "--origin", ORIGIN, "--unencrypted"
+    )
+    (shell.path / "pass").write_text("secret\n")
+    told = shell.json("registry", "init", "other", "--origin", ORIGIN, "--passphrase-file", "pass")
+    assert told["log_key"] != out.strip()
+    assert b"secret" not in (shell.path / "other" / "log.key").read_bytes()
+    assert "no passphrase for the log's key" in shell.fails(
+        2, "registry", "init", "third", "--origin", ORIGIN
+    )
+    assert "cannot name a log's key" in shell.fails(
+        1, "registry", "init", "third", "--origin", "a b", "--unencrypted"
+    )
+    assert not (shell.path / "third").exists()
+
+
+def test_a_folder_without_a_registry_is_told(shell):
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    for command in (
+        ("registry", "serve", "nowhere", "--as", "keeper"),
+        ("registry", "invite", "nowhere", "keeper"),
+    ):
+        assert "there is no registry in nowhere: autolink registry init makes one" in shell.fails(2, *command)
+
+
+def test_what_cannot_be_audited_is_told(shell):
+    line = shell.fails(2, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
+    assert "no URL, and no folder with a registry" in line
+    assert "is no log's key" in shell.fails(2, "registry", "audit", "nowhere", "--log-key", "nonsense")
+
+
+def test_a_registry_that_is_served_is_not_served_twice(sh, registry):
+    sh.ok("id", "new", "keeper", "--unencrypted")
+    assert "another process has the registry" in sh.fails(
+        2, "registry", "serve", str(registry.folder), "--as", "keeper"
+    )
+
+
+def test_serving_needs_the_key_that_has_signed_the_log(shell):
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    for name in ("reg", "other"):
+        shell.ok("registry", "init", name, "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "guard", "--unencrypted")
+    store = ("registry", "serve", "reg", "--as", "keeper", "--listen", "nowhere")
+    assert "an address is" in shell.fails(2, *store)  # it has signed its empty log by now
+    (shell.path / "reg" / "log.key").write_bytes((shell.path / "guard.next-key").read_bytes())
+    assert "of Ed25519" in shell.fails(1, *store)
+
+
+def test_invitations_are_written_once(shell):
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "acme", "--unencrypted")
+    acme = id_of(shell, "acme")
+    assert acme in shell.ok("registry", "invite", "reg", "acme", "--remark", "the one in town")
+    assert shell.json("registry", "invite", "reg", acme, "0" * 64)["invited"] == ["0" * 64]
+    assert "invited already" in shell("registry", "invite", "reg", acme).stderr
+    assert (shell.path / "reg" / "invited").read_text() == f"{acme} the one in town\n{'0' * 64}\n"
+    assert "neither an Auto ID" in shell.fails(2, "registry", "invite", "reg", "No Name")
+    assert "no such identity" in shell.fails(1, "registry", "invite", "reg", "nobody")
+    peer_id = shell.json("id", "new", "plain", "--plain", "--unencrypted")["peer_id"]
+    assert shell.json("registry", "invite", "reg", peer_id)["invited"] == [peer_id[:64]]
+
+
+# --- asking ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_an_id_is_proved(sh, registry):
+    sh.ok("id", "register", "acme")
+    acme = id_of(sh, "acme")
+    for who in ("acme", acme, f"autoid:auto:{acme}"):
+        told = sh.json("registry", "status", who)
+        assert (told["state"], told["auto_id"], told["log"], told["entries"]) == ("active", acme, ORIGIN, 1)
+    assert "state        active" in sh.ok("registry", "status", "acme")
+    assert "recovery takes  7 days" in sh.ok("registry", "lookup", "acme", "--as", "acme")
+    assert sh.ok("registry", "history", "acme").splitlines()[0].startswith("index")
+    for command in ("status", "lookup", "history"):
+        assert "is not on record there" in sh.fails(1, "registry", command, "echo")
+        assert (
+            "does not verify" in (line := sh.fails(1, "registry", command, "acme", "--log-key", OTHER_KEY))
+            or "not signed by" in line
+        )
+    assert "old" in sh.fails(1, "registry", "status", "acme", "--max-age", "0.000001")
+
+
+def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
+    ask = ("registry", "status", "acme")
+    assert "is no log's key" in sh.fails(2, *ask, "--log-key", "nonsense")
+    assert "a contact is" in sh.fails(2, *ask, "--registry", "nonsense")
+    assert "is the agent running there?" in sh.fails(5, *ask, "--registry", NOBODY)
+    assert "no such identity" in sh.fails(1, "registry", "status", "nobody")
+    assert "no such identity" in sh.fails(1, "id", "register", "nobody")
+    assert "did not answer within" in sh.fails(5, *ask, "--timeout", "0.000001")
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "--registry" in sh.fails(2, *ask)
+    assert "which registry?" in sh.fails(2, "id", "register", "acme")
+    monkeypatch.delenv("AUTOLINK_LOG_KEY")
+    assert "--log-key" in sh.fails(2, "id", "register", "acme")
+
+
+def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):
+    """The right registry and the wrong key: no entry counts as logged."""
+    line = sh.fails(1, "id", "register", "acme", "--log-key", OTHER_KEY)
+    assert "receipt" in line
+    assert not (Keystore().folder("acme") / "registry").exists()
+
+
+def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    sh.ok("id", "revoke", "acme")
+    history, other = ("registry", "history", "acme"), sh.json("registry", "status", "echo")["last_entry"]
+    for change, says in (
+        (lambda places: places[1:], "tells of 1 entries, and the log's word counts 2"),
+        (lambda places: places[:1] if len(places) == 2 else [], "tells of 1 entries"),
+        (lambda places: places[::-1], "out of order"),
+        (lambda places: [other, places[-1]], "another ID's entry"),
+    ):
+        with monkeypatch.context() as patch:
+            Lies(patch).tell("history", change)
+            assert says in sh.fails(1, *history)
+    with monkeypatch.context() as patch:
+        certificate = Keystore().chain("echo")[0].der
+        Lies(patch).tell("place", lambda place: place.model_copy(update={"certificate": certificate}))
+        assert "not the one that its log has signed" in sh.fails(1, "registry", "lookup", "acme")
+    with monkeypatch.context() as patch:
+        Lies(patch).tell("place", lambda place: place.model_copy(update={"entries": 1}))
+        assert sh.json("registry", "lookup", "acme")["entries"] == 2
+
+
+def test_a_clock_that_is_behind_is_told(sh, monkeypatch):
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) - timedelta(minutes=5)
+
+    sh.ok("id", "register", "acme")
+    monkeypatch.setattr(registry_look, "datetime", Behind)
+    assert "of a time to come" in sh.fails(1, "registry", "status", "acme")
+
+
+# --- trust -------------------------------------------------------------------------------------------------
+
+
+def test_trust_in_a_registry_is_asked_for_beside_the_others():
+    """Who else vouches for a revoked agent that shows no status does not help it."""
+    convert = SpecType().convert
+    one, young = (convert(f"registered:{OTHER_KEY}{more}", None, None) for more in ("", ",max-age=60"))
+    assert isinstance(build([one], folder=None), Registered)
+    joined = build([convert("self-certified", None, None), one, young], folder=None)
+    assert repr(joined) == (f"AllOf(SelfCertified(), AnyOf(Registered({ORIGIN}), Registered({ORIGIN})))")
+    assert build([one], folder=None) is build(
+        [one], folder=None
+    )  # read again, it remembers what it has heard
+
+
+SPECS = ["registered", "registered:", "registered:x"] + [
+    f"registered:{OTHER_KEY}{more}"
+    for more in (",max-age=", ",age=3", ",max-age=nan", ",max-age=-1", ",max-age=1e9")
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_registry_that_cannot_be_trusted_is_told(sh, spec):
+    line = sh.fails(2, "ping", NOBODY, "--as", "echo", "--trust", spec)
+    assert "registered" in line
+
+
+def test_a_registry_without_its_key_is_told(sh, monkeypatch):
+    monkeypatch.delenv("AUTOLINK_LOG_KEY")
+    ping = ("ping", NOBODY, "--as", "echo", "--trust")
+    assert "which key has the log" in sh.fails(2, *ping, "self-certified")
+    assert "is the agent running there?" in sh.fails(
+        5, *ping, f"registered:{OTHER_KEY}", "--registry", NOBODY
+    )
+
+
+# --- end to end --------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkeypatch):
+    """Everything in processes of its own: a registry by invitation, an agent that asks for it, and its caller."""
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    server, log_key = serve(market)
+    for name, value in (("AUTOLINK_REGISTRY", server.contact), ("AUTOLINK_LOG_KEY", log_key)):
+        monkeypatch.setenv(name, value)
+        market.environment[name] = value
+    assert "autolink registry invite FOLDER AUTOID" in shell.fails(3, "id", "register", "acme")
+    shell.ok("registry", "invite", "reg", "acme")
+    for name in ("acme", "seller", "buyer"):
+        shell.ok("id", "register", name, "--unencrypted")
+    trust = ("--trust", f"registered:{log_key}")
+    watch = market.start("-v", "registry", "monitor", "--json", "--every", "3600")
+    assert [json.loads(watch.line())["index"] for _ in range(3)] == [0, 1, 2]
+    seller = market.start("run", "shop:handlers", "--as", "seller", *trust)
+    seller.contact = seller.line()
+    as_buyer = ("--as", "buyer", *trust)
+    assert json.loads(shell.ok("call", seller.contact, "echo", '"hi"', *as_buyer)) == "hi"
+    monkeypatch.delenv("AUTOLINK_REGISTRY")  # the status of the last call is kept, but nobody shows it
+    assert "refused us" in shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
+    monkeypatch.setenv("AUTOLINK_REGISTRY", server.contact)
+    calling = market.start("call", seller.contact, "forever", *as_buyer)
+    assert seller.line() == "holding"
+    shell.ok("id", "revoke", "buyer", "--by", "acme")
+    assert calling.process.wait(20) != 0
+    assert "revoked" in seller.log_until("ended")
+    assert json.loads(watch.line())["what"] == "revoke"
+    assert "revoked" in ends(shell, 3, "call", seller.contact, "echo", *as_buyer)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert "cannot be watched" in watch.log_until("cannot")
+    watch.process.terminate()
+    watch.process.wait(20)
+    assert shell.json("registry", "audit", "reg")["states"] == {"active": 2, "revoked": 1}
+
+
+def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, monkeypatch):
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    address = f"unix:{shell.path / 'registry.socket'}"
+    server = market.start(
+        "registry", "serve", "reg", "--as", "keeper", "--policy", "open", "--listen", address, "--json"
+    )
+    told = json.loads(server.line())
+    assert told["entries"] == 0
+    (contact,), log_key = told["contacts"], told["log_key"]
+    for name, value in (("AUTOLINK_REGISTRY", contact), ("AUTOLINK_LOG_KEY", log_key)):
+        monkeypatch.setenv(name, value)
+        market.environment[name] = value
+    for name in ("acme", "seller", "buyer"):
+        shell.ok("id", "register", name, "--unencrypted")
+    trust = ("--trust", f"registered:{log_key},max-age=600")
+    for name in ("seller", "buyer"):  # each is shown once, and kept
+        shell("ping", NOBODY, "--as", name, *trust)
+        assert list(Keystore().folder(name).glob("registry-*.status"))
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(20) == 0
+    seller = market.start("run", "shop:handlers", "--as", "seller", "--workers", "2", *trust)
+    seller.contact = seller.line()
+    called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
+    assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
+    assert "our status is good until" in called.stderr

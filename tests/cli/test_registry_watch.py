@@ -1,0 +1,126 @@
+"""`autolink registry audit` and `monitor`: whether a log is honest."""
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autolink.identity import Credential, Keystore
+from autolink.messages import microseconds
+from autolink.registry import making
+from autolink.registry.entries import decode_leaf_untrusted
+from autolink.registry.folder import create_registry, load_log_key
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.registrar import Registrar
+from autolink.registry.store import SqliteStore
+from tests.cli.registries import ORIGIN, OTHER_KEY, Lies, id_of
+
+# --- watching ----------------------------------------------------------------------------------------------
+
+
+def test_an_audit_tells_what_is_in_a_log_while_it_is_served(sh, registry):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "revoke", "acme")
+    told = sh.json("registry", "audit", str(registry.folder))
+    assert told["states"]["revoked"] >= 1
+    assert told["ids"] == sum(told["states"].values())
+    assert told["root"] in sh.ok("registry", "audit", str(registry.folder))
+    assert "not signed by this key" in sh.fails(
+        1, "registry", "audit", str(registry.folder), "--log-key", OTHER_KEY
+    )
+
+
+def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(shell, registry):
+    """A copy of the folder, an entry replaced by another one: nobody has signed that."""
+    copy = shell.path / "copy"
+    copy.mkdir()
+    with (
+        closing(sqlite3.connect(registry.folder / "log.db")) as source,
+        closing(sqlite3.connect(copy / "log.db")) as db,
+    ):
+        source.backup(db)
+        db.execute("UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE place = 0) WHERE place = 1")
+        db.commit()
+    line = shell.fails(1, "registry", "audit", "copy", "--log-key", registry.log_key)
+    assert line == "copy: the entries are not those that were signed: restore a backup"
+    assert not (shell.path / "evidence").exists()
+
+
+def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
+    """The operator let something in that nobody had signed for."""
+    log_key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
+    credential = Credential.self_issued("acme")
+    slot = making.Slot.at(ORIGIN, datetime.now(UTC))
+    unsigned = making.register(credential, slot).with_signatures(())
+    with SqliteStore(shell.path / "reg") as store, monkeypatch.context() as patch:
+        registrar = Registrar(
+            store, load_log_key(shell.path / "reg", None), lambda: microseconds(datetime.now(UTC))
+        )
+        patch.setattr("autolink.registry.effects.Step._check_signatures", lambda *_: None)
+        registrar.append([unsigned.to_bytes()])
+    audit = ("registry", "audit", "reg", "--log-key", str(log_key))
+    result = shell(*audit)
+    assert result.exit_code == 1
+    assert "THE LOG IS CONVICTED: entry 0: unauthorised: " in result.stderr
+    told = json.loads(shell(*audit, "--json").stdout)
+    assert (told["ok"], told["index"]) == (False, 0)
+    evidence = shell.path / told["evidence"]
+    assert decode_leaf_untrusted(evidence.read_bytes())[1].auto_id == credential.auto_id
+    assert "entry 0" in Path(f"{evidence}.txt").read_text()
+
+
+def test_an_empty_log_is_audited_after_it_was_served_once(shell):
+    key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
+    line = shell.fails(1, "registry", "audit", "reg", "--log-key", str(key))
+    assert "note" in line
+
+
+def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
+    sh.ok("id", "register", "acme")
+    lines = [json.loads(line) for line in sh.ok("registry", "monitor", "--once", "--json").splitlines()]
+    assert (lines[-1]["what"], lines[-1]["auto_id"]) == ("register", id_of(sh, "acme"))
+    sh.ok("id", "register", "echo", "--unencrypted")
+    seen = sh("registry", "monitor", "--once", "--id", "echo", "--id", "acme")
+    assert [line.split("  ")[2] for line in seen.stdout.splitlines()] == [
+        id_of(sh, "acme"),
+        id_of(sh, "echo"),
+    ]
+    assert "agree" in seen.stderr
+    proof = next((Keystore().folder("acme") / "registry").glob("*.tlog-proof"))
+    sh.ok("registry", "monitor", "--once", "--seen", str(proof))
+    (sh.path / "monitor.checkpoint").write_text("nonsense")
+    assert "note" in sh.fails(1, "registry", "monitor", "--once")
+
+
+def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
+    """A word from before the last entry is no lie, and reported; entries that are not those signed are not taken."""
+    sh.ok("id", "register", "acme")
+    watch = ("registry", "monitor", "--once", "--id", "acme")
+    with monkeypatch.context() as patch:
+        Lies(patch).tell(
+            "status", lambda verified: replace(verified, checkpoint=replace(verified.checkpoint, size=0))
+        )
+        result = sh(*watch, "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert (told["what"], told["index"]) == ("stale", None)
+    assert (sh.path / told["evidence"]).exists()
+    with monkeypatch.context() as patch:
+        Lies(patch).tell("entries", lambda leaves: leaves[::-1])
+        line = sh.fails(1, *watch)
+    assert "not those that its log has signed" in line
+    assert "what it shows is in evidence/unproved-" in line
+
+
+def test_a_monitor_that_was_shown_another_past_convicts(sh, registry):
+    """Somebody has a checkpoint of one entry, signed by the log's key, that this log never had."""
+    sh.ok("id", "register", "acme")
+    note = Checkpoint(ORIGIN, 1, bytes(32)).signed(load_log_key(registry.folder, None))
+    (sh.path / "seen").write_bytes(note)
+    result = sh("registry", "monitor", "--once", "--seen", "seen", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert "different pasts" in told["convicted"]
+    assert (sh.path / told["evidence"]).read_bytes().startswith(note)

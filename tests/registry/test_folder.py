@@ -1,0 +1,226 @@
+"""A registry's folder: its key, whom it invites, and an audit of all that is in it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink.errors import BadSignature, IdentityError, KeystoreError, UsageError
+from autolink.identity import AutoId, save_key
+from autolink.registry.audit import LogConvicted
+from autolink.registry.entries import Entry
+from autolink.registry.feed import sign_change
+from autolink.registry.folder import (
+    INVITED,
+    LOG_KEY,
+    InvitedFile,
+    audit_folder,
+    create_registry,
+    invite,
+    load_log_key,
+    log_key_is_encrypted,
+    read_invited,
+)
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import State
+from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.sources import FolderSource, SourceFailed
+from autolink.registry.store import SqliteStore
+
+from .conftest import ORIGIN, Log, Party, new_key
+
+ONE, OTHER = AutoId(bytes(32)), AutoId(bytes([1] * 32))
+
+
+def test_a_folder_is_made_with_a_key_and_never_made_over(tmp_path: Path) -> None:
+    folder = tmp_path / "below" / "registry"
+    log_key = create_registry(folder, ORIGIN, "secret")
+    assert log_key.name == ORIGIN
+    assert log_key_is_encrypted(folder)
+    assert VerifierKey.of(ORIGIN, load_log_key(folder, "secret").public_key()) == log_key
+    assert (folder.stat().st_mode & 0o777, (folder / LOG_KEY).stat().st_mode & 0o777) == (0o700, 0o600)
+    with pytest.raises(KeystoreError, match="wrong passphrase"):
+        load_log_key(folder, "wrong")
+    with pytest.raises(UsageError, match="already"):
+        create_registry(folder, ORIGIN, "secret")
+    with pytest.raises(IdentityError, match="cannot name"):
+        create_registry(tmp_path / "other", "two words", "secret")
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_no_registry_is_told(tmp_path: Path) -> None:
+    for ask in (log_key_is_encrypted, FolderSource, lambda folder: invite(folder, [ONE])):
+        with pytest.raises(UsageError, match="there is no registry in"):
+            ask(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        create_registry(tmp_path / "file" / "below", ORIGIN, None, unencrypted=True)
+    create_registry(tmp_path / "one", ORIGIN, None, unencrypted=True)
+    (tmp_path / "one" / LOG_KEY).unlink()
+    with pytest.raises(KeystoreError, match=r"log\.key cannot be read"):
+        load_log_key(tmp_path / "one", None)
+    save_key(tmp_path / "one" / LOG_KEY, new_key(), None, unencrypted=True)
+    with pytest.raises(KeystoreError, match="of Ed25519"):
+        load_log_key(tmp_path / "one", None)
+    (tmp_path / "one" / "log.db").write_text("no database, but longer than a header of one would be" * 9)
+    with pytest.raises(UsageError, match="cannot be read"):
+        FolderSource(tmp_path / "one")
+
+
+def test_a_folder_that_fails_half_way_has_no_key_without_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, origin: str) -> None:
+        raise UsageError("the disk is full")
+
+    monkeypatch.setattr(SqliteStore, "create", full)
+    with pytest.raises(UsageError, match="full"):
+        create_registry(tmp_path, ORIGIN, None, unencrypted=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- invited -----------------------------------------------------------------------------------------------
+
+
+def test_who_is_invited_is_heeded_at_once(tmp_path: Path) -> None:
+    create_registry(tmp_path, ORIGIN, None, unencrypted=True)
+    invited = InvitedFile(tmp_path / INVITED)
+    assert ONE not in invited
+    assert invite(tmp_path, [ONE, ONE], "acme\nof old") == [ONE]
+    assert ONE in invited
+    assert invite(tmp_path, [ONE, OTHER]) == [OTHER]
+    assert OTHER in invited
+    assert (tmp_path / INVITED).read_text() == f"{ONE} acme\\u{{a}}of old\n{OTHER}\n"
+    (tmp_path / INVITED).write_text(f"# by hand, without an end of line\n\n{OTHER}")
+    assert ONE not in invited
+    assert invite(tmp_path, [ONE]) == [ONE]
+    assert read_invited(tmp_path / INVITED) == [OTHER, ONE]
+    (tmp_path / INVITED).unlink()
+    assert ONE not in invited
+
+
+def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    create_registry(tmp_path, ORIGIN, None, unencrypted=True)
+    invite(tmp_path, [ONE])
+    invited = InvitedFile(tmp_path / INVITED)
+    assert ONE in invited
+    (tmp_path / INVITED).write_text("nonsense\n")
+    assert ONE in invited
+    assert isinstance(invited.error, IdentityError)
+    assert "who was invited before still is" in caplog.text
+    with pytest.raises(IdentityError, match="invited"):
+        invite(tmp_path, [OTHER])
+    (tmp_path / INVITED).write_text(f"{OTHER}\n")
+    assert OTHER in invited
+    assert invited.error is None
+
+
+# --- audit -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(
+    tmp_path: Path, log: Log, organisation: Any
+) -> Iterator[tuple[Path, VerifierKey, Ed25519PrivateKey]]:
+    """A folder with four entries, two of them told by the feed."""
+    create_registry(tmp_path / "registry", ORIGIN, None, unencrypted=True)
+    key = load_log_key(tmp_path / "registry", None)
+    with SqliteStore(tmp_path / "registry") as store:
+        registrar = Registrar(store, key, lambda: log.now)
+        parties = [organisation(name, registered=False) for name in ("acme", "globex")]
+
+        def both(entry: Entry) -> None:
+            (outcome,) = registrar.append([entry.to_bytes()])
+            assert isinstance(outcome, Appended)
+            log.append(entry)
+
+        for party in parties:
+            both(party.register())
+        for party in parties:
+            both(party.revoke())
+        yield tmp_path / "registry", registrar.verifier_key, key
+
+
+def change(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def test_a_folder_is_audited_while_its_registry_runs(kept: Any) -> None:
+    folder, key, _ = kept
+    with FolderSource(folder) as source:
+        replayed = audit_folder(source, key)
+    assert replayed.size == 4
+    assert {replayed.ledger.record(auto_id).state for auto_id in replayed.ledger.ids()} == {State.REVOKED}  # type: ignore[union-attr]
+    other = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
+    with FolderSource(folder) as source, pytest.raises(BadSignature):
+        audit_folder(source, other)
+
+
+TAMPERED: dict[str, tuple[str, str]] = {
+    "an entry gone": ("DELETE FROM leaves WHERE place = 3", "3 entries, and 4 were signed"),
+    "an entry changed": (
+        "UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE place = 0) WHERE place = 1", "not those that were signed",
+    ),
+    "an entry too many": ("INSERT INTO leaves SELECT 4, leaf FROM leaves WHERE place = 3", "5 entries, and 4 were signed"),
+    "a record gone": ("DELETE FROM records WHERE rowid = 1", "on record of"),
+    "a record too many": ("INSERT INTO records SELECT zeroblob(32), record FROM records WHERE rowid = 1", "on record of"),
+    "a record changed": (
+        "UPDATE records SET record = (SELECT record FROM records WHERE rowid = 1) WHERE rowid = 2", "on record of",
+    ),
+    "a change gone": ("DELETE FROM changes WHERE place = 2", "entry 2: the feed has told nothing of it"),
+    "a change too many": ("INSERT INTO changes SELECT 9, change FROM changes WHERE place = 2", "where there is none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "says"), TAMPERED.values(), ids=TAMPERED)
+def test_whatever_is_changed_in_a_folder_is_found(kept: Any, statement: str, says: str) -> None:
+    folder, key, _ = kept
+    change(folder, statement)
+    with FolderSource(folder) as source, pytest.raises(SourceFailed, match=says):
+        audit_folder(source, key)
+
+
+def test_a_change_of_what_is_none_convicts(kept: Any, acme: Party) -> None:
+    """Signed by the log: that a registration was a revocation."""
+    folder, key, private = kept
+    with FolderSource(folder) as source:
+        told = sign_change(acme.revoke(), State.REVOKED, index=2, at=acme.log.now, key=private)
+    with closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
+        db.execute("UPDATE changes SET change = ? WHERE place = 2", (told.to_bytes(),))
+    with FolderSource(folder) as source, pytest.raises(LogConvicted, match="not what it did"):
+        audit_folder(source, key)
+
+
+def test_another_change_of_the_log_convicts(kept: Any) -> None:
+    """Both are signed: the one told of an entry is another one's."""
+    folder, key, _ = kept
+    change(folder, "UPDATE changes SET change = (SELECT change FROM changes WHERE place = 2) WHERE place = 3")
+    with (
+        FolderSource(folder) as source,
+        pytest.raises(LogConvicted, match="entry 3: the change that was told of it"),
+    ):
+        audit_folder(source, key)
+
+
+def test_what_is_appended_during_an_audit_is_left_for_the_next(kept: Any, organisation: Any) -> None:
+    folder, key, _ = kept
+    with FolderSource(folder) as source:
+        before, leaves = source.checkpoint(), source.leaves
+
+        def meanwhile(*args: Any) -> Iterator[bytes]:
+            with closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
+                db.execute("DELETE FROM changes")
+            return leaves(*args)
+
+        source.leaves = meanwhile  # type: ignore[method-assign]
+        assert audit_folder(source, key).size == 4
+        source.leaves = leaves  # type: ignore[method-assign]
+        assert source.checkpoint() == before
+        with pytest.raises(SourceFailed, match="told nothing"):
+            audit_folder(source, key)

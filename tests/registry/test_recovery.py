@@ -1,0 +1,136 @@
+"""A lost or stolen key: recovery, rotation, and what a thief has done meanwhile."""
+
+from typing import Any
+
+from autolink.errors import Fault
+from autolink.identity import keys
+from autolink.registry.entries import Op
+from autolink.registry.records import Record, State
+
+from .conftest import DELAY, Log, Party, new_key
+from .test_authority import refused
+
+
+def test_a_recovery_takes_over_when_its_delay_has_passed_and_not_before(log: Log, acme: Party) -> None:
+    key = new_key()
+    log.append(acme.revoke())
+    log.append(acme.recover(key))
+    log.wait(DELAY - 5)
+    assert log.state(acme) is State.RECOVERING
+    log.wait(10)
+    assert log.state(acme) is State.ACTIVE
+    acts = acme.entry(Op.SERVICE, service=b"here again").signed(acme.auto_id, key)
+    assert log.append(acts).key == keys.hash_of_key(key.public_key())
+
+
+def test_an_issuer_recovers_its_own(log: Log, acme: Party, echo: Party) -> None:
+    key = new_key()
+    record = log.append(echo.recover(key))
+    assert record.recovery is not None
+    assert record.recovery.by == acme.auto_id
+    log.wait(DELAY + 1)
+    echo.take_key(key, new_key())
+    log.append(echo.renew())
+    assert log.state(echo) is State.ACTIVE
+
+
+def test_after_a_recovery_the_key_committed_to_before_is_worth_nothing(log: Log, acme: Party) -> None:
+    log.append(acme.recover())
+    rotation = acme.rotate()
+    log.wait(DELAY + 1)
+    late = acme.rotate()
+    assert refused(log, rotation) is Fault.EXPIRED
+    assert refused(log, late) is Fault.NOT_COMMITTED
+
+
+def test_a_cancelled_recovery_may_be_begun_again_with_another_key(log: Log, acme: Party) -> None:
+    key, after = new_key(), new_key()
+    log.append(acme.recover(key))
+    first = acme.next_key
+    log.append(acme.rotate(after))
+    acme.take_key(first, after)
+    assert refused(log, acme.recover(key)) is Fault.KEY_USED
+    log.append(acme.recover())
+
+
+def test_rule_38_what_a_stolen_key_did_is_void_from_the_index_that_its_owner_names(
+    log: Log, acme: Party, echo: Party, issued: Any
+) -> None:
+    theft = len(log.entries)
+    planted = issued(acme, "planted")
+    log.append(acme.service())
+    assert log.state(planted) is State.ACTIVE
+    key, after = acme.next_key, new_key()
+    record = log.append(acme.rotate(after, void_from=theft))
+    assert record.service == b""
+    assert log.state(echo) is State.ACTIVE
+    assert log.standing(planted).state is State.REVOKED
+    assert log.standing(planted).because == acme.auto_id
+    # The thief holds planted's keys, but what it was issued with is gone; acme alone can issue it anew.
+    assert refused(log, planted.renew()) is Fault.CERTIFICATE
+    acme.take_key(key, after)
+    log.append(planted.renew())
+    assert log.state(planted) is State.ACTIVE
+
+
+def test_rule_38_a_child_renewed_with_the_stolen_key_is_void_until_it_is_renewed_again(
+    log: Log, acme: Party, echo: Party
+) -> None:
+    theft = len(log.entries)
+    log.append(echo.renew())
+    key, after = acme.next_key, new_key()
+    log.append(acme.rotate(after, void_from=theft))
+    assert log.state(echo) is State.REVOKED
+    acme.take_key(key, after)
+    log.wait(2)
+    log.append(echo.renew())
+    assert log.state(echo) is State.ACTIVE
+
+
+def test_rule_38_a_recovery_may_say_it_too(log: Log, acme: Party, issued: Any) -> None:
+    theft = len(log.entries)
+    planted = issued(acme, "planted")
+    log.append(acme.recover(void_from=theft))
+    assert log.standing(planted).state is State.RECOVERING
+    log.wait(DELAY + 1)
+    assert log.standing(planted).state is State.REVOKED
+
+
+def test_what_is_still_to_come_cannot_be_void(log: Log, acme: Party) -> None:
+    assert refused(log, acme.rotate(void_from=len(log.entries) + 1)) is Fault.MALFORMED
+    log.append(acme.rotate(void_from=len(log.entries)))
+
+
+def test_a_revocation_by_a_stolen_key_stands(log: Log, acme: Party, echo: Party) -> None:
+    """Ending a key is never undone: whoever lost it by a thief's doing rotates."""
+    theft = len(log.entries)
+    log.append(echo.revoke(by=acme))
+    log.append(acme.rotate(void_from=theft))
+    assert log.state(echo) is State.REVOKED
+
+
+def test_a_record_is_what_it_was_after_a_store_has_kept_it(log: Log, acme: Party, echo: Party) -> None:
+    log.append(echo.revoke())
+    log.append(echo.rotate(void_from=1))
+    log.append(acme.rotate())
+    acme.issuer = None
+    log.append(acme.recover(void_from=2))
+    for record in log.ledger.records.values():
+        assert Record.from_bytes(record.to_bytes()) == record
+
+
+def test_a_bound_name_is_rotated_until_its_evidence_would_be_too_long(
+    log: Log, organisation: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("autolink.limits.ROTATIONS", 3)
+    acme, plain = organisation("acme"), organisation("plain", plain=True)
+    for party in (acme, plain):
+        for _ in range(3):
+            key, after = party.next_key, new_key()
+            log.append(party.rotate(after))
+            party.take_key(key, after)
+            log.wait(2)
+    assert len(log.record(acme).rotations) == 3
+    assert refused(log, acme.rotate()) is Fault.NOT_COMMITTED
+    assert log.record(plain).rotations == ()
+    log.append(plain.rotate())

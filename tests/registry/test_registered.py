@@ -1,0 +1,248 @@
+"""An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
+
+import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import Agent, Contact, Credential
+from autolink.errors import BadSignature, Reason, UsageError
+from autolink.registry import registered as module
+from autolink.registry.entries import Op
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import State
+from autolink.registry.registered import models_in, registered
+from autolink.registry.status import verify_untrusted
+from autolink.registry.trust import Registered
+from autolink.testing import Network
+from autolink.trust import Pinned, SelfCertified
+
+from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that was lost is dialled again at once: no test waits for back-off."""
+    monkeypatch.setattr(module, "back_off", lambda failures: 0.0)
+
+
+def contact(served: Served) -> str:
+    return str(Contact(served.agent.peer_id, _address()))
+
+
+def _address() -> Any:
+    from autolink.transport import parse_address
+
+    return parse_address(AT)
+
+
+async def register(served: Served, *names: str) -> tuple[Credential, list[Credential]]:
+    """acme and its agents, on record."""
+    acme = Credential.self_issued("acme")
+    agents = [issue(acme, name) for name in names]
+    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+        await client.submit(registration(acme))
+        for credential in agents:
+            await client.submit(registration(credential, acme))
+    return acme, agents
+
+
+async def revoke(served: Served, acme: Credential, credential: Credential) -> None:
+    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+        place = await client.place(credential.auto_id)
+        made = entry(Op.REVOKE, credential.auto_id, place.head)
+        await client.submit(made.signed(acme.auto_id, acme.private_key))
+
+
+async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path: Path) -> None:
+    """Rule 40: nobody asks the registry whether the other one is good; its feed reaches both."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        agents = [
+            served.join(Agent(each, trust=SelfCertified() & Registered(served.key)))
+            for each in (echo, caller)
+        ]
+        standings = [
+            await stack.enter_async_context(registered(agent, contact(served), served.key))
+            for agent in agents
+        ]
+        assert all(each.status and each.status.status.state is State.ACTIVE for each in standings)
+        async with (
+            served.network.listening(agents[0], "echo:1"),
+            agents[1].connect("echo:1", expect=agents[0].peer_id) as link,
+        ):
+            await revoke(served, acme, caller)
+            with anyio.fail_after(5):
+                await link.closed()
+            assert Reason.REVOKED in agents[0].statistics().refused
+        # It was told of its own end by the feed, and shows what is true at once.
+        await _until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
+
+
+async def test_a_registry_that_is_down_is_logged_and_dialled_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "autolink")
+    key = Ed25519PrivateKey.generate()
+    async with serving(tmp_path, key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        where, log_key, peer_id = contact(served), served.key, served.agent.peer_id
+    agent, file = Agent(echo, trust=SelfCertified()), tmp_path / "kept.status"
+    Network().join(agent)
+    async with registered(agent, where, log_key, kept=file) as standing:
+        assert standing.status is None
+        assert standing.error is not None
+        assert agent.evidence == ()
+    assert "we have no status to show" in caplog.text
+    assert not file.exists()
+    async with serving(tmp_path, key=key) as served:
+        served.join(agent)
+        expected = Contact(served.agent.peer_id, _address())
+        assert peer_id != expected.peer_id
+        async with registered(agent, str(expected), log_key, kept=file) as standing:
+            assert standing.status is not None
+            served.network.cut()
+            await _until(lambda: standing.error is not None)
+            await _until(lambda: standing.error is None)
+    assert "answers again" in caplog.text
+    shown = agent.evidence
+    restarted = Agent(echo, trust=SelfCertified())
+    Network().join(restarted)
+    async with registered(restarted, where, log_key, kept=file) as standing:
+        assert restarted.evidence == shown
+        assert "our status is good until" in caplog.text
+
+
+async def test_a_kept_status_that_is_not_ours_is_not_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        of_acme = served.registrar.status(acme.auto_id)
+        where, log_key = contact(served), served.key
+    assert of_acme is not None
+    file = tmp_path / "kept.status"
+    for data in (of_acme.to_bytes(), b"nonsense"):
+        file.write_bytes(data)
+        agent = Agent(echo, trust=SelfCertified())
+        Network().join(agent)
+        async with registered(agent, where, log_key, kept=file):
+            assert agent.evidence == ()
+    assert "kept.status is not used" in caplog.text
+
+
+async def test_who_is_not_on_record_is_told_and_shows_its_status_when_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path) as served:
+        acme, _ = await register(served)
+        late = issue(acme, "late")
+        agent = served.join(Agent(late, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            assert standing.status is None
+            assert f"{late.auto_id} is not on record there" in caplog.text
+            async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+                await client.submit(registration(late, acme))
+            standing.refresh()
+            await _until(lambda: standing.status is not None)
+            assert verify_untrusted(agent.evidence[0], served.key).status.auto_id == late.auto_id
+
+
+async def test_other_evidence_is_shown_beside_the_status(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        agent.replace_evidence(b"something else", b"autolink/1 status, not one")
+        for _ in range(2):
+            async with registered(agent, contact(served), served.key):
+                assert agent.evidence[:2] == (b"something else", b"autolink/1 status, not one")
+                assert len(agent.evidence) == 3
+
+
+async def test_a_registry_whose_log_has_another_past_is_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes back with the same key and other entries: what was shown before stays."""
+    key = Ed25519PrivateKey.generate()
+    async with serving(tmp_path / "one", key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            shown = agent.evidence
+            async with serving(tmp_path / "other", key=key) as forked:
+                await register(forked, "one", "two")
+                served.store, served.registrar = forked.store, forked.registrar
+                for method in ("consistency", "status"):
+                    handler = forked.agent.handlers.methods[f"registry.{method}"]
+                    served.agent.handlers.methods[f"registry.{method}"] = handler
+                standing.refresh()
+                await _until(lambda: standing.error is not None)
+                assert isinstance(standing.error, BadSignature)
+    assert agent.evidence == shown
+
+
+async def test_a_registry_that_says_nothing_is_dialled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        answer = served.agent.handlers.methods.pop("registry.consistency")
+
+        @served.agent.handlers.method("registry.consistency")
+        async def silent(call: Any, old: int) -> None:
+            await anyio.sleep_forever()
+
+        async with registered(agent, contact(served), served.key) as standing:
+            assert isinstance(standing.error, TimeoutError)
+            assert standing.status is None
+            served.agent.handlers.methods["registry.consistency"] = answer
+            await _until(lambda: standing.status is not None)
+
+
+async def test_another_dialer_and_another_model_may_be_given(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        model = Registered(served.key)
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        heeded: list[object] = []
+        model.on_change(lambda: heeded.append(1))
+        async with registered(agent, contact(served), served.key, model, dialer=echo):
+            await _until(lambda: served.agent.links)
+            assert [link.peer.name for link in served.agent.links] == ["echo"]
+            await revoke(served, acme, acme)
+            await _until(lambda: heeded)
+
+
+async def test_changes_from_before_any_status_that_is_believed_are_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo, other) = await register(served, "echo", "other")
+        await revoke(served, acme, other)
+        async with served.client(served.join(Agent(echo, trust=SelfCertified()))) as client:
+            assert await client.first_since(0) == 0
+            assert await client.first_since(2**62) == served.store.head.size
+            leaves = [await client.proved(place) for place in range(served.store.head.size)]
+            assert leaves == await client.entries(range(served.store.head.size))
+
+
+def test_models_are_found_in_composed_ones() -> None:
+    key, other = (VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key()) for _ in range(2))
+    ours, theirs = Registered(key), Registered(other)
+    assert list(models_in((Pinned() | SelfCertified()) & (ours | theirs), key)) == [ours]
+    assert list(models_in(SelfCertified(), key)) == []
+
+
+async def test_a_contact_that_is_none_is_told(tmp_path: Path) -> None:
+    agent = Agent(Credential.self_issued("acme"), trust=SelfCertified())
+    with pytest.raises(UsageError):
+        async with registered(
+            agent, "nowhere", VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
+        ):
+            pass

@@ -1,0 +1,415 @@
+"""A registry that is served, and agents that believe what it says. On the real clock: SQLite works in threads."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import Agent, Credential, CredentialRequest, EntityKind
+from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
+from autolink.identity import AutoId, keys
+from autolink.messages import microseconds
+from autolink.messages.merkle import leaf_hash
+from autolink.registry.client import RegistryClient, Submitter, Withheld
+from autolink.registry.entries import FIRST, Entry, Guardians, Op
+from autolink.registry.policy import Invited, Open, Rate
+from autolink.registry.receipt import verify_untrusted as verify_receipt
+from autolink.registry.registrar import Registrar
+from autolink.registry.service import RegistryService
+from autolink.registry.store import SqliteStore
+from autolink.registry.trust import Registered
+from autolink.testing import Network
+from autolink.trust import Pinned, SelfCertified
+
+from .conftest import new_key
+
+ORIGIN = "registry.example/log"
+AT = "registry:1"
+
+
+@dataclass
+class Served:
+    """A registry that runs, and the network that it is reached in."""
+
+    network: Network
+    store: SqliteStore
+    registrar: Registrar
+    policy: Any
+    agent: Agent
+
+    @property
+    def key(self) -> Any:
+        return self.registrar.verifier_key
+
+    @asynccontextmanager
+    async def client(self, agent: Agent) -> AsyncIterator[RegistryClient]:
+        async with agent.connect(AT, expect=self.agent.peer_id) as link:
+            yield RegistryClient(link, self.key)
+
+    def join(self, agent: Agent) -> Agent:
+        self.network.join(agent)
+        return agent
+
+
+def now() -> int:
+    return microseconds(datetime.now(UTC))
+
+
+@asynccontextmanager
+async def serving(folder: Path, policy: Any = None, key: Any = None) -> AsyncIterator[Served]:
+    if not (folder / "log.db").exists():
+        SqliteStore.create(folder, ORIGIN)
+    with SqliteStore(folder) as store:
+        registrar = Registrar(store, key or Ed25519PrivateKey.from_private_bytes(bytes(range(32))), now)
+        policy = policy or Open(Rate(anyio.current_time))
+        service = RegistryService(store, registrar, policy)
+        agent = Agent(Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers)
+        network = Network()
+        network.join(agent)
+        async with service.running(agent), network.listening(agent, AT):
+            yield Served(network, store, registrar, policy, agent)
+
+
+def entry(op: Op, auto_id: AutoId, previous: bytes, **fields: Any) -> Entry:
+    return Entry(ORIGIN, op, auto_id, previous, now() + 60_000_000, **fields)
+
+
+def registration(credential: Credential, issuer: Credential | None = None) -> Entry:
+    following = credential.next_key or new_key()
+    made = entry(
+        Op.REGISTER, credential.auto_id, FIRST, issuer=issuer.auto_id if issuer else None,
+        certificate=credential.leaf.der, next_key=keys.hash_of_key(following.public_key()), guardians=Guardians(),
+    ).signed(credential.auto_id, credential.private_key)  # fmt: skip
+    return made.signed(issuer.auto_id, issuer.private_key) if issuer else made
+
+
+def issue(issuer: Credential, name: str) -> Credential:
+    request = CredentialRequest.new(name)
+    return request.complete(issuer.issue(request, kind=EntityKind.AGENT))
+
+
+@dataclass
+class Cast:
+    """acme and two agents of its, all on record, believing whom the registry says is active."""
+
+    acme: Credential
+    echo: Agent
+    caller: Agent
+    models: tuple[Registered, Registered]
+
+
+async def cast(served: Served) -> Cast:
+    acme = Credential.self_issued("acme")
+    agents, models = [], (Registered(served.key), Registered(served.key))
+    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+        await client.submit(registration(acme))
+        for name, model in zip(("echo", "caller"), models, strict=True):
+            credential = issue(acme, name)
+            await client.submit(registration(credential, acme))
+            agents.append(served.join(Agent(credential, trust=SelfCertified() & model)))
+    await staple(served, *agents)
+    return Cast(acme, *agents, models)
+
+
+async def staple(served: Served, *agents: Agent) -> None:
+    """Have agents fetch and show their newest status."""
+    for agent in agents:
+        status = served.registrar.status(agent.auto_id)
+        assert status is not None
+        agent.replace_evidence(status.to_bytes())
+
+
+async def test_an_entry_is_submitted_receipted_and_proved(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            logged = await client.submit(registration(acme))
+            assert (logged.index, logged.proof.index) == (0, 0)
+            assert logged.proof.verify(leaf_hash(logged.leaf), served.key).size == 1
+            verified = await client.status(acme.auto_id)
+            assert verified.status.entries == 1
+            assert await client.history(acme.auto_id) == [0]
+            assert await client.entries([0]) == [logged.leaf]
+            with pytest.raises(EntryRefused) as refusal:
+                await client.submit(registration(acme))
+            assert refusal.value.fault is Fault.TAKEN
+            with pytest.raises(CallError, match="not_found"):
+                await client.status(AutoId(bytes(32)))
+
+
+async def test_many_entries_are_under_way_on_one_channel(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            agents = [issue(acme, f"agent-{number}") for number in range(100)]
+            done: list[int] = []
+
+            async def register(credential: Credential) -> None:
+                done.append((await submitter.submit(registration(credential, acme))).index)
+
+            async with client.submitting() as submitter, anyio.create_task_group() as tasks:
+                for credential in agents:
+                    tasks.start_soon(register, credential)
+            assert sorted(done) == list(range(1, 101))
+            seen = await client.catch_up()
+            assert seen.size == 101
+            assert await client.catch_up() == seen
+
+
+async def test_links_open_on_stapled_statuses_without_asking_the_registry(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving(tmp_path) as served:
+            players = await cast(served)
+        network = Network()  # the registry is gone
+        network.join(players.echo)
+        network.join(players.caller)
+        await stack.enter_async_context(network.listening(players.echo, "echo:1"))
+        async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+            assert link.peer.grounds.model == "AllOf" or "Registered" in str(link.peer.grounds)
+            assert link.peer.valid_until < datetime.now(UTC) + timedelta(hours=2)
+
+
+async def test_who_shows_no_status_or_anothers_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        async with served.network.listening(players.echo, "echo:1"):
+            shown = players.caller.evidence
+            for evidence in ((), players.echo.evidence, (shown[0][:-1],)):
+                players.caller.replace_evidence(*evidence)
+                with pytest.raises(Refused) as refusal:
+                    async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                        pass
+                assert refusal.value.by == "peer"
+            players.caller.replace_evidence(*shown)
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                pass
+
+
+@pytest.mark.parametrize("whom", ["echo", "acme"])
+async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
+    tmp_path: Path, whom: str
+) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        revoked = players.acme if whom == "acme" else players.echo.credential
+        served.policy = None
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            served.client(served.join(Agent(players.acme, trust=SelfCertified()))) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            for agent, model in zip((players.echo, players.caller), players.models, strict=True):
+                tasks.start_soon(_follow, served, agent, model)
+            await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 2)
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+                await _until(lambda: players.echo.links)
+                (far,) = players.echo.links
+                place = await client.place(revoked.auto_id)
+                await client.submit(
+                    entry(Op.REVOKE, revoked.auto_id, place.head).signed(
+                        players.acme.auto_id, players.acme.private_key
+                    )
+                )
+                with anyio.fail_after(5):
+                    await link.closed()
+                    await far.closed()
+                assert Reason.REVOKED in players.caller.statistics().refused
+            with pytest.raises(Refused):
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            tasks.cancel_scope.cancel()
+
+
+async def _follow(served: Served, agent: Agent, model: Registered) -> None:
+    reader = served.join(Agent(agent.credential, trust=Pinned(served.agent.peer_id)))
+    async with served.client(reader) as client:
+        await client.follow(model.heed)
+
+
+async def _until(condition: Any) -> None:
+    with anyio.fail_after(5):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_only_those_who_were_invited_register_themselves(tmp_path: Path) -> None:
+    policy = Invited(Rate(anyio.current_time))
+    async with serving(tmp_path, policy) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            with pytest.raises(EntryRefused) as refusal:
+                await client.submit(registration(acme))
+            assert refusal.value.fault is Fault.NOT_INVITED
+            policy.invite(acme.auto_id)
+            await client.submit(registration(acme))
+            await client.submit(registration(issue(acme, "echo"), acme))  # below its own name
+
+
+async def test_ten_thousand_registrations_from_one_caller_are_too_many(tmp_path: Path) -> None:
+    async with serving(tmp_path, Open(Rate(lambda: 0.0, burst=3))) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            faults = []
+            for number in range(20):
+                try:
+                    await client.submit(registration(issue(acme, f"agent-{number}"), acme))
+                except EntryRefused as refusal:
+                    faults.append(refusal.fault)
+            assert faults == [Fault.TOO_MANY] * 18
+            assert served.store.head.size == 3
+
+
+async def test_a_registry_that_lies_is_not_believed(tmp_path: Path) -> None:
+    """Another key signs: nothing that it says is taken, and no entry counts as logged."""
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            from autolink.registry.log.note import VerifierKey
+
+            client.log_key = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
+            with pytest.raises(BadSignature):
+                await client.status(acme.auto_id)
+            with pytest.raises(BadSignature):
+                await client.submit(registration(issue(acme, "echo"), acme))
+            with pytest.raises(BadSignature):
+                await client.catch_up()
+
+
+async def test_a_registry_that_forgets_entries_is_caught(tmp_path: Path) -> None:
+    """The same key, another past: its checkpoint does not lead on from the one that was seen."""
+    async with serving(tmp_path / "one") as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            seen = await client.catch_up()
+    async with serving(tmp_path / "other") as served:
+        other = Credential.self_issued("other")
+        async with served.client(served.join(Agent(other, trust=SelfCertified()))) as client:
+            for number in range(2):
+                await client.submit(registration(Credential.self_issued(f"org-{number}")))
+            client.seen = seen
+            with pytest.raises(BadSignature):
+                await client.catch_up()
+            assert client.seen == seen
+
+
+async def test_an_aged_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        players.echo.replace_trust(SelfCertified() & Registered(served.key, max_age=0.3))
+        async with served.network.listening(players.echo, "echo:1"):
+            await staple(served, players.caller)
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+                await _until(lambda: players.echo.links)
+                (far,) = players.echo.links
+                first = far.peer.valid_until
+                await staple(served, players.caller)
+                await _until(lambda: far.peer.valid_until > first)
+                with anyio.fail_after(5):
+                    await link.closed()  # nothing renews it now
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            assert refusal.value.reason is Reason.EXPIRED
+
+
+async def test_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme, going_on = Credential.self_issued("acme"), threading.Event()
+        append = served.registrar.append
+
+        def late(entries: Any) -> Any:
+            going_on.wait(5)
+            return append(entries)
+
+        served.registrar.append = late  # type: ignore[method-assign]
+        made = registration(acme)
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            async with client.submitting() as submitter, anyio.create_task_group() as tasks:
+                tasks.start_soon(_cut_when_promised, served, submitter)
+                with pytest.raises(Withheld) as error:
+                    await submitter.submit(made)
+            going_on.set()
+            verify_receipt(error.value.receipt, served.key, made.hash)
+
+
+async def _cut_when_promised(served: Served, submitter: Submitter) -> None:
+    await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+    served.network.cut()
+
+
+async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Path) -> None:
+    """Told to stop while one entry is written and more wait: none is lost, though nobody is there to be told."""
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(serving(tmp_path))
+        going_on, append = threading.Event(), served.registrar.append
+
+        def late(entries: Any) -> Any:
+            going_on.wait(5)
+            return append(entries)
+
+        served.registrar.append = late  # type: ignore[method-assign]
+        made = [registration(Credential.self_issued(f"org-{number}")) for number in range(3)]
+        promised: list[Withheld] = []
+
+        async def submit(submitter: Submitter, one: Entry) -> None:
+            try:
+                await submitter.submit(one)
+            except Withheld as error:
+                promised.append(error)
+
+        caller = served.join(Agent(Credential.self_issued("caller"), trust=SelfCertified()))
+        async with served.client(caller) as client, client.submitting() as submitter:
+            async with anyio.create_task_group() as tasks:
+                for number, one in enumerate(made):
+                    tasks.start_soon(submit, submitter, one)
+                    await _until(lambda wanted=number: _promises(submitter) > wanted)
+                served.network.cut()
+        assert len(promised) == 3
+        going_on.set()
+    with SqliteStore(tmp_path) as store:
+        assert store.head.size == 3
+        assert all(store.record(one.auto_id) for one in made)
+
+
+def _promises(submitter: Submitter) -> int:
+    return sum(bool(waiting.receipt) for waiting in submitter._waiting.values())
+
+
+async def test_what_a_registry_gives_in_place_of_an_entry_is_not_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            for credential in (acme, Credential.self_issued("other")):
+                await client.submit(registration(credential))
+            proof, status = served.registrar.proof, served.registrar.status
+            served.registrar.proof = lambda place: proof(1 - place)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another place"):
+                await client.proved(0)
+            served.registrar.proof = proof  # type: ignore[method-assign]
+            served.registrar.status = lambda _: status(acme.auto_id)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another Auto ID"):
+                await client.status(AutoId(bytes(32)))
+            with pytest.raises(CallError, match="out_of_range"):
+                await client.proved(2)
+            served.store.read_leaves = lambda start, stop: [b"\x93"]  # type: ignore[method-assign]
+            with pytest.raises(EntryRefused):
+                await client.first_since(0)
+            served.agent.handlers.methods.pop("registry.entries")
+
+            @served.agent.handlers.method("registry.entries")
+            async def none(call: Any, places: list[int]) -> list[bytes]:
+                return []
+
+            with pytest.raises(RemoteProtocolError, match="does not give"):
+                await client.first_since(0)

@@ -1,0 +1,182 @@
+"""What is quick leaves everything as it was: the same bytes, the same checks, the same proofs. Counted, never timed."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autolink.errors import UsageError
+from autolink.identity import Certificate, certificate, keys
+from autolink.identity.certificate import begin_of
+from autolink.messages.merkle import leaf_hash, leaf_hashes
+from autolink.registry.entries import Entry, Op
+from autolink.registry.log.frontier import Frontier
+from autolink.registry.log.tiles import WIDTH
+from autolink.registry.log.tree import Known, Tree, check_inclusion, consistency_proof, inclusion_proof
+from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.status import verify_untrusted
+from autolink.registry.store import SqliteStore, StoreFailed
+
+from .appender import KEY
+from .conftest import ORIGIN, Log, Party
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    SqliteStore.create(tmp_path / "registry", ORIGIN)
+    with SqliteStore(tmp_path / "registry") as opened:
+        yield opened
+
+
+@pytest.fixture
+def registrar(store: SqliteStore, log: Log, acme: Party, echo: Party) -> Registrar:
+    """With acme, its guardians and echo on record."""
+    made = Registrar(store, KEY, lambda: log.now)
+    made.append([entry.to_bytes() for entry in log.entries])
+    return made
+
+
+# --- entries -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", Op)
+def test_an_entrys_body_is_the_bytes_that_came_and_would_be_made_again(
+    op: Op, acme: Party, echo: Party
+) -> None:
+    for party in (acme, echo):
+        data = party.make(op).to_bytes()
+        parsed = Entry.from_untrusted(data)
+        assert parsed.body == parsed.with_signatures(parsed.signatures).body  # a new one, which encodes
+        assert parsed.to_bytes() == data
+
+
+def test_when_a_certificate_begins_is_what_its_parsing_says(acme: Party, echo: Party) -> None:
+    for party in (acme, echo):
+        assert begin_of(party.credential.leaf.der) == party.credential.leaf.not_before
+
+
+def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_reads_each_record_once(
+    registrar: Registrar,
+    store: SqliteStore,
+    log: Log,
+    acme: Party,
+    issued: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The issuer's signature under the certificate, the holder's under the entry."""
+    agents = [issued(acme, f"agent-{number}", registered=False) for number in range(10)]
+    for agent in agents:
+        log.append(entry := agent.register())
+        registrar.append([entry.to_bytes()])
+    log.wait(1)
+    group = [agent.renew().to_bytes() for agent in agents]
+    log.wait(1)
+    certificate._parse_once.cache_clear()
+    Certificate.parse_untrusted(acme.credential.leaf.der)
+    seen: Counter[str] = Counter()
+
+    def counted(what: str, real: Any) -> Any:
+        def count(*arguments: Any) -> Any:
+            seen[what] += 1
+            return real(*arguments)
+
+        return count
+
+    monkeypatch.setattr(keys, "_verify_ecdsa", counted("verified", keys._verify_ecdsa))
+    keys._verifying.cache_clear()
+    monkeypatch.setattr(
+        keys, "_VERIFYING", ((keys.ec.EllipticCurvePublicKey, keys._verify_ecdsa), *keys._VERIFYING[1:])
+    )
+    monkeypatch.setattr(Certificate, "_parse", counted("parsed", Certificate._parse))
+    monkeypatch.setattr(SqliteStore, "_one", counted("read", SqliteStore._one))
+    assert all(isinstance(outcome, Appended) for outcome in registrar.append(group))
+    keys._verifying.cache_clear()
+    assert seen == {"verified": 2 * len(agents), "parsed": len(agents), "read": len(agents) + 1}
+
+
+# --- proofs ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_remembered_of_a_tree_gives_the_same_proofs_as_it_grows() -> None:
+    """Each proof from a tree that shares what others knew, and from one that knows nothing."""
+    leaves = leaf_hashes(number.to_bytes(4) for number in range(3 * WIDTH * WIDTH // 2))
+    tiles: dict[tuple[int, int], bytes] = {}
+    known, frontier, asked = Known(most=5), Frontier(), 0
+
+    def read(level: int, index: int, width: int) -> bytes:
+        nonlocal asked
+        asked += 1
+        return tiles[level, index][: 32 * width]
+
+    sizes = (1, 16, 255, 256, 257, 4 * WIDTH + 100, WIDTH * WIDTH, WIDTH * WIDTH + 5, len(leaves))
+    for size in sizes:
+        frontier, changed = frontier.extended(leaves[frontier.size : size])
+        tiles |= {(tile.level, tile.index): row for tile, row in changed}
+        tree = Tree(size, read, known)
+        assert tree.root() == tree.root() == frontier.root()
+        for index in {0, size // 3, size // 2, size - 1} | {max(size - 300, 0)}:
+            path = tree.inclusion(index)
+            assert path == inclusion_proof(index, size, read)
+            assert tree.leaf(index) == leaves[index]
+            check_inclusion(leaves[index], index, size, frontier.root(), path)
+            assert tree.consistency(index) == consistency_proof(index, size, read)
+        assert len(known._kept) <= 5
+    asked = 0
+    assert tree.inclusion(7)
+    assert asked <= 2  # of level 0; higher ones are known, and so are the roots at the edge
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        ("UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0", "tiles of .* are damaged"),
+        ("UPDATE records SET record = zeroblob(200)", "the record of .* is not what was kept"),
+        (
+            "UPDATE records SET record = (SELECT record FROM records LIMIT 1 OFFSET 2)",
+            "the record of .* is not what was kept",
+        ),
+    ],
+    ids=["tile", "record", "another's record"],
+)
+def test_damage_is_found_before_a_word_about_it_is_signed(
+    registrar: Registrar, store: SqliteStore, echo: Party, damage: str, text: str
+) -> None:
+    store._writer.execute(damage)
+    with pytest.raises(StoreFailed, match=text):
+        registrar.status(echo.auto_id)
+
+
+def test_a_log_whose_time_was_changed_is_not_gone_on_with(
+    registrar: Registrar, store: SqliteStore, log: Log
+) -> None:
+    store._writer.execute("UPDATE log SET time = time + 1")
+    folder = store._folder
+    store.close()
+    with SqliteStore(folder) as again, pytest.raises(UsageError, match="not the one that was signed"):
+        Registrar(again, KEY, lambda: log.now)
+
+
+def test_a_status_is_of_one_moment_whatever_is_appended_meanwhile(
+    registrar: Registrar, store: SqliteStore, log: Log, echo: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append between the head and the record, and one behind the record: neither is in the status, which is believed."""
+    size, real = store.head.size, SqliteStore.record
+    echo.take_key(echo.key, echo.next_key)
+    later = [echo.service().to_bytes()]
+
+    def record(self: SqliteStore, auto_id: Any) -> Any:
+        monkeypatch.undo()
+        registrar.append(later)
+        return real(self, auto_id)
+
+    monkeypatch.setattr(SqliteStore, "record", record)
+    status = registrar.status(echo.auto_id)
+    assert status is not None
+    verified = verify_untrusted(status.to_bytes(), registrar.verifier_key)
+    assert (verified.checkpoint.size, status.entries) == (size, 1)
+    assert store.head.size == size + 1
+    (leaf,) = store.read_leaves(size, size + 1)
+    newer = registrar.status(echo.auto_id)
+    assert newer is not None
+    assert (newer.entries, newer.head) == (2, leaf_hash(leaf))

@@ -1,0 +1,145 @@
+"""One test for each weakness of the registry that Auto ID had upstream: ours has none of them."""
+
+from typing import Any
+
+import pytest
+
+from autolink.errors import EntryRefused, Fault, IdentityError
+from autolink.identity import AutoId, Certificate
+from autolink.registry.entries import Entry, Op
+from autolink.registry.records import State
+from autolink.registry.state import apply
+
+from .conftest import DELAY, ORIGIN, Log, Party, new_key
+from .test_authority import refused
+
+
+def test_weakness_1_a_public_certificate_authorises_nothing(log: Log, acme: Party) -> None:
+    """Upstream anybody revoked a root by submitting its own certificate again."""
+    certificate = acme.certify(acme.key).der
+    assert refused(log, acme.entry(Op.RENEW, certificate=certificate)) is Fault.UNAUTHORISED
+    stranger = new_key()
+    forged = acme.entry(Op.RENEW, certificate=certificate).signed(acme.auto_id, stranger)
+    assert refused(log, forged) is Fault.UNAUTHORISED
+    assert log.state(acme) is State.ACTIVE
+
+
+def test_weakness_2_a_renewal_does_not_undo_a_revocation(log: Log, acme: Party) -> None:
+    log.append(acme.revoke())
+    log.wait(10)
+    assert refused(log, acme.renew()) is Fault.REVOKED
+    assert log.append(acme.rotate()).key != acme.credential.leaf.spki_sha256
+
+
+def test_weakness_3_a_deactivation_is_for_ever_and_the_name_stays_taken(
+    log: Log, acme: Party, organisation: Any
+) -> None:
+    first = acme.entry(Op.SERVICE, service=b"x").signed(acme.auto_id, acme.key)
+    plain = organisation("plain", plain=True)
+    log.append(plain.deactivate())
+    log.append(acme.deactivate())
+    assert refused(log, first) is Fault.DEACTIVATED
+    assert refused(log, acme.register()) is Fault.TAKEN
+    another = organisation("plain", plain=True, registered=False)  # another key under the same name
+    assert refused(log, another.register()) is Fault.TAKEN
+    log.wait(10 * DELAY)
+    assert log.state(acme) is State.DEACTIVATED
+
+
+def test_weakness_4_a_revoked_intermediate_issues_no_more_and_nothing_below_it_stands(
+    log: Log, acme: Party, issued: Any
+) -> None:
+    team = issued(acme, "team", may_issue=0)
+    agent = issued(team, "agent")
+    late = issued(team, "late", registered=False)
+    log.append(team.revoke(by=acme))
+    assert refused(log, late.register()) is Fault.ISSUER
+    assert log.standing(agent).state is State.REVOKED
+    assert log.standing(agent).because == team.auto_id
+
+
+def test_weakness_5_an_entry_is_for_one_log_until_one_time(log: Log, acme: Party) -> None:
+    service = acme.service()
+    with pytest.raises(EntryRefused) as refusal:
+        apply(log.ledger, service, origin="another.example/log", now=log.now, index=9)
+    assert refusal.value.fault is Fault.WRONG_LOG
+    assert refused(log, acme.service(expires_at=log.now + 8 * 24 * 3600 * 1_000_000)) is Fault.EXPIRED
+    log.wait(3601)
+    assert refused(log, service) is Fault.EXPIRED
+    log.append(log_again := acme.service())
+    assert refused(log, log_again) is Fault.STALE
+    assert service.origin == ORIGIN
+    assert b"autolink/1" in service.body
+
+
+def test_weakness_6_a_name_is_registered_by_its_holder_only(log: Log, organisation: Any) -> None:
+    """Upstream a third party could publish somebody's certificate, and did not need its key."""
+    holder = organisation("holder", registered=False)
+    thief = organisation("thief", registered=False)
+    entry = holder.register()
+    stolen = entry.with_signatures(entry.with_signatures(()).signed(holder.auto_id, thief.key).signatures)
+    assert refused(log, stolen) is Fault.UNAUTHORISED
+    assert log.append(entry).auto_id == holder.auto_id
+
+
+def test_weakness_7_a_root_cannot_take_the_id_of_a_name_below_another(
+    log: Log, acme: Party, echo: Party
+) -> None:
+    """Their ids would be equal: so the name cannot be, and an id has one record whoever comes first."""
+    name = acme.auto_id.value + b"echo"
+    assert AutoId.derive(name) == echo.auto_id
+    with pytest.raises((IdentityError, UnicodeDecodeError)):
+        acme.log.append(acme.entry(Op.REGISTER, certificate=_named(name.decode()), next_key=bytes(32)))
+
+
+def _named(name: str) -> bytes:
+    from autolink.identity import Credential
+
+    return Credential.self_issued(name, plain=True).leaf.der
+
+
+def test_weakness_8_what_is_too_large_or_malformed_is_an_error() -> None:
+    for data in (b"", b"\x92", bytes(49_153), b"\x92\xc4\x00\x90", b"\x80" * 60_000, b"\xc1"):
+        with pytest.raises(EntryRefused) as refusal:
+            Entry.from_untrusted(data)
+        assert refusal.value.fault is Fault.MALFORMED
+
+
+def test_weakness_9_the_algorithm_is_the_keys_and_never_the_entrys(acme: Party) -> None:
+    """There is no field to choose one; see identity.keys for the table."""
+    assert not {"algorithm", "scheme"} & set(Entry.__dataclass_fields__)
+    assert Certificate.parse_untrusted(acme.log.record(acme).certificate).key_type
+
+
+def test_weakness_10_a_registration_holds_the_certificate_against_the_profile(
+    log: Log, acme: Party, issued: Any
+) -> None:
+    """pathLen and lifetime, too: an agent that may not issue registers nobody below it."""
+    team = issued(acme, "team", may_issue=0)
+    lower = issued(team, "lower")
+    assert lower.issuer is team
+    with pytest.raises(IdentityError):
+        issued(lower, "lowest")
+    entry = team.register()
+    assert refused(log, entry) is Fault.TAKEN
+
+
+def test_weakness_11_a_key_is_rotated(log: Log, acme: Party, echo: Party) -> None:
+    for party in (acme, echo):
+        before = log.record(party)
+        key, after = party.next_key, new_key()
+        record = log.append(party.rotate(after))
+        party.take_key(key, after)
+        assert record.auto_id == before.auto_id
+        assert record.key == before.next_key
+        log.append(party.service())
+    assert log.state(echo) is State.ACTIVE  # also below an issuer with another key now
+
+
+def test_weakness_12_what_ends_an_issuer_ends_those_below_and_an_issuer_ends_them(
+    log: Log, acme: Party, echo: Party
+) -> None:
+    log.append(echo.deactivate(by=acme))
+    assert log.state(echo) is State.DEACTIVATED
+    log.append(acme.deactivate())
+    assert log.standing(echo).state is State.DEACTIVATED
