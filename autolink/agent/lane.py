@@ -31,7 +31,8 @@ from autolink.messages import Chunk, Envelope, Kind, Message, decode_untrusted
 from autolink.protocol import DATA, ENDS
 
 if TYPE_CHECKING:
-    from autolink.agent.traffic import ReceivedBatch, Traffic
+    from autolink.agent.incoming import ReceivedBatch
+    from autolink.agent.traffic import Traffic
 
 _ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
 _TURN: Final = 64

@@ -9,10 +9,8 @@ nothing, because nobody else has anything to say. So unless the writer is writin
 writer's step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's
 task is started when there is something for it: a link that carries single calls never has one.
 
-On the way in the signature over the whole batch is verified before any leaf is decoded, then each message must be
-from the peer, to us, and on time, and the bytes beside a chunk must be those that it signs. Time on a link is the wall
-clock of its opening plus what a monotonic clock says passed since, so a clock that is stepped later makes no message
-late.
+What comes in is judged in `incoming`. Time on a link is the wall clock of its opening plus what a monotonic clock says
+passed since, so a clock that is stepped later makes no message late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
 `stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
@@ -22,67 +20,26 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from os import urandom
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from autolink import limits
-from autolink.agent.kinds import FLAGS
+from autolink.agent.incoming import LIFETIME, Incoming
 from autolink.agent.lane import Lane, Received
-from autolink.errors import BadSignature, BodyError, Code, Reason, RemoteProtocolError
+from autolink.errors import BodyError, Code
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
 from autolink.loop import running_loop
-from autolink.messages import (
-    DIALER,
-    LISTENER,
-    BatchHeader,
-    Chunk,
-    Envelope,
-    Kind,
-    Message,
-    PlainLeaves,
-    check_data,
-    decode_untrusted,
-    encode,
-    merkle,
-    sign_batch,
-    verify_batch,
-)  # fmt: skip
+from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem
+from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
 """Control frames waiting for the writer: what a peer can make us answer, plus credit and cancel for each channel."""
-
-
-class MessageRefused(RemoteProtocolError):
-    """A message on a link is forged, late or meant for somebody else; the link ends, and `reason` is counted."""
-
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-class ReceivedBatch(NamedTuple):
-    """What a message's proof is made of: kept as long as somebody holds one of its messages."""
-
-    header: BatchHeader
-    signature: bytes
-    leaf_hashes: list[bytes]
-    chain: tuple[bytes, ...]
-    evidence: tuple[bytes, ...]
-
-    def envelope(self, leaf: bytes, index: int) -> Envelope:
-        """The message at `index` with its proof, verifiable by anyone."""
-        header = self.header
-        return Envelope(
-            leaf, index, header.count, merkle.path(self.leaf_hashes, index), header.link_id, header.role, header.number,
-            self.signature, self.chain, self.evidence,
-        )  # fmt: skip
 
 
 class Traffic:
@@ -106,15 +63,14 @@ class Traffic:
         self.stream = stream
         self.protocol = protocol
         self.peer_id = peer_id
-        self._peer_leaf = peer_leaf
-        self._peer_chain = peer_chain
-        self._peer_evidence = peer_evidence
         self._credential = credential
         self._own_id = credential.auto_id
-        self._role, self._peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
+        self._role, peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
         self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
         self._outgoing = PlainLeaves(credential.auto_id, peer_id)
-        self._incoming = PlainLeaves(peer_id, credential.auto_id)
+        self._incoming = Incoming(
+            credential.auto_id, peer_id, peer_leaf, peer_role, stream.link_id, chain=peer_chain, evidence=peer_evidence
+        )  # fmt: skip
         self._ids = b""
         self._next_id = 0
         self.loop = running_loop()
@@ -159,7 +115,7 @@ class Traffic:
         now = self.now()
         return encode(
             Message(
-                self._message_id(), seq, self._own_id, topic or self.peer_id, now, now + _MESSAGE_LIFETIME,
+                self._message_id(), seq, self._own_id, topic or self.peer_id, now, now + LIFETIME,
                 kind, channel, method, timeout, headers, body,
             )
         )  # fmt: skip
@@ -172,7 +128,7 @@ class Traffic:
             self._check_size(kind, body)
         now = self.now()
         return self._outgoing.write(
-            self._message_id(), seq, now, now + _MESSAGE_LIFETIME, kind, channel, body, method, timeout
+            self._message_id(), seq, now, now + LIFETIME, kind, channel, body, method, timeout
         )
 
     def _check_size(self, kind: Kind, body: bytes) -> None:
@@ -437,74 +393,15 @@ class Traffic:
                 return
 
     def open_batch(self, event: BatchReceived) -> list[Received]:
-        """Verify a batch, then each of its messages and the data beside it.
+        """The messages of a batch, each judged.
 
         Raises:
-            RemoteProtocolError: a wrong signature, or a message that is malformed, not from the peer, not to us, late,
-                something else than its frame said, or signs other data than came with it.
+            RemoteProtocolError: as `Incoming.open`.
         """
-        items = event.items
-        header = BatchHeader(
-            self._peer_leaf.fingerprint, self.stream.link_id, self._peer_role, event.number, len(items)
-        )
-        hashes = merkle.leaf_hashes([leaf for _, _, leaf, _ in items])
-        try:
-            verify_batch(self._peer_leaf, header, merkle.root(hashes), event.signature)
-        except BadSignature:
-            raise MessageRefused(
-                Reason.TAMPERED, f"batch {event.number} is not signed by the peer's key"
-            ) from None
-        batch = ReceivedBatch(header, event.signature, hashes, self._peer_chain, self._peer_evidence)
-        now = self._epoch + int(self.heard_at * 1_000_000)
-        earliest, latest = now - _SKEW, now + _SKEW
-        messages = [
-            self._judged(batch, index, channel, flags, leaf, data, earliest, latest)
-            for index, (channel, flags, leaf, data) in enumerate(items)
-        ]
+        messages = self._incoming.open(event, self._epoch + int(self.heard_at * 1_000_000))
         self.batches_verified += 1
         self.messages_verified += len(messages)
         return messages
-
-    def _judged(
-        self, batch: ReceivedBatch, index: int, channel: int, flags: int, leaf: bytes, data: bytes, earliest: int,
-        latest: int,
-    ) -> Received:  # fmt: skip
-        plain = self._incoming.read(leaf, channel)
-        if plain is not None:
-            seq, sent_at, expires_at, kind, body, method, timeout = plain
-            message = None
-        else:
-            message = decode_untrusted(leaf)
-            self._check_parties(message)
-            seq, sent_at, expires_at, kind, body, method, timeout = (
-                message.seq, message.sent_at, message.expires_at, message.kind, message.body, message.method,
-                message.timeout,
-            )  # fmt: skip
-            if message.channel != channel:
-                raise _says_otherwise(channel, kind)
-        if flags != FLAGS[kind] and (kind, flags) != _CHUNK:
-            raise _says_otherwise(channel, kind)
-        if expires_at < earliest:
-            raise MessageRefused(Reason.LATE, "a message arrived after its time")
-        if sent_at > latest:
-            raise MessageRefused(Reason.CLOCK_SKEW, "a message is from the future")
-        if expires_at - sent_at > _MESSAGE_LIFETIME:
-            raise MessageRefused(
-                Reason.MALFORMED, "a message claims to live for longer than one on a link may"
-            )
-        if kind is not _CHUNK_KIND:
-            return Received(kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message)
-        return Received(
-            kind, seq, body, channel, flags, leaf, batch, index, method, timeout, message, data,
-            _chunk(channel, body, data),
-        )  # fmt: skip
-
-    def _check_parties(self, message: Message) -> None:
-        """It is from the peer, and everything but a publication names us."""
-        if message.author != self.peer_id:
-            raise MessageRefused(Reason.WRONG_PEER, "a message on this link is not from its peer")
-        if message.recipient != self._own_id and message.kind is not Kind.PUBLISH:
-            raise MessageRefused(Reason.WRONG_RECIPIENT, "a message on this link is not for us")
 
 
 class _Queue:
@@ -521,23 +418,5 @@ def _nobody_listens() -> None:
     """A link that is lost cannot be flooded."""
 
 
-def _says_otherwise(channel: int, kind: Kind) -> RemoteProtocolError:
-    return RemoteProtocolError(f"channel {channel}: a {kind.name} whose frame says otherwise")
-
-
-def _chunk(channel: int, body: bytes, data: bytes) -> Chunk:
-    """What `check_data` gives: data that its leaf does not sign is as bad as a leaf that is not signed."""
-    try:
-        return check_data(body, data)
-    except BadSignature as error:
-        raise MessageRefused(Reason.TAMPERED, f"channel {channel}: {error}") from None
-
-
-_CHUNK_KIND: Final = Kind.CHUNK
-_CHUNK: Final = (_CHUNK_KIND, DATA)
-"""The one kind that may have another flag than its own: all but the last chunk of a stream have."""
-
-_MESSAGE_LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
 _IDS: Final = 256 * ID
-_SKEW: Final = int(limits.SKEW * 1_000_000)
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})
