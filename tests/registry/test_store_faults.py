@@ -70,9 +70,11 @@ def appending(folder: Path, groups: Groups, log: Log, *more: object) -> Iterator
     prepared = folder.with_suffix(".groups")
     prepared.write_bytes(codec.encode(groups))
     command = [sys.executable, "-m", "tests.registry.appender", folder, prepared, log.now, *more]
+    # Not measured: it is killed, or is somebody who may not write where the measurements go.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     with subprocess.Popen(
         list(map(str, command)), cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=environment,
     ) as process:  # fmt: skip
         try:
             yield process
