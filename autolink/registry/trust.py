@@ -52,6 +52,9 @@ class Registered(Model):
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
 
+    def rests_on(self, authority: str) -> bool:
+        return authority == self._authority
+
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one."""

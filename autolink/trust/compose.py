@@ -57,6 +57,9 @@ class _Combined(Model):
     def epoch(self) -> int:
         return sum(member.epoch for member in self.members)
 
+    def rests_on(self, authority: str) -> bool:
+        return any(member.rests_on(authority) for member in self.members)
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         removers = [member.on_change(callback) for member in self.members]
 

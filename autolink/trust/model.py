@@ -149,6 +149,17 @@ class Model(ABC):
         for listener in self._listeners:
             listener()
 
+    def rests_on(self, authority: str) -> bool:
+        """Whether a verdict of this model may name this authority though no certificate of the peer's has its key.
+
+        A dialer that expects such a peer cannot tell from the chain alone whether it is the right one, and leaves
+        that to the verdict.
+
+        Args:
+            authority: as a PeerId has it.
+        """
+        return False
+
     def __and__(self, other: "Model") -> "AllOf":
         from autolink.trust.compose import AllOf
 
