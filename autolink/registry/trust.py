@@ -82,7 +82,9 @@ class Registered(Model):
             whose = "" if status.because == status.auto_id else f", by the record of {status.because.short}"
             raise Contradicted(f"{display(status.origin)} says {status.state}{whose}", Reason.REVOKED)
         text = f"active in {display(status.origin)} at {instant(status.at):%F %T} UTC"
-        return Grounds("Registered", text, valid_until=instant(until), authority=self._authority)
+        return Grounds(
+            "Registered", text, valid_until=instant(until), authority=self._authority, succeeds=True
+        )
 
     def _staple(self, presented: Presented) -> bytes:
         """The status of our log among the evidence, unread."""

@@ -8,8 +8,9 @@ from typing import Final, final
 from autolink.errors import Reason, Refused, UsageError
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate, EntityKind
+from autolink.identity.names import show_name
 from autolink.trust.cache import VerdictCache
-from autolink.trust.compose import consult
+from autolink.trust.compose import consult, settles
 from autolink.trust.issuers import MEMORY
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
 from autolink.trust.presented import Presented, present
@@ -177,6 +178,8 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
     """From a sound chain to a verdict."""
     try:
         grounds = _with_kind(await consult(model, presented, context), presented)
+        if not settles(grounds, presented):
+            raise _unsettled(presented, f"; {grounds}")
         peer_id = _peer_id(presented, grounds)
         valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
         if valid_until < context.now:
@@ -186,13 +189,24 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
         if grounds.once_accepted:
             await grounds.once_accepted()
     except (NotVouched, Contradicted) as opinion:
-        who = _at(presented, context)
-        raise Refused(opinion.reason, by="us", peer=who, detail=str(opinion)) from opinion
+        who, told = _at(presented, context), opinion
+        if presented.succeeds_in and isinstance(
+            opinion, NotVouched
+        ):  # an impostor's key, for all that we know
+            told = _unsettled(presented, f"; {opinion}")
+        raise Refused(told.reason, by="us", peer=who, detail=str(told)) from opinion
     except Refused:
         raise
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
         raise _broken(model, _at(presented, context), error) from error
     return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+
+
+def _unsettled(presented: Presented, but: str) -> Contradicted:
+    """A name that does not lead to its key, without the word of the log that could say how it came to it."""
+    name = show_name(presented.root.common_name)
+    log = presented.succeeds_in
+    return Contradicted(f"{name} is bound to another key, and we do not have it from the log {log}{but}")
 
 
 def _at(presented: Presented, context: Context) -> str:
