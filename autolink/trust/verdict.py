@@ -177,9 +177,7 @@ def _broken(model: Model, who: str, error: Exception) -> Refused:
 async def _ask(model: Model, presented: Presented, context: Context, expect: PeerId | None) -> VerifiedPeer:
     """From a sound chain to a verdict."""
     try:
-        grounds = _with_kind(await consult(model, presented, context), presented)
-        if not settles(grounds, presented):
-            raise _unsettled(presented, f"; {grounds}")
+        grounds = _with_kind(await _settled(model, presented, context), presented)
         peer_id = _peer_id(presented, grounds)
         valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
         if valid_until < context.now:
@@ -189,12 +187,8 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
         if grounds.once_accepted:
             await grounds.once_accepted()
     except (NotVouched, Contradicted) as opinion:
-        who, told = _at(presented, context), opinion
-        if presented.succeeds_in and isinstance(
-            opinion, NotVouched
-        ):  # an impostor's key, for all that we know
-            told = _unsettled(presented, f"; {opinion}")
-        raise Refused(told.reason, by="us", peer=who, detail=str(told)) from opinion
+        who = _at(presented, context)
+        raise Refused(opinion.reason, by="us", peer=who, detail=str(opinion)) from opinion
     except Refused:
         raise
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
@@ -202,11 +196,22 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
     return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
 
 
-def _unsettled(presented: Presented, but: str) -> Contradicted:
-    """A name that does not lead to its key, without the word of the log that could say how it came to it."""
-    name = show_name(presented.root.common_name)
-    log = presented.succeeds_in
-    return Contradicted(f"{name} is bound to another key, and we do not have it from the log {log}{but}")
+async def _settled(model: Model, presented: Presented, context: Context) -> Grounds:
+    """The model's grounds. A name that does not lead to its key is an impostor's unless they are the word of its log."""
+    try:
+        grounds = await consult(model, presented, context)
+    except NotVouched as opinion:
+        if presented.succeeds_in is None:
+            raise
+        raise _unsettled(presented, opinion) from opinion
+    if not settles(grounds, presented):
+        raise _unsettled(presented, grounds)
+    return grounds
+
+
+def _unsettled(presented: Presented, instead: object) -> Contradicted:
+    name, log = show_name(presented.root.common_name), presented.succeeds_in
+    return Contradicted(f"{name} is bound to another key, and the log {log} does not vouch for it: {instead}")
 
 
 def _at(presented: Presented, context: Context) -> str:
