@@ -132,7 +132,7 @@ class Links(Author):
         try:
             stream = await handshake(
                 connection, context, dialer=dialer, session=session.data if session else b"",
-                expect=None if expect is None else early_objection(expect), peer=address,
+                expect=None if expect is None else early_objection(expect, self.trust), peer=address,
             )  # fmt: skip
         except Refused as refused:
             self.count_refused(refused)

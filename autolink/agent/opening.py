@@ -285,18 +285,30 @@ def name_of(peer: VerifiedPeer) -> str:
     return f"{display(peer.name)} ({peer.principal[:12]}…)"
 
 
-def early_objection(expect: PeerId) -> Callable[[tuple[bytes, ...]], str | None]:
+def early_objection(expect: PeerId, trust: Model) -> Callable[[tuple[bytes, ...]], str | None]:
     """What a dialer looks at before it shows its own certificate: is this the chain of whom we expect?
 
-    It only spares us showing ourselves to an impostor. The judgement proper comes with the trust model.
+    It only spares us showing ourselves to an impostor. The judgement proper comes with the trust model, and so does the
+    answer where what we expect rests on a key that no chain has, such as a registry's.
     """
 
-    return partial(_objection, expect)
+    return partial(_objection, expect, expect.auto_id is not None and _rests_on(trust, expect.authority))
+
+
+def _rests_on(trust: Model, authority: str) -> bool:
+    try:
+        return trust.rests_on(authority)
+    except Exception:  # noqa: BLE001  foreign code: the strict answer, as if it had said nothing
+        return False
 
 
 @lru_cache(maxsize=64)
-def _objection(expect: PeerId, chain: tuple[bytes, ...]) -> str | None:
-    """A fact about whom we expect and these bytes."""
+def _objection(expect: PeerId, elsewhere: bool, chain: tuple[bytes, ...]) -> str | None:
+    """A fact about whom we expect and these bytes.
+
+    Args:
+        elsewhere: the expected authority need not be in the chain.
+    """
     try:
         certificates = [Certificate.parse_untrusted(der) for der in chain]
     except IdentityError as error:
@@ -308,6 +320,6 @@ def _objection(expect: PeerId, chain: tuple[bytes, ...]) -> str | None:
     if expect.authority == BOUND:
         if not (is_bound_to(root.common_name, root.spki, root.next_key_hash) or _was_rotated(earlier, root)):
             return "its name is not bound to its key"
-    elif expect.authority not in {key_authority(one.spki_sha256) for one in chain_only}:
+    elif not elsewhere and expect.authority not in {key_authority(one.spki_sha256) for one in chain_only}:
         return "the key is not the expected one"
     return None

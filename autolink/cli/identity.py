@@ -9,7 +9,15 @@ import click
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.look import export, list_, show, verify
-from autolink.cli.making import days_option, free, lifetime_of, report, say_where, unencrypted_option
+from autolink.cli.making import (
+    days_option,
+    free,
+    lifetime_of,
+    report,
+    save_with_next_key,
+    say_where,
+    unencrypted_option,
+)
 from autolink.cli.on_record import COMMANDS
 from autolink.cli.options import (
     FILE,
@@ -39,7 +47,6 @@ from autolink.identity import (
     PeerId,
     dump_chain,
     key_authority,
-    save_key,
     show_name,
 )
 from autolink.identity.credential import PEM_BYTES
@@ -91,17 +98,7 @@ def new(
     )
     if plain and next_key:
         raise UsageError("a --plain name commits to no next key: leave --next-key out")
-    passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
-    kept = None
-    if credential.next_key is not None:
-        kept = next_key or Path(f"{name}.next-key")
-        save_key(kept, credential.next_key, passphrase, unencrypted=unencrypted)
-    try:
-        store.save_new(name, credential, passphrase=passphrase, unencrypted=unencrypted)
-    except BaseException:
-        if kept:  # a next key without its identity is of no use to anybody
-            kept.unlink()
-        raise
+    kept = save_with_next_key(store, name, credential, next_key, passphrase_file, unencrypted=unencrypted)
     report(name, credential.chain, as_json=as_json, next_key_file=None if kept is None else str(kept))
     if kept and not as_json:
         say_where(kept, unencrypted=unencrypted)

@@ -111,7 +111,7 @@ def export(name: str, *, what: str, output: Path, passphrase_file: Path | None) 
         certificates = store.chain(name)
         chain, rotations = split_chain(certificates)
         anchor = rotations[:1] or chain[-1:]
-        write(output, dump_chain(certificates if what == "chain" else anchor))
+        write(output, dump_chain(certificates) if what == "chain" else TrustAnchor(anchor).to_pem())
 
 
 @click.command()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autolink.cli.options import Number, option
+from autolink.cli.passphrase import new_passphrase
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.errors import KeystoreError, display
-from autolink.identity import Certificate, Keystore
+from autolink.identity import Certificate, Credential, Keystore, save_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +48,35 @@ def free(name: str) -> Keystore:
             f"autolink id accept {name} CHAIN"
         )
     raise KeystoreError(f"there is an identity {name!r} already: {hint}")
+
+
+def save_with_next_key(
+    store: Keystore, name: str, credential: Credential, next_key: Path | None, passphrase_file: Path | None, *,
+    unencrypted: bool,
+) -> Path | None:  # fmt: skip
+    """Store a new identity and, under the same passphrase, the key that may follow.
+
+    Args:
+        next_key: where that goes; None for NAME.next-key.
+
+    Returns:
+        Where it went; None if there is none.
+
+    Raises:
+        KeystoreError, UsageError: nothing was stored.
+    """
+    passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
+    kept = None
+    if credential.next_key is not None:
+        kept = next_key or Path(f"{name}.next-key")
+        save_key(kept, credential.next_key, passphrase, unencrypted=unencrypted)
+    try:
+        store.save_new(name, credential, passphrase=passphrase, unencrypted=unencrypted)
+    except BaseException:
+        if kept:  # a next key without its identity is of no use to anybody
+            kept.unlink()
+        raise
+    return kept
 
 
 def report(name: str, certificates: Sequence[Certificate], *, as_json: bool, **more: object) -> None:

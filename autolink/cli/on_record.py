@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from autolink import limits
+from autolink.cli.making import free
 from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import has_person, load_identity
 from autolink.cli.record_options import chosen_guardians, guardian_options, next_key_options, out_option
@@ -28,10 +29,10 @@ from autolink.cli.submitting import (
     submit_entry,
     write_entry,
 )
+from autolink.cli.succeeding import check_may_succeed, make_successor
 from autolink.errors import UsageError, display
-from autolink.identity import AutoId, Credential, Keystore, show_name
+from autolink.identity import AutoId, Credential, Keystore
 from autolink.identity.keystore import is_entry_name
-from autolink.identity.names import split_bound
 from autolink.registry import making
 from autolink.registry.entries import Entry
 from autolink.registry.making import Slot
@@ -238,29 +239,38 @@ def guardians(
     "--guardian", metavar="AUTOID|NAME", multiple=True,
     help="Which of the guardians sign; the first ones of the file if not given. Repeatable.",
 )  # fmt: skip
+@option(
+    "--of",
+    metavar="AUTOID|NAME",
+    help="Make NAME first, a new key for this Auto ID, which has a bound name; its next key goes to --next-key FILE.",
+)
 @option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
 @next_key_options
 @out_option
 @reach_options()
 @json_option
 def recover(
-    name: str, *, guardians_file: Path | None, guardian: tuple[str, ...], void_from: int | None, next_key: Path | None,
-    unencrypted: bool, out: Path | None, as_json: bool, passphrase_file: Path | None, **how: Any,  # noqa: ANN401
+    name: str, *, guardians_file: Path | None, guardian: tuple[str, ...], of: str | None, void_from: int | None,
+    next_key: Path | None, unencrypted: bool, out: Path | None, as_json: bool, passphrase_file: Path | None, **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Begin to give an Auto ID the key of NAME, a new identity of the same Auto ID, because the old one is lost or stolen.
 
     The issuer signs it, or guardians of a self-issued one; those in this keystore at once, others with --out and `autolink
-    id countersign`. The new key takes over when the delay on record has passed.
+    id countersign`. The new key takes over when the delay on record has passed. A bound name does not lead to such a key:
+    those peers believe it that believe this registry, and no others.
     """
+    if of is not None:
+        free(name)
+        _revealed(auto_id_of(of), guardians_file, guardian)  # said before a key is made
+    reached = reach(passphrase_file=passphrase_file, **how)
+    if of is not None:
+        make_successor(name, auto_id_of(of), reached, next_key, passphrase_file, unencrypted=unencrypted)
+        next_key = None
     credential = load_identity(name, passphrase_file)
     issued = len(credential.chain) > 1
-    if not issued and split_bound(credential.name) is not None:
-        raise UsageError(
-            f"{show_name(credential.name)} is bound to its keys: peers believe none that it did not commit to. Its next key "
-            "takes it back (autolink id rotate); without that, make another identity"
-        )
+    if not issued:
+        check_may_succeed(credential, reached.log_key)
     revealed = {} if issued else _revealed(credential.auto_id, guardians_file, guardian)
-    reached = reach(passphrase_file=passphrase_file, **how)
     signers = [] if out else _signers(name, credential, revealed, passphrase_file)
     following, _ = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 

@@ -13,8 +13,9 @@ from rich.text import Text
 from autolink import codec
 from autolink.errors import display
 from autolink.identity import Certificate, key_authority, show_name
-from autolink.identity.autoid import PeerId
+from autolink.identity.autoid import BOUND, PeerId
 from autolink.identity.credential import check_chain
+from autolink.identity.names import split_bound
 from autolink.identity.rotation import split_chain
 from autolink.trust import VerifiedPeer
 
@@ -86,6 +87,7 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
     chain, rotations = split_chain(chain)
     auto_id, authority = check_chain(chain, rotations)
     leaf = chain[0]
+    recovered = authority != BOUND and split_bound(chain[-1].common_name) is not None
     return {
         "common_name": leaf.common_name,
         "auto_id": auto_id.hex,
@@ -97,6 +99,7 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "not_before": leaf.not_before.isoformat(),
         "not_after": leaf.not_after.isoformat(),
         "rotations": len(rotations),
+        "recovered_in": authority if recovered else None,
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
     }
 

@@ -5,6 +5,7 @@ from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import (
     OID_KIND,
     OID_NEXT_KEY,
+    OID_RECOVERED_IN,
     Certificate,
     EntityKind,
     dump_chain,
@@ -21,7 +22,7 @@ from autolink.identity.upstream import UpstreamIdentity
 __all__ = [
     "TrustAnchor",
     "BOUND", "AutoId", "PeerId", "key_authority",
-    "OID_KIND", "OID_NEXT_KEY", "Certificate", "EntityKind", "dump_chain", "load_chain",
+    "OID_KIND", "OID_NEXT_KEY", "OID_RECOVERED_IN", "Certificate", "EntityKind", "dump_chain", "load_chain",
     "Credential", "CredentialRequest",
     "KeyType",
     "Keystore", "default_home", "environment_passphrase", "use_passphrase",

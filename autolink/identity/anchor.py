@@ -28,7 +28,7 @@ class TrustAnchor:
 
     Raises:
         IdentityError: none, too many, not self-issued, of different names, or a bound name with the wrong
-            commitment.
+            commitment, recovered or not.
     """
 
     certificates: tuple[Certificate, ...]
@@ -42,7 +42,10 @@ class TrustAnchor:
             if certificate.common_name != self.name:
                 other = show_name(certificate.common_name)
                 raise IdentityError(f"one anchor cannot be both {show_name(self.name)!r} and {other!r}")
-            root_authority(certificate)
+            if root_authority(certificate) != BOUND and split_bound(self.name) is not None:
+                raise IdentityError(
+                    f"{show_name(self.name)!r} was recovered over this key, which a registry alone can say: no anchor can"
+                )
 
     @property
     def name(self) -> str:
@@ -103,7 +106,7 @@ class TrustAnchor:
 
 
 def root_authority(certificate: Certificate, rotations: Sequence[Certificate] = ()) -> str:
-    """The authority that a self-issued certificate is: bound by its name, or its key.
+    """The authority that a self-issued certificate has: bound by its name, its key, or the log that it was recovered in.
 
     Args:
         certificate: in use now.
@@ -127,6 +130,8 @@ def root_authority(certificate: Certificate, rotations: Sequence[Certificate] = 
     if rotations:
         check_rotations(rotations, certificate)
     elif not is_bound_to(certificate.common_name, certificate.spki, certificate.next_key_hash):
+        if certificate.recovered_in is not None:
+            return key_authority(certificate.recovered_in)
         raise IdentityError(
             f"the name {who!r} is bound to another key than its certificate's, and no rotations lead there"
         )

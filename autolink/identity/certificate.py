@@ -8,6 +8,8 @@ Private extensions, both non-critical, so that ordinary X.509 tools pass over th
 
 * `OID_KIND`: the entity kind, a UTF8String
 * `OID_NEXT_KEY`: SHA-256 of the next key's SPKI, an OCTET STRING
+* `OID_RECOVERED_IN`: of a bound name over a key that it does not lead to, SHA-256 of the SPKI of the registry's log that
+  must say so, an OCTET STRING
 
 Their arc needs no registration: it is a UUID's, c60188df-cf80-54a2-802b-3a2e5ac3da6c (version 5, of the name
 `autolink/1` among URLs), below 1.2.840.113556.1.8000.2554, split as by Microsoft's oidgen.vbs into 4-4-4-4-4-6-6
@@ -43,6 +45,7 @@ Extensions = Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
 _ARC: Final = "1.2.840.113556.1.8000.2554.50689.35039.53120.21666.32811.3812954.12835436"
 OID_KIND: Final = x509.ObjectIdentifier(f"{_ARC}.1")
 OID_NEXT_KEY: Final = x509.ObjectIdentifier(f"{_ARC}.2")
+OID_RECOVERED_IN: Final = x509.ObjectIdentifier(f"{_ARC}.3")
 
 _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
@@ -96,6 +99,8 @@ class Certificate:
             recompute).
         kind: the issuer's word, or the holder's own in a self-issued certificate; None if absent.
         next_key_hash: SHA-256 of the next key's SPKI; None if absent.
+        recovered_in: SHA-256 of the SPKI of a registry's log, which alone can say that this key has succeeded those that
+            the name leads to. The holder's *claim*; None if absent.
         not_before, not_after: aware, UTC, both inclusive (RFC 5280, section 4.1.2.5).
     """
 
@@ -110,6 +115,7 @@ class Certificate:
     auto_id: AutoId | None = field(compare=False)
     kind: EntityKind | None = field(compare=False)
     next_key_hash: bytes | None = field(repr=False, compare=False)
+    recovered_in: bytes | None = field(repr=False, compare=False)
     not_before: datetime = field(compare=False)
     not_after: datetime = field(compare=False)
 
@@ -163,6 +169,7 @@ class Certificate:
             auto_id=_san_auto_id(extensions),
             kind=_kind(extensions),
             next_key_hash=_private_value(extensions, OID_NEXT_KEY, _OCTET_STRING, 32),
+            recovered_in=_private_value(extensions, OID_RECOVERED_IN, _OCTET_STRING, 32),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
         )
@@ -278,8 +285,8 @@ def encode_kind(kind: EntityKind) -> bytes:
     return _tlv(_UTF8_STRING, kind.value.encode())
 
 
-def encode_next_key_hash(next_key_hash: bytes) -> bytes:
-    return _tlv(_OCTET_STRING, next_key_hash)
+def encode_key_hash(key_hash: bytes) -> bytes:
+    return _tlv(_OCTET_STRING, key_hash)
 
 
 def load_chain(pem: bytes) -> tuple[Certificate, ...]:

@@ -15,7 +15,7 @@ from autolink import limits
 from autolink.errors import IdentityError, UsageError, no_pickle
 from autolink.identity import files, keys
 from autolink.identity.anchor import TrustAnchor, root_authority
-from autolink.identity.autoid import AutoId, PeerId
+from autolink.identity.autoid import BOUND, AutoId, PeerId
 from autolink.identity.certificate import Certificate, EntityKind, load_chain
 from autolink.identity.issuing import build_issued, build_self_issued
 from autolink.identity.keys import KeyType, PrivateKey
@@ -47,7 +47,8 @@ class Credential:
             first one first.
         evidence: what a peer needs beside the chain: the rotations, encoded.
         auto_id: recomputed along the names of the chain.
-        peer_id: this credential as seen by a verifier whose verdict rests on the chain's root.
+        peer_id: this credential as seen by a verifier whose verdict rests on the chain's root; where that was recovered,
+            by one who believes the registry's log that it names.
         folder: where the keystore keeps this identity and its state; None outside a keystore.
         next_key: the key that may follow this one, only right after `self_issued` made it. Keep it elsewhere.
         made_here: its Auto ID is new, so nobody can have acted under it before.
@@ -241,7 +242,7 @@ class Credential:
             IdentityError: this identity was issued, it has committed to another key, or was rotated too often.
         """
         chain, earlier = split_chain(certificates)
-        check_chain(chain, earlier)
+        _, authority = check_chain(chain, earlier)
         leaf = chain[0]
         name = show_name(leaf.common_name)
         if len(chain) > 1:
@@ -249,6 +250,9 @@ class Credential:
                 f"{name!r} is given another key by its issuer, not by itself: make a new request and have it issued"
             )
         bound = leaf.next_key_hash is not None
+        recovered = (
+            bound and authority != BOUND
+        )  # nothing leads to its keys: the registry has this one on record too
         if bound and keys.hash_of_key(next_key.public_key()) != leaf.next_key_hash:
             raise IdentityError(f"{name!r} has committed to another next key than this one")
         following = keys.generate(keys.key_type(next_key.public_key())) if next_key_hash is None else None
@@ -261,10 +265,12 @@ class Credential:
             next_key,
             kind=leaf.kind or EntityKind.ORGANIZATION,
             next_key_hash=next_key_hash if bound else None,
+            recovered_in=leaf.recovered_in if recovered else None,
             lifetime=lifetime,
             now=_or_system_clock(now),
         )
-        return cls((certificate,), next_key, next_key=following, rotations=(*earlier, leaf) if bound else ())
+        rotations = (*earlier, leaf) if bound and not recovered else ()
+        return cls((certificate,), next_key, next_key=following, rotations=rotations)
 
     def mark_used(self) -> None:
         """From now on somebody remembers what this identity has taken; see `unused_since`."""
@@ -295,7 +301,11 @@ class Credential:
     @property
     def anchor(self) -> TrustAnchor:
         """What others need to believe this credential and its siblings: the chain's root, of a rotated one the first
-        certificate, which its name is bound to."""
+        certificate, which its name is bound to.
+
+        Raises:
+            IdentityError: the root was recovered: only a registry vouches for it.
+        """
         return TrustAnchor((self.rotations[0] if self.rotations else self.chain[-1],))
 
     @property

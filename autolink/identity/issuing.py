@@ -34,10 +34,11 @@ from autolink.identity.autoid import AutoId
 from autolink.identity.certificate import (
     OID_KIND,
     OID_NEXT_KEY,
+    OID_RECOVERED_IN,
     Certificate,
     EntityKind,
+    encode_key_hash,
     encode_kind,
-    encode_next_key_hash,
 )
 from autolink.identity.keys import PrivateKey, PublicKey, key_type, spki
 from autolink.identity.names import check_common_name, show_name
@@ -61,10 +62,12 @@ def build_self_issued(
     next_key_hash: bytes | None,
     lifetime: timedelta | None,
     now: datetime,
+    recovered_in: bytes | None = None,
 ) -> Certificate:
     """A certificate that a natural entity gives itself.
 
     Args:
+        recovered_in: see `Certificate`; only for a bound name over a key that it does not lead to.
         lifetime: counted from `now`; None for the longest.
 
     Raises:
@@ -79,9 +82,10 @@ def build_self_issued(
     validity = _validity(now, SELF_ISSUED_CAP - BACKDATE if lifetime is None else lifetime, SELF_ISSUED_CAP)
     builder = _builder(name, name, key.public_key(), AutoId.derive(common_name), kind, validity)
     builder = _as_issuer(builder, path_length=None, links=True)
-    if next_key_hash is not None:
-        extension = x509.UnrecognizedExtension(OID_NEXT_KEY, encode_next_key_hash(next_key_hash))
-        builder = builder.add_extension(extension, critical=False)
+    for oid, key_hash in ((OID_NEXT_KEY, next_key_hash), (OID_RECOVERED_IN, recovered_in)):
+        if key_hash is not None:
+            extension = x509.UnrecognizedExtension(oid, encode_key_hash(key_hash))
+            builder = builder.add_extension(extension, critical=False)
     return _sign(builder, key)
 
 

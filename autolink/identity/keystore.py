@@ -187,7 +187,7 @@ class Keystore:
         key = seal(credential.private_key, passphrase, unencrypted=unencrypted, scrypt_n=self._scrypt_n)
         with self._entry(name, changing=True) as folder:
             leaf = self._chain(folder)[0]
-            if not credential.rotations or leaf != credential.rotations[-1]:
+            if not _follows(credential, leaf):
                 raise KeystoreError(
                     "the identity kept here is not the one that was rotated; perhaps it has been meanwhile"
                 )
@@ -381,6 +381,19 @@ def _check_ours(status: os.stat_result, name: str) -> None:
         raise KeystoreError(
             f"{shown} is open to other users: chmod go= it, and consider whether its key was read"
         )
+
+
+def _follows(credential: Credential, leaf: Certificate) -> bool:
+    """Whether a credential is the rotation of the one with this certificate. A recovered one shows no rotations."""
+    if credential.rotations:
+        return leaf == credential.rotations[-1]
+    new = credential.leaf
+    if new.recovered_in is None or (new.common_name, new.recovered_in) != (
+        leaf.common_name,
+        leaf.recovered_in,
+    ):
+        return False
+    return new.spki_sha256 == leaf.next_key_hash
 
 
 def _time(text: bytes) -> datetime | None:

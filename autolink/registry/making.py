@@ -15,12 +15,14 @@ from typing import Final, final
 
 from autolink import limits
 from autolink.errors import EntryRefused, Fault, UsageError
-from autolink.identity import AutoId, Certificate, Credential, EntityKind
+from autolink.identity import AutoId, Certificate, Credential, EntityKind, KeyType, keys, show_name
 from autolink.identity.issuing import build_self_issued
 from autolink.identity.keys import PrivateKey
+from autolink.identity.names import split_bound
 from autolink.messages import microseconds
 from autolink.registry.answers import Place
 from autolink.registry.entries import FIRST, SALT, Entry, Guardians, Op, guardian_hash
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.state import OUTRUNS
 
 LIFETIME: Final = timedelta(hours=1)
@@ -149,7 +151,7 @@ def recover(
     The issuer of an issued ID, or the guardians of a self-issued one, have to countersign.
 
     Args:
-        credential: of the same Auto ID, with the new key.
+        credential: of the same Auto ID, with the new key; of a bound name a `successor`.
         slot: with the ID's place.
         next_key, void_from: as in `rotate`.
         revealed: the guardians that are going to sign, each with its salt.
@@ -294,8 +296,41 @@ def renewed(credential: Credential, *, now: datetime, lifetime: timedelta | None
         raise UsageError("an issued ID is given its new certificate by its issuer")
     return build_self_issued(
         leaf.common_name, credential.private_key, kind=leaf.kind or EntityKind.ORGANIZATION,
-        next_key_hash=leaf.next_key_hash, lifetime=lifetime, now=now,
+        next_key_hash=leaf.next_key_hash, recovered_in=leaf.recovered_in, lifetime=lifetime, now=now,
     )  # fmt: skip
+
+
+def successor(
+    former: Certificate, log_key: VerifierKey, *, lifetime: timedelta | None = None, now: datetime
+) -> Credential:
+    """A self-issued ID of a bound name over a fresh key, to be put on record by a recovery; the key that may follow is in
+    `next_key`.
+
+    Its name does not lead to that key. So nobody believes it but those who believe this log, which its certificate
+    names, and they once the recovery has taken place there.
+
+    Args:
+        former: any certificate of that ID, such as the one on record.
+        log_key: of the log that is to have it on record.
+        lifetime: None for the longest.
+        now: from when it counts.
+
+    Raises:
+        UsageError: the ID was issued, or its name is plain: nothing but a new identity of that name is needed then.
+        IdentityError: the lifetime is not allowed.
+    """
+    name = former.common_name
+    if not former.names_itself or split_bound(name) is None:
+        raise UsageError(
+            f"{show_name(name)} is not bound to keys: recover it with a new identity of that name"
+        )
+    key_type = KeyType.P256 if former.key_type is KeyType.RSA else former.key_type  # RSA is never made
+    key, next_key = keys.generate(key_type), keys.generate(key_type)
+    certificate = build_self_issued(
+        name, key, kind=former.kind or EntityKind.ORGANIZATION, next_key_hash=keys.hash_of_key(next_key.public_key()),
+        recovered_in=keys.hash_of_key(log_key.public), lifetime=lifetime, now=now,
+    )  # fmt: skip
+    return Credential((certificate,), key, next_key=next_key)
 
 
 def _next_key(credential: Credential, given: bytes | None) -> bytes:

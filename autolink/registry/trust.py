@@ -52,6 +52,9 @@ class Registered(Model):
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
 
+    def rests_on(self, authority: str) -> bool:
+        return authority == self._authority
+
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one."""
@@ -79,7 +82,9 @@ class Registered(Model):
             whose = "" if status.because == status.auto_id else f", by the record of {status.because.short}"
             raise Contradicted(f"{display(status.origin)} says {status.state}{whose}", Reason.REVOKED)
         text = f"active in {display(status.origin)} at {instant(status.at):%F %T} UTC"
-        return Grounds("Registered", text, valid_until=instant(until), authority=self._authority)
+        return Grounds(
+            "Registered", text, valid_until=instant(until), authority=self._authority, succeeds=True
+        )
 
     def _staple(self, presented: Presented) -> bytes:
         """The status of our log among the evidence, unread."""

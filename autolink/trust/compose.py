@@ -36,6 +36,13 @@ async def consult(model: Model, presented: Presented, context: Context) -> Groun
     raise Contradicted(f"trust model {name} returned {type(grounds).__name__}, not Grounds", Reason.INTERNAL)
 
 
+def settles(grounds: Grounds, presented: Presented) -> bool:
+    """Whether these grounds leave nothing open: where the root's name does not lead to its key, they are the word of the
+    very log that the root names."""
+    log = presented.succeeds_in
+    return log is None or (grounds.succeeds and grounds.authority == log)
+
+
 class _Combined(Model):
     """What AllOf and AnyOf share: members, their changes, and a type name that tells of unsafe ones."""
 
@@ -56,6 +63,9 @@ class _Combined(Model):
     @property
     def epoch(self) -> int:
         return sum(member.epoch for member in self.members)
+
+    def rests_on(self, authority: str) -> bool:
+        return any(member.rests_on(authority) for member in self.members)
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         removers = [member.on_change(callback) for member in self.members]
@@ -111,11 +121,15 @@ class AllOf(_Combined):
                 if grounds.once_accepted:
                     await grounds.once_accepted()
 
+        named = [grounds for grounds in vouched if grounds.authority]
+        log = presented.succeeds_in
+        settling = [grounds for grounds in named if log is not None and settles(grounds, presented)]
         return Grounds(
             type(self).__name__,
             " and ".join(map(str, vouched)),
             valid_until=_earliest(*(grounds.valid_until for grounds in vouched)),
-            authority=next((grounds.authority for grounds in vouched if grounds.authority), None),
+            authority=next((grounds.authority for grounds in settling or named), None),
+            succeeds=bool(settling),
             key_only=any(grounds.key_only for grounds in vouched),
             once_accepted=once_accepted if any(grounds.once_accepted for grounds in vouched) else None,
         )
@@ -138,7 +152,10 @@ class AnyOf(_Combined):
         if not vouched:
             raise _most_telling(abstained)
         # Who is vouched for already need not be learned, nor a person be asked about them.
-        return min(vouched, key=lambda grounds: grounds.once_accepted is not None)
+        return min(
+            vouched,
+            key=lambda grounds: (not settles(grounds, presented), grounds.once_accepted is not None),
+        )
 
 
 class UnsafeAllOf(AllOf):

@@ -109,6 +109,8 @@ class KnownAgents(Model):
                 )
         if known:
             return Grounds("KnownAgents", f"known as {known[1]}", authority=known[0].authority)
+        if presented.succeeds_in is not None:
+            raise NotVouched(f"{name} was recovered: a registry's word is needed each time, and not learned")
         if context.direction != "outbound" or not context.given_by_person or self._on_first == "refuse":
             raise NotVouched(
                 f"{name} is not known; if a person vouches for it, accept it by its id {seen(presented)}"

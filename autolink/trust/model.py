@@ -62,6 +62,9 @@ class Grounds:
         authority: the key that the verdict rests on, as a PeerId writes it; None: the key of the
             self-issued root. A bound path is `bound` whatever stands here.
         key_only: nothing but possession of the leaf's key was established, so the peer is a key principal.
+        succeeds: a registry's log, whose key is `authority`, has exactly the presented keys on record. Only that makes up
+            for a bound name that does not lead to its root's key (`Presented.succeeds_in`), and only if the root
+            names that log.
         once_accepted: awaited when the whole verdict stands and rests on these grounds: the place for what
             must not happen for a peer whom another model refuses (learning it, asking a person). May raise
             `NotVouched`.
@@ -75,6 +78,7 @@ class Grounds:
     valid_until: datetime | None = None
     authority: str | None = None
     key_only: bool = False
+    succeeds: bool = False
     once_accepted: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +152,17 @@ class Model(ABC):
         self._changes += 1
         for listener in self._listeners:
             listener()
+
+    def rests_on(self, authority: str) -> bool:
+        """Whether a verdict of this model may name this authority though no certificate of the peer's has its key.
+
+        A dialer that expects such a peer cannot tell from the chain alone whether it is the right one, and leaves
+        that to the verdict.
+
+        Args:
+            authority: as a PeerId has it.
+        """
+        return False
 
     def __and__(self, other: "Model") -> "AllOf":
         from autolink.trust.compose import AllOf

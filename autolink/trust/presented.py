@@ -16,7 +16,9 @@ the lines:
    signed it, which OpenSSL does not ask of an anchor. Only then has anybody on it an AutoId: they are recomputed
    from the names, root first, and each certificate's URI must say exactly that.
 7. A root whose name has the bound form must hold the key that the name commits to, or the evidence must show the way
-   from that key to this one (identity/rotation.py). Any other key is an impostor's, whatever any model thinks.
+   from that key to this one (identity/rotation.py). Any other key is an impostor's, whatever any model thinks; but
+   where the root itself names a registry's log that is said to have this key on record in the place of those, the
+   verdict refuses it instead, unless a model has found just that log to say so.
 
 What follows is a trust model's: whether this root, or this key, is believed (verdict.py). Nothing here proves
 that the peer holds the leaf's key: TLS, or the signature on a message, has done that before.
@@ -47,6 +49,8 @@ class Presented:
         chain: leaf first; complete up to the self-issued root when `complete`.
         ids: the AutoId of every element of the complete path, root first; empty when it is incomplete.
         bound: the complete path starts at a name that commits to its root's key, or to one that was rotated to it.
+        succeeds_in: the path starts at a bound name that does not lead to its root's key, and the root names the log, as an
+            authority, in which this key has succeeded those: not sound without that log's word. None otherwise.
         evidence: what the peer sent along for its standing; for trust models to read.
         issuers: what was found about the certificates above the leaf; None when there are none.
         valid_from, valid_until: when every certificate of the chain is valid (aware, both inclusive).
@@ -59,6 +63,7 @@ class Presented:
     issuers: Issuers | None = field(repr=False, compare=False)
     valid_from: datetime
     valid_until: datetime
+    succeeds_in: str | None = None
 
     @property
     def leaf(self) -> Certificate:
@@ -147,11 +152,19 @@ def present(chain_der: Sequence[bytes], *, evidence: Sequence[bytes] = (), now: 
         presented = sound(chain_der, evidence=evidence, now=now)
         root = presented.root
         if presented.complete and not presented.bound and split_bound(root.common_name) is not None:
-            check_rotations(rotations_in(evidence), root)  # 7
-            presented = replace(presented, bound=True)
+            presented = _follow_name(presented)  # 7
     except IdentityError as error:
         raise Refused(error.reason, by="us", peer=_claimed(chain_der), detail=str(error)) from error
     return presented
+
+
+def _follow_name(presented: Presented) -> Presented:
+    """From the root's bound name, which does not commit to just its key, to that key."""
+    root, rotations = presented.root, rotations_in(presented.evidence)
+    if root.recovered_in is not None and not rotations:
+        return replace(presented, succeeds_in=key_authority(root.recovered_in))
+    check_rotations(rotations, root)
+    return replace(presented, bound=True)
 
 
 def _claimed(chain_der: Sequence[bytes]) -> str:

@@ -8,8 +8,9 @@ from typing import Final, final
 from autolink.errors import Reason, Refused, UsageError
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate, EntityKind
+from autolink.identity.names import show_name
 from autolink.trust.cache import VerdictCache
-from autolink.trust.compose import consult
+from autolink.trust.compose import consult, settles
 from autolink.trust.issuers import MEMORY
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
 from autolink.trust.presented import Presented, present
@@ -176,7 +177,7 @@ def _broken(model: Model, who: str, error: Exception) -> Refused:
 async def _ask(model: Model, presented: Presented, context: Context, expect: PeerId | None) -> VerifiedPeer:
     """From a sound chain to a verdict."""
     try:
-        grounds = _with_kind(await consult(model, presented, context), presented)
+        grounds = _with_kind(await _settled(model, presented, context), presented)
         peer_id = _peer_id(presented, grounds)
         valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
         if valid_until < context.now:
@@ -193,6 +194,24 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
         raise _broken(model, _at(presented, context), error) from error
     return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+
+
+async def _settled(model: Model, presented: Presented, context: Context) -> Grounds:
+    """The model's grounds. A name that does not lead to its key is an impostor's unless they are the word of its log."""
+    try:
+        grounds = await consult(model, presented, context)
+    except NotVouched as opinion:
+        if presented.succeeds_in is None:
+            raise
+        raise _unsettled(presented, opinion) from opinion
+    if not settles(grounds, presented):
+        raise _unsettled(presented, grounds)
+    return grounds
+
+
+def _unsettled(presented: Presented, instead: object) -> Contradicted:
+    name, log = show_name(presented.root.common_name), presented.succeeds_in
+    return Contradicted(f"{name} is bound to another key, and the log {log} does not vouch for it: {instead}")
 
 
 def _at(presented: Presented, context: Context) -> str:

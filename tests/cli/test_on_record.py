@@ -6,7 +6,7 @@ import os
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record
-from autolink.identity import Keystore
+from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient, Withheld
 from autolink.registry.entries import Entry, decode_leaf_untrusted
@@ -220,7 +220,7 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
     assert "cannot be read" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
 
 
-def test_an_issuer_recovers_its_agent_and_a_bound_name_is_not_recovered(sh, monkeypatch):
+def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
     pass_a_second(monkeypatch)
@@ -228,7 +228,57 @@ def test_an_issuer_recovers_its_agent_and_a_bound_name_is_not_recovered(sh, monk
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
     assert sh.json("id", "recover", "echo-2", "--void-from", "1", "--unencrypted")["state"] == "recovering"
     assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
-    assert "bound to its keys" in sh.fails(2, "id", "recover", "acme", "--unencrypted")
+
+
+def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkeypatch, registry):
+    """The new identity names the log that alone can say so; it rotates and issues as any other."""
+    sh.ok("id", "new", "guard", "--unencrypted")
+    sh.ok("id", "register", "guard")
+    sh.ok("id", "register", "acme", "--guardian", "guard")
+    auto_id = id_of(sh, "acme")
+    line = sh.fails(2, "id", "recover", "acme", "--unencrypted")
+    assert "bound to its keys" in line
+    assert f"id recover NEW --of {auto_id}" in line
+    pass_a_second(monkeypatch)
+    lost = ("id", "recover", "acme-2", "--of", auto_id, "--unencrypted")
+    assert "--guardians-file FILE" in sh.fails(2, *lost)
+    assert "acme-2" not in Keystore().names()
+    lost += ("--guardians-file", "acme.guardians")
+    assert sh.json(*lost)["state"] == "recovering"
+    assert (sh.path / "acme-2.next-key").exists()
+    assert "there is an identity 'acme-2' already" in sh.fails(1, *lost)
+    log = key_authority(keys.hash_of_key(VerifierKey.parse(registry.log_key).public))
+    shown = sh.json("id", "show", "acme-2")
+    assert (shown["auto_id"], shown["recovered_in"]) == (auto_id, log)
+    assert shown["peer_id"] == f"{auto_id}?key={log}"
+    assert sh.json("id", "show", "acme")["recovered_in"] is None
+    other = str(VerifierKey.of("registry.example/log", Ed25519PrivateKey.generate().public_key()))
+    again = ("id", "recover", "acme-2", "--guardians-file", "acme.guardians")
+    assert "bound to its keys" in sh.fails(2, *again, "--log-key", other)
+    assert "(recovering)" in sh.fails(3, *again)
+    assert "no anchor" in sh.fails(1, "id", "export", "acme-2")
+
+    request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
+    sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme-2", stdin=request))
+    assert sh.json("id", "show", "echo-2")["recovered_in"] == log
+    sh.ok(
+        "id", "rotate", "acme-2", "--next-key", "acme-2.next-key", "--next-key-out", "after", "--unencrypted"
+    )
+    rotated = Keystore().load("acme-2")
+    assert (str(rotated.peer_id), rotated.rotations) == (shown["peer_id"], ())
+    assert rotated.leaf.spki_sha256.hex() == shown["next_key"].removeprefix("sha256:")
+
+
+def test_no_key_is_made_for_a_name_that_is_plain_or_not_on_record(sh):
+    (sh.path / "file").write_text(json.dumps({"auto_id": "0" * 64, "threshold": 0, "guardians": []}))
+    recover = ("id", "recover", "new", "--guardians-file", "file", "--unencrypted", "--of")
+    assert "is not on record there" in sh.fails(1, *recover, "0" * 64)
+    sh.ok("id", "new", "org", "--plain", "--common-name", f"org {os.urandom(8).hex()}", "--unencrypted")
+    sh.ok("id", "register", "org", "--unencrypted")
+    plain = json.dumps({"auto_id": id_of(sh, "org"), "threshold": 0, "guardians": []})
+    (sh.path / "file").write_text(plain)
+    assert "not bound to keys" in sh.fails(2, *recover, "org")
+    assert "new" not in Keystore().names()
 
 
 def test_a_promise_that_was_not_kept_is(sh, monkeypatch):

@@ -20,6 +20,7 @@ from autolink.errors import IdentityError, Reason
 from autolink.identity import (
     OID_KIND,
     OID_NEXT_KEY,
+    OID_RECOVERED_IN,
     AutoId,
     Certificate,
     Credential,
@@ -51,7 +52,7 @@ def test_a_certificate_shows_what_it_says(acme: Credential, seller: Credential, 
     assert len(leaf.fingerprint) == 32
 
 
-@pytest.mark.parametrize("oid", [OID_KIND, OID_NEXT_KEY])
+@pytest.mark.parametrize("oid", [OID_KIND, OID_NEXT_KEY, OID_RECOVERED_IN])
 def test_no_component_of_our_object_identifiers_is_large(oid: x509.ObjectIdentifier) -> None:
     """28 bits are four octets of DER: Go's first limit, beyond which it refuses the certificate."""
     assert max(map(int, oid.dotted_string.split("."))) < 2**28
@@ -63,7 +64,8 @@ def test_our_object_identifiers_lie_in_the_arc_of_a_uuid_of_ours() -> None:
     ends = (0, 4, 8, 12, 16, 20, 26, 32)
     numbers = [int(digits[begin:end], 16) for begin, end in pairwise(ends)]
     arc = ".".join(map(str, [*(1, 2, 840, 113556, 1, 8000, 2554), *numbers]))
-    assert (OID_KIND.dotted_string, OID_NEXT_KEY.dotted_string) == (f"{arc}.1", f"{arc}.2")
+    ours = [oid.dotted_string for oid in (OID_KIND, OID_NEXT_KEY, OID_RECOVERED_IN)]
+    assert ours == [f"{arc}.{number}" for number in (1, 2, 3)]
 
 
 def test_certificates_are_equal_when_their_bytes_are(seller: Credential) -> None:
@@ -153,6 +155,8 @@ def test_an_id_in_another_form_is_refused(forge: Any, uri: str) -> None:
         (OID_KIND, b"\x0c\x02\xff\xff"),
         (OID_NEXT_KEY, b""),
         (OID_NEXT_KEY, b"\x04\x1f" + bytes(31)),
+        (OID_RECOVERED_IN, b""),
+        (OID_RECOVERED_IN, b"\x04\x1f" + bytes(31)),
         (OID_NEXT_KEY, b"\x04\x21" + bytes(33)),
         (OID_NEXT_KEY, b"\x04\x20" + bytes(33)),
         (OID_NEXT_KEY, b"\x04" * 40_000),

@@ -15,6 +15,8 @@ import pytest
 
 from autolink.errors import IdentityError, KeystoreError
 from autolink.identity import Credential, CredentialRequest, EntityKind, Keystore, keys, keystore, sealed
+from autolink.registry import making
+from autolink.registry.log.note import VerifierKey
 
 OLD, NEW = "correct horse", "battery staple"
 CALLS = ("open", "fsync", "replace")
@@ -265,6 +267,22 @@ def test_whom_it_issued_keeps_the_rotations_in_the_chain_that_it_accepted(
     with pytest.raises(IdentityError, match="bound to another key"):
         store.accept("seller", (seller.leaf, after.leaf))
     assert store.load("seller", passphrase=OLD).rotations == after.rotations
+
+
+def test_a_recovered_identity_goes_on_to_its_own_next_key_and_to_no_other(
+    store: Keystore, acme: Credential, now: datetime
+) -> None:
+    log = VerifierKey.of("registry.example/log", keys.generate(keys.KeyType.ED25519).public_key())
+    first, second = (making.successor(acme.leaf, log, now=now) for _ in range(2))
+    store.save_new("acme-2", first, passphrase=OLD)
+    assert store.load("acme-2", passphrase=OLD).peer_id == first.peer_id != acme.peer_id
+    for other in (second, following(second, now), following(acme, now), first):
+        with pytest.raises(KeystoreError, match="not the one that was rotated"):
+            store.rotate("acme-2", other, passphrase=NEW)
+    after = following(first, now)
+    store.rotate("acme-2", after, passphrase=NEW)
+    assert store.load("acme-2", passphrase=NEW).leaf == after.leaf
+    assert after.peer_id == first.peer_id
 
 
 def test_a_stored_way_that_leads_elsewhere_is_no_identity(

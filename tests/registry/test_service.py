@@ -1,7 +1,7 @@
 """A registry that is served, and agents that believe what it says. On the real clock: SQLite works in threads."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,11 +63,13 @@ def now() -> int:
 
 
 @asynccontextmanager
-async def serving(folder: Path, policy: Any = None, key: Any = None) -> AsyncIterator[Served]:
+async def serving(
+    folder: Path, policy: Any = None, key: Any = None, clock: Callable[[], int] = now
+) -> AsyncIterator[Served]:
     if not (folder / "log.db").exists():
         SqliteStore.create(folder, ORIGIN)
     with SqliteStore(folder) as store:
-        registrar = Registrar(store, key or Ed25519PrivateKey.from_private_bytes(bytes(range(32))), now)
+        registrar = Registrar(store, key or Ed25519PrivateKey.from_private_bytes(bytes(range(32))), clock)
         policy = policy or Open(Rate(anyio.current_time))
         service = RegistryService(store, registrar, policy)
         agent = Agent(Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers)

@@ -7,10 +7,12 @@ import pytest
 
 from autolink import codec, limits
 from autolink.errors import Reason, Refused
-from autolink.identity import BOUND, Credential, KeyType, PeerId, TrustAnchor, key_authority
+from autolink.identity import BOUND, Credential, EntityKind, KeyType, PeerId, TrustAnchor, key_authority
+from autolink.identity.issuing import build_self_issued
 from autolink.identity.rotation import TAG
 from autolink.trust import (
     Context,
+    Grounds,
     IssuedBy,
     KnownAgents,
     Model,
@@ -182,3 +184,43 @@ def test_a_way_that_ends_elsewhere_makes_no_presented_bound(corp: Credential, ac
     with pytest.raises(Refused):
         present([corp.leaf.der], evidence=rotated(acme).evidence, now=NOW)
     assert present([corp.leaf.der], evidence=corp.evidence, now=NOW).bound
+
+
+async def test_the_claim_that_a_log_knows_better_means_nothing_where_the_name_leads_to_the_key_and_elsewhere(
+    acme: Credential, inbound: Context
+) -> None:
+    """Bound is bound, a plain name is its key, and a way that is shown must lead there."""
+    log = bytes(range(32))
+
+    def claims(who: Credential, key: Credential | None = None) -> Credential:
+        leaf = who.leaf
+        private_key = (key or who).private_key
+        made = build_self_issued(
+            leaf.common_name, private_key, kind=EntityKind.ORGANIZATION, next_key_hash=leaf.next_key_hash,
+            recovered_in=log, lifetime=None, now=NOW,
+        )  # fmt: skip
+        return Credential.from_key((made,), private_key, rotations=who.rotations)
+
+    plain = Credential.self_issued("acme", plain=True, now=NOW)
+    for who in (acme, rotated(acme)):
+        assert (
+            (await verdict(SelfCertified(), claims(who), inbound)).peer_id
+            == claims(who).peer_id
+            == acme.peer_id
+        )
+    assert (await verdict(Pinned(plain.peer_id), claims(plain), inbound)).peer_id == plain.peer_id
+    other = Credential.self_issued("other", now=NOW)
+    taken = claims(acme, key=other)
+    assert taken.peer_id == PeerId(acme.auto_id, key_authority(log))
+    assert await refusal(SelfCertified(), taken, inbound) is Reason.IMPOSTOR
+    shown = {"evidence": rotated(acme).evidence}
+    assert await refusal(_Succeeds(key_authority(log)), taken, inbound, **shown) is Reason.IMPOSTOR
+    assert (await verdict(_Succeeds(key_authority(log)), taken, inbound)).peer_id == taken.peer_id
+
+
+class _Succeeds(Model):
+    def __init__(self, log: str) -> None:
+        self._log = log
+
+    async def verify(self, presented: Any, context: Context) -> Grounds:
+        return Grounds("_Succeeds", "on record", authority=self._log, succeeds=True)
