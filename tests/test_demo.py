@@ -13,6 +13,7 @@ PUBLIC_MODULES = {
     "autolink.trust",
     "autolink.identity",
     "autolink.errors",
+    "autolink.registry",
     "autolink.testing",
     "autolink.demo",
 }
@@ -28,8 +29,18 @@ def test_the_demo_prints_one_object_and_all_went_as_it_should():
     assert seen["exchanged"] == seen["verified"] > 0
     kinds = ("impostor", "expired", "unknown_issuer", "tampered", "replayed", "wrong_recipient")
     assert seen["refused"] == dict.fromkeys(kinds, 1)
-    assert seen["processes"] == 9
+    assert seen["processes"] == 10
+    assert seen["registry"] == {"registered": 4, "proofs_verified": 5}  # the fifth is the revocation's
+    assert seen["revocation"]["reconnect_refused"] is True
+    assert seen["revocation"]["link_closed_ms"] >= 0
     assert result.stderr == ""
+
+
+def test_the_demo_needs_no_extra():
+    """What the registry's public side takes is not even looked for."""
+    extra = ("starlette", "h11", "httpx")
+    script = f"import sys; sys.modules.update(dict.fromkeys({extra})); import autolink.demo.cast, autolink.demo.launcher"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_the_demo_uses_public_names_only():

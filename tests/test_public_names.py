@@ -12,7 +12,16 @@ PACKAGES = [
     "autolink",
     *(
         f"autolink.{name}"
-        for name in ("agent", "identity", "testing", "demo", "messages", "registry.log", "transport")
+        for name in (
+            "agent",
+            "identity",
+            "testing",
+            "demo",
+            "messages",
+            "registry",
+            "registry.log",
+            "transport",
+        )
     ),
 ]
 

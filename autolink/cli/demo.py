@@ -22,7 +22,11 @@ _ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 @json_option
 @click.pass_context
 def demo(ctx: click.Context, *, as_json: bool) -> None:
-    """Nine agents in processes of their own meet over loopback: three talk, six are turned away."""
+    """Ten agents in processes of their own meet over loopback: three talk, six are turned away, and one is a registry.
+
+    One of the three is revoked in the end: its link dies at both ends, and it is refused. `link_closed_ms` in --json is the
+    time from submitting the revocation to the later end's word of that.
+    """
     try:
         if as_json:
             outcome = anyio.run(run_demo, backend="trio")

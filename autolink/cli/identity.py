@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from autolink import limits
+from autolink.cli.crl import publish_crl
 from autolink.cli.edge import about
 from autolink.cli.look import export, list_, show, verify
 from autolink.cli.making import (
@@ -217,7 +218,7 @@ def forget(peer_id: str, *, as_name: str | None, known: Path | None) -> None:
     say(f"{auto_id} is forgotten")
 
 
-for command in (import_, export, list_, rotate, show, verify, *COMMANDS):
+for command in (import_, export, list_, rotate, show, verify, *COMMANDS, publish_crl):
     identity.add_command(command)
 
 

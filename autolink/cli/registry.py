@@ -1,6 +1,7 @@
 """`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,8 @@ from autolink.registry.folder import INVITED, LOG_KEY, InvitedFile, create_regis
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
-from autolink.registry.store import SqliteStore
+from autolink.registry.store import SqliteStore, Store
+from autolink.transport import Address, TcpAddress, parse_address
 
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
@@ -74,6 +76,10 @@ def init(
     help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
 )  # fmt: skip
 @option(
+    "--http", metavar="ADDRESS",
+    help="Where its public side is served, too: read-only HTTP, for everybody (the extra `registry`). As --listen.",
+)  # fmt: skip
+@option(
     "--policy", type=click.Choice(["invited", "open"]), default="invited", show_default=True,
     help="Who may register itself. Whoever is on record registers whom it issues.",
 )  # fmt: skip
@@ -90,14 +96,15 @@ def init(
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, folder: Path, *, as_name: str, specs: tuple[Spec, ...], listen: tuple[str, ...], policy: str,
-    drain: float, log_key_passphrase_file: Path | None, passphrase_file: Path | None, as_json: bool,
+    ctx: click.Context, folder: Path, *, as_name: str, specs: tuple[Spec, ...], listen: tuple[str, ...],
+    http: str | None, policy: str, drain: float, log_key_passphrase_file: Path | None, passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Serve the registry in FOLDER until told to stop.
 
-    Prints one contact for each address, and the log's key: what others give as --registry and --log-key. Without --trust
-    every Auto ID whose name is bound to its key may dial it; entries are judged by their own signatures. SIGTERM or SIGINT
-    ends it when what was promised is in the log.
+    Prints one contact for each address, and the log's key: what others give as --registry and --log-key; then the URLs of
+    its public side, if it has one. Without --trust every Auto ID whose name is bound to its key may dial it; entries are
+    judged by their own signatures. SIGTERM or SIGINT ends it when what was promised is in the log.
     """
     encrypted = registry_folder.log_key_is_encrypted(folder)
     secret = (
@@ -108,25 +115,52 @@ def serve(
     trust = build(specs or (Spec("self-certified"),), folder=credential.folder)
     with SqliteStore(folder) as store:
         registrar = Registrar(store, key, lambda: microseconds(datetime.now(UTC)))
-
-        def announce(contacts: Sequence[str]) -> None:
-            if as_json:
-                told = {"contacts": list(contacts), "log_key": str(registrar.verifier_key)}
-                print_json({"ok": True, **told, "entries": store.head.size}, line=True)
-                return
-            for contact in contacts:
-                click.echo(contact)
-            click.echo(str(registrar.verifier_key))
+        public_side = _public_side(store, registrar, http)
 
         async def run() -> bool:
             service = RegistryService(store, registrar, _policy(policy, folder))
             agent = Agent(credential, trust=trust, handlers=service.handlers)
-            async with service.running(agent):
+            async with service.running(agent), public_side as public:
+                urls = [_url(address) for address in public]
+
+                def announce(contacts: Sequence[str]) -> None:
+                    if as_json:
+                        told = {
+                            "contacts": list(contacts),
+                            "log_key": str(registrar.verifier_key),
+                            "http": urls,
+                        }
+                        print_json({"ok": True, **told, "entries": store.head.size}, line=True)
+                        return
+                    for line in (*contacts, registrar.verifier_key, *urls):
+                        click.echo(str(line))
+
                 return await serve_until_told(agent, listen, drain, announce)
 
-        with about(f"listening on {', '.join(map(display, listen))}"):
+        with about(f"listening on {', '.join(map(display, [*listen, *([http] if http else [])]))}"):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)
+
+
+def _public_side(
+    store: Store, registrar: Registrar, http: str | None
+) -> AbstractAsyncContextManager[Sequence[Address]]:
+    """Serves it for the block, and gives where; nowhere if nobody asked for it, and then nothing of the extra is needed.
+
+    Raises:
+        UsageError: it is no address, or the packages that HTTP takes are not installed.
+    """
+    if http is None:
+        return nullcontext(())
+    from autolink.registry.http import PublicSide
+    from autolink.registry.httpd import serving_http
+
+    return serving_http(PublicSide(store, registrar), parse_address(http))
+
+
+def _url(address: Address) -> str:
+    """For who asks over TCP; a Unix socket has none, and is for the proxy in front."""
+    return f"http://{address}" if isinstance(address, TcpAddress) else str(address)
 
 
 def _policy(name: str, folder: Path) -> Policy:

@@ -7,8 +7,12 @@ whom it trusts and where to go, does its part, and reports.
 import json
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -24,11 +28,26 @@ from autolink import (
     Envelope,
     EnvelopeRefused,
     Handlers,
+    LinkLost,
     Refused,
     TrustAnchor,
 )  # fmt: skip
+from autolink.demo.on_record import spare_key
 from autolink.identity import load_chain
-from autolink.trust import IssuedBy
+from autolink.registry import (
+    Open,
+    Rate,
+    Registered,
+    Registrar,
+    RegistryService,
+    SqliteStore,
+    VerifierKey,
+    create_registry,
+    load_log_key,
+    making,
+    registered,
+)
+from autolink.trust import IssuedBy, SelfCertified
 
 ADDRESS: Final = "127.0.0.1:0"
 
@@ -66,7 +85,9 @@ class Refusals(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one line."""
-        self.reasons.append(record.getMessage().partition(": we refused ")[2])
+        reason = record.getMessage().partition(": we refused ")[2]
+        if reason:
+            self.reasons.append(reason)
 
 
 def trust(answer: dict[str, Any]) -> IssuedBy:
@@ -84,11 +105,40 @@ def counts(agent: Agent) -> dict[str, object]:
     }
 
 
+@asynccontextmanager
+async def on_record(stage: Stage, agent: Agent, told: dict[str, Any]) -> AsyncIterator[None]:
+    """For the block an agent is on record, shows its status, and believes only whom the registry calls active.
+
+    Args:
+        told: by the launcher, whose issuer signs the entry too and submits it.
+    """
+    log_key = VerifierKey.parse(told["log_key"])
+    slot = making.Slot.at(log_key.name, datetime.now(UTC))
+    entry = making.register(agent.credential, slot, next_key=spare_key())
+    await stage.ask(entry=entry.to_bytes().hex())
+    agent.replace_trust(agent.trust & Registered(log_key))
+    async with registered(agent, told["contact"], log_key):
+        await stage.tell(shows_its_status=True)
+        yield
+
+
+async def registry(stage: Stage) -> None:
+    """A registry of Auto IDs: an agent like the others, and a folder with its log."""
+    folder = Path((await stage.ask())["folder"])
+    create_registry(folder, "demo.example/log", None, unencrypted=True)
+    with SqliteStore(folder) as store:
+        registrar = Registrar(store, load_log_key(folder, None), lambda: time.time_ns() // 1000)
+        service = RegistryService(store, registrar, Open(Rate(anyio.current_time)))
+        agent = Agent(Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers)
+        async with service.running(agent), agent.listening(ADDRESS) as listener:
+            await stage.ask(contact=listener.contact, log_key=str(registrar.verifier_key))
+
+
 async def echo(stage: Stage) -> None:
     """acme's agent: answers, streams, publishes, and refuses whom it should."""
     handlers = Handlers()
     stopped = 0
-    slow_runs = anyio.Event()
+    slow_runs, stay_runs, stay_ended = anyio.Event(), anyio.Event(), anyio.Event()
     refusals = Refusals()
     logging.getLogger("autolink").addHandler(refusals)
 
@@ -114,6 +164,14 @@ async def echo(stage: Stage) -> None:
         await slow_runs.wait()
 
     @handlers.method
+    async def stay(call: Call, body: None) -> None:
+        stay_runs.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stay_ended.set()
+
+    @handlers.method
     async def publish(call: Call, prices: list[int]) -> None:
         for price in prices:
             await topic.publish(price)
@@ -128,9 +186,14 @@ async def echo(stage: Stage) -> None:
     topic = agent.topic("prices", of=int)
     async with agent.listening(ADDRESS) as listener:
         question: dict[str, object] = {"contact": listener.contact, "id": agent.auto_id.hex}
-        while True:
-            await stage.ask(**question)
+        while "log_key" not in (told := await stage.ask(**question)):
             question = {"stopped": stopped, "reasons": refusals.reasons, **counts(agent)}
+        async with on_record(stage, agent, told):
+            await stay_runs.wait()
+            await stage.tell(stays=True)
+            await stay_ended.wait()
+            await stage.ask(ended=True)
+            await stage.ask(reasons=refusals.reasons)
 
 
 async def relay(stage: Stage) -> None:
@@ -143,10 +206,9 @@ async def relay(stage: Stage) -> None:
         async def carry(call: Call, envelope: Envelope) -> Envelope | None:
             return await to_echo.forward(envelope)
 
-        question: dict[str, object] = {"contact": listener.contact}
-        while True:
-            await stage.ask(**question)
-            question = counts(agent)
+        await stage.ask(contact=listener.contact)
+        await stage.ask(**counts(agent))
+    await stage.ask(left=True)
 
 
 async def caller(stage: Stage) -> None:
@@ -179,7 +241,27 @@ async def caller(stage: Stage) -> None:
             raise RuntimeError("the relay brought no answer")
         verified = await agent.verify(sealed)
         await stage.tell(forwarded=verified.message.value, author=verified.author.name)
-    await stage.ask(**counts(agent))
+    await is_revoked(stage, agent, answer["echo"], await stage.ask(**counts(agent)))
+
+
+async def is_revoked(stage: Stage, agent: Agent, contact: str, told: dict[str, Any]) -> None:
+    """The caller again: it talks to echo while it is on record as active, and tries once more when it is not."""
+    logging.getLogger("autolink").addHandler(
+        logging.NullHandler()
+    )  # what it is told of itself, the scene shows
+    async with on_record(stage, agent, told):
+        async with agent.connect(contact) as link:
+            await stage.tell(grounds=str(link.peer.grounds))
+            try:
+                await link.call("stay")
+            except (LinkLost, Refused):
+                await link.closed()
+            await stage.tell(ended=True)
+        try:
+            async with agent.connect(contact):
+                await stage.ask(told=None)
+        except Refused as refused:
+            await stage.ask(told=refused.reason.value)
 
 
 async def dials(stage: Stage, name: str) -> None:
@@ -225,6 +307,7 @@ def misaddressed(agent: Agent, echo: AutoId) -> list[Envelope]:
 
 
 CAST: Final[dict[str, Callable[[Stage], Coroutine[Any, Any, None]]]] = {
+    "registry": registry,
     "echo": echo,
     "relay": relay,
     "caller": caller,

@@ -11,13 +11,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from subprocess import PIPE
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from autolink import Credential, CredentialRequest, EntityKind, TrustAnchor
+from autolink.demo.on_record import OnRecord
 from autolink.identity import dump_chain
 
 TIME: Final = 60.0
@@ -41,6 +44,8 @@ class Outcome:
     verified: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     processes: int = 0
+    registry: dict[str, int] = field(default_factory=dict)
+    revocation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -56,7 +61,7 @@ class Outcome:
         return {
             "ok": self.ok, "tls": self.tls, "exchanged": self.exchanged, "verified": self.verified,
             "refused": self.refused, "processes": self.processes, "round_trip_ms": round(self.round_trip_ms, 3),
-            "scenes": self.scenes,
+            "registry": self.registry, "revocation": self.revocation, "scenes": self.scenes,
         }  # fmt: skip
 
 
@@ -128,6 +133,7 @@ class _Play:
 
     async def play(self) -> None:
         both = [self._acme.anchor, self._globex.anchor]
+        registry = await self._open_registry()
         self._show("acme starts its echo agent, globex its relay and its caller")
         echo = await self._enter("echo", self._acme, both)
         greeting = await echo.hear()
@@ -154,6 +160,28 @@ class _Play:
         )
         for scene, reason in zip(self._refusal_scenes, report["reasons"], strict=False):
             scene["detail"] += f"; echo's log says: {reason}"
+        await relay.answer()
+        await relay.hear()  # it has left: it is not going to be on record
+        await self._on_record(registry, echo, caller)
+
+    async def _open_registry(self) -> Actor:
+        """Started first, and asked last where it is: it starts while the others talk."""
+        folder = self._stack.enter_context(TemporaryDirectory(prefix="autolink-demo-"))
+        registry = await self._stack.enter_async_context(_actor("registry"))
+        self._outcome.processes += 1
+        await registry.answer(folder=str(Path(folder, "registry")))
+        return registry
+
+    async def _on_record(self, registry: Actor, echo: Actor, caller: Actor) -> None:
+        self._show("everybody goes on record in a registry")
+        await registry.hear()
+        where = await registry.hear()
+        done = OnRecord(self._acme, self._globex, self._scene)
+        await done.play(where, echo, caller)
+        self._outcome.registry = {"registered": done.registered, "proofs_verified": done.proofs}
+        self._outcome.revocation = {
+            "link_closed_ms": round(done.link_closed_ms), "reconnect_refused": done.reconnect_refused,
+        }  # fmt: skip
 
     async def _conversation(self, caller: Actor) -> dict[str, Any]:
         met = await caller.hear()

@@ -104,7 +104,7 @@ def make_crl(
         raise UsageError("these certificates are of another issuer's")
     if not timedelta(0) < lifetime <= timedelta(seconds=limits.CRL_LIFETIME_MOST):
         raise UsageError(f"a revocation list lives at most {limits.CRL_LIFETIME_MOST:.0f} seconds")
-    _check_may_sign(issuer.leaf)
+    check_may_sign(issuer.leaf)
     begin = _whole(now)
     identifier = issuer.leaf.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
@@ -114,7 +114,7 @@ def make_crl(
         .last_update(begin)
         .next_update(begin + lifetime)
         .add_extension(authority, critical=False)
-        .add_extension(x509.CRLNumber(size << _SECONDS | int(begin.timestamp())), critical=False)
+        .add_extension(x509.CRLNumber(_number(size, begin)), critical=False)
     )
     for revoked in issued.revoked(now):
         builder = builder.add_revoked_certificate(revoked)
@@ -122,6 +122,17 @@ def make_crl(
     if len(der) > limits.CRL:
         raise UsageError(f"the revocation list has more than {limits.CRL} bytes")
     return der
+
+
+def check_may_sign(issuer: Certificate) -> None:
+    """A certificate over whose key a list is believed.
+
+    Raises:
+        IdentityError: its keyUsage lacks cRLSign: it was made before ours had it, or is no issuer's.
+    """
+    usage = issuer.extensions.get(_MAY_SIGN)
+    if usage is None or not (isinstance(usage.value, x509.KeyUsage) and usage.value.crl_sign):
+        raise IdentityError("this certificate may not sign revocation lists (keyUsage): renew it")
 
 
 @final
@@ -139,6 +150,11 @@ class CheckedCrl:
     this_update: datetime
     next_update: datetime
     count: int
+
+    @property
+    def number(self) -> int:
+        """The CRL number: of two lists of an issuer's, the later one has the larger."""
+        return _number(self.size, self.this_update)
 
 
 def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
@@ -165,7 +181,7 @@ def check_untrusted(der: bytes, certificate: bytes) -> CheckedCrl:
     """
     crl, issuer = load_untrusted(der), Certificate.parse_untrusted(certificate)
     try:
-        _check_may_sign(issuer)
+        check_may_sign(issuer)
     except IdentityError as error:
         raise EntryRefused(Fault.CERTIFICATE, str(error)) from None
     if crl.issuer.public_bytes() != issuer.x509.subject.public_bytes():
@@ -212,10 +228,8 @@ def check_times(checked: CheckedCrl, *, size: int, now: datetime) -> None:
         raise EntryRefused(Fault.EXPIRED, "revocation list: of a time to come, or run out")
 
 
-def _check_may_sign(issuer: Certificate) -> None:
-    usage = issuer.extensions.get(_MAY_SIGN)
-    if usage is None or not (isinstance(usage.value, x509.KeyUsage) and usage.value.crl_sign):
-        raise IdentityError("this certificate may not sign revocation lists (keyUsage): renew it")
+def _number(size: int, this_update: datetime) -> int:
+    return size << _SECONDS | int(this_update.timestamp())
 
 
 def _whole(time: datetime) -> datetime:

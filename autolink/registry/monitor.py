@@ -78,6 +78,7 @@ class Monitor:
         watched: the IDs that are reported; None for all.
         seen: checkpoints (signed notes) from earlier runs and from elsewhere.
         max_age: seconds that the registry's word on a watched ID may be old.
+        each: told every entry of the log, watched or not, such as `crl.Issued.take`.
         clock: the wall clock.
 
     Attributes:
@@ -90,11 +91,12 @@ class Monitor:
 
     def __init__(
         self, key: VerifierKey, *, clock: Callable[[], datetime], watched: Iterable[AutoId] | None = None,
-        seen: Iterable[bytes] = (), max_age: float = 300.0,
+        seen: Iterable[bytes] = (), max_age: float = 300.0, each: Callable[[Taken], object] | None = None,
     ) -> None:  # fmt: skip
         self._key, self._clock, self._max_age = key, clock, max_age
         self._watched = None if watched is None else frozenset(watched)
         self._audit = Audit(key)
+        self._each = each
         self._expected: dict[int, list[tuple[Checkpoint, bytes]]] = {}
         for note in seen:
             signed = verify_untrusted(note, key)
@@ -151,6 +153,8 @@ class Monitor:
             for leaf in leaves:
                 taken = self._audit.take(leaf)
                 self._remember(taken)
+                if self._each is not None:
+                    self._each(taken)
                 self._check_expected(note)
                 auto_id = taken.record.auto_id
                 if self._watched is None or auto_id in self._watched:

@@ -7,11 +7,13 @@ its receipt before. Senders that are faster than the disk wait, each for itself.
 Everything that is handed out is signed by the log, so whom it comes from does not matter; the link only keeps it private.
 """
 
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar, final
 
 import anyio
 from anyio import to_thread
@@ -36,7 +38,26 @@ from autolink.registry.store import Store, StoreFailed
 CHANGES: Final = "registry.changes"
 """The topic of the feed."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _PAGE: Final = 256
+
+_log: Final = logging.getLogger("autolink.registry")
+
+
+def _reads(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """A handler that reads the log. That it cannot be read is the operator's to know; who asks may ask again."""
+
+    @wraps(handler)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except StoreFailed as error:
+            _log.error("the log cannot be read for %s: %s", handler.__name__.lstrip("_"), error)
+            raise CallError(Code.UNAVAILABLE, "the log cannot be read now") from None
+
+    return guarded
 
 
 @final
@@ -112,6 +133,7 @@ class RegistryService:
             try:
                 outcomes: list[Any] = await to_thread.run_sync(self._registrar.append, entries)
             except StoreFailed as error:
+                _log.error("%d entries could not be appended: %s", len(group), error)
                 outcomes = [error] * len(group)
             for submission, outcome in zip(group, outcomes, strict=True):
                 submission.outcome = outcome
@@ -138,6 +160,7 @@ class RegistryService:
         finally:
             room.release()
 
+    @_reads
     async def _taken_in(self, channel: Channel[Answer, Any], number: int, data: bytes) -> Answer:
         """The answer to one submission."""
         try:
@@ -176,12 +199,14 @@ class RegistryService:
 
     # --- reading ---------------------------------------------------------------------------------------
 
+    @_reads
     async def _status(self, call: Call, auto_id: bytes) -> bytes:
         status = self._registrar.status(_auto_id(auto_id))
         if status is None:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
         return status.to_bytes()
 
+    @_reads
     async def _record(self, call: Call, auto_id: bytes) -> Place:
         record = self._store.record(_auto_id(auto_id))
         if record is None:
@@ -194,6 +219,7 @@ class RegistryService:
             recovered_at=recovery.ready_at if recovery else None,
         )  # fmt: skip
 
+    @_reads
     async def _entries(self, call: Call, places: list[int]) -> list[bytes]:
         """The leaves at these places."""
         if len(places) > _PAGE:
@@ -210,6 +236,7 @@ class RegistryService:
             found.append(leaf)
         return found
 
+    @_reads
     async def _proof(self, call: Call, place: int) -> bytes:
         """That an entry is in the log."""
         size = self._store.head.size
@@ -217,13 +244,16 @@ class RegistryService:
             raise CallError(Code.OUT_OF_RANGE, f"the log has {size} entries")
         return self._registrar.proof(place).to_bytes()
 
+    @_reads
     async def _history(self, call: Call, asked: tuple[bytes, int]) -> list[int]:
         auto_id, start = asked
         return self._store.history(_auto_id(auto_id), start, _PAGE)
 
+    @_reads
     async def _changes_since(self, call: Call, start: int) -> list[tuple[int, bytes]]:
         return self._store.changes(start, _PAGE)
 
+    @_reads
     async def _consistency(self, call: Call, old: int) -> Consistency:
         """The newest checkpoint, and that the log of `old` entries is its beginning."""
         head = self._store.head  # once: an append may be under way

@@ -48,7 +48,8 @@ CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update I
 
 _KEEP_CRL: Final = """
 INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
-    crl = excluded.crl WHERE excluded.size >= size AND excluded.this_update > this_update
+    crl = excluded.crl WHERE (excluded.size, excluded.this_update) > (size, this_update)
+    AND excluded.this_update >= this_update
 """
 
 _CACHE_KIB: Final = 32 * 1024

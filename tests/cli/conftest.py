@@ -116,8 +116,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert CliRunner().invoke(main, command, env=environment).exit_code == 0
     market = Market(path, environment)
     try:
-        server, log_key = serve(market, "--policy", "open")
-        yield Served(path / "reg", server.contact, log_key)
+        server, log_key = serve(market, "--policy", "open", "--http", "127.0.0.1:0")
+        yield Served(path / "reg", server.contact, log_key, server.line())
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
     finally:

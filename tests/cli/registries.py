@@ -32,6 +32,7 @@ class Served:
     folder: Path
     contact: str
     log_key: str
+    url: str
 
 
 def ends(sh: Any, status: int, *args: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,6 +68,36 @@ def test_serving_needs_the_key_that_has_signed_the_log(shell):
     assert "an address is" in shell.fails(2, *store)  # it has signed its empty log by now
     (shell.path / "reg" / "log.key").write_bytes((shell.path / "guard.next-key").read_bytes())
     assert "of Ed25519" in shell.fails(1, *store)
+
+
+def test_the_public_side_is_served_beside_the_agent(market, shell, monkeypatch):
+    """What was submitted over a link is audited over HTTP."""
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    server = market.start(
+        "registry", "serve", "reg", "--as", "keeper", "--policy", "open", "--http", "127.0.0.1:0", "--json"
+    )
+    told = json.loads(server.line())
+    (contact,), (url,), log_key = told["contacts"], told["http"], told["log_key"]
+    reached = ("--registry", contact, "--log-key", log_key)
+    shell.ok("id", "register", "acme", *reached)
+    found = shell.json("registry", "audit", url, "--log-key", log_key)
+    assert (found["entries"], found["statuses_compared"]) == (1, 1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    server = market.start("registry", "serve", "reg", "--as", "keeper", "--http", f"unix:{shell.path}/http")
+    assert [server.line() for _ in range(3)][1:] == [log_key, f"unix:{shell.path}/http"]
+
+
+def test_a_public_side_that_cannot_be_is_told_before_anything_listens(shell, monkeypatch):
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    serve = ("registry", "serve", "reg", "--as", "keeper", "--http")
+    assert "an address is" in shell.fails(2, *serve, "nowhere")
+    for name in ("autolink.registry.http", "autolink.registry.httpd"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "starlette.responses", None)
+    assert "pip install 'autolink-agents[registry]'" in shell.fails(2, *serve, "127.0.0.1:0")
 
 
 def test_invitations_are_written_once(shell):

@@ -271,6 +271,22 @@ def test_a_list_under_a_former_key_lags(small: Kept) -> None:
     assert found.lags
 
 
+def test_a_revocation_is_in_a_list_of_the_same_second_and_the_clock_never_goes_back(small: Kept) -> None:
+    store, acme, now = small.store, small.acme, instant(small.log.now)
+    before = store.head.size
+
+    def made(size: int, seconds: int) -> bytes:
+        time = now + timedelta(seconds=seconds)
+        return make_crl(acme.credential, Issued(acme.auto_id), size=size, now=time)
+
+    publish(store, acme.auto_id, made(before, 0), now=now)
+    small.add(small.echo.revoke())
+    publish(store, acme.auto_id, made(before + 1, 0), now=now)
+    for size, seconds in ((before + 1, 0), (before, 5), (before + 1, -5)):
+        with pytest.raises(EntryRefused, match="as new, or newer"):
+            publish(store, acme.auto_id, made(size, seconds), now=now)
+
+
 async def test_a_list_is_published_over_a_link(tmp_path: Path) -> None:
     async with serving(tmp_path) as made:
         acme = Credential.self_issued("acme")

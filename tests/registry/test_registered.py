@@ -1,5 +1,6 @@
 """An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
 
+import importlib
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.errors import BadSignature, Reason, UsageError
-from autolink.registry import registered as module
 from autolink.registry.entries import Op
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
@@ -22,6 +22,10 @@ from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified
 
 from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
+
+module = importlib.import_module(
+    "autolink.registry.registered"
+)  # the package shows the function by this name
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
-from autolink.registry.store import SqliteStore
+from autolink.registry.store import SqliteStore, StoreFailed
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified
@@ -415,3 +415,39 @@ async def test_what_a_registry_gives_in_place_of_an_entry_is_not_taken(tmp_path:
 
             with pytest.raises(RemoteProtocolError, match="does not give"):
                 await client.first_since(0)
+
+
+async def test_a_log_that_cannot_be_read_is_told_without_internals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every handler that reads; an entry that is kept and cannot be proved now leaves its submitter the promise."""
+    secret = "/srv/secret/path: disk I/O error"
+
+    def broken(*_: object) -> Any:
+        raise StoreFailed(secret)
+
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            for method in ("status", "proof", "consistency"):
+                monkeypatch.setattr(served.registrar, method, broken)
+            for method in ("record", "read_leaves", "history", "changes"):
+                monkeypatch.setattr(served.store, method, broken)
+            asked = {
+                "status": acme.auto_id.value, "record": acme.auto_id.value, "entries": [0], "proof": 0,
+                "history": [acme.auto_id.value, 0], "changes_since": 0, "consistency": 0,
+            }  # fmt: skip
+            for method, body in asked.items():
+                with pytest.raises(CallError, match="^unavailable: the log cannot be read now") as refusal:
+                    await client._link.call(f"registry.{method}", body)
+                assert secret not in str(refusal.value)
+                assert f"cannot be read for {method}: {secret}" in caplog.text
+            monkeypatch.undo()
+            monkeypatch.setattr(served.registrar, "proof", broken)
+            with pytest.raises(Withheld) as withheld:
+                await client.submit(made := registration(echo := issue(acme, "echo"), acme))
+            verify_receipt(withheld.value.receipt, served.key, made.hash)
+            assert isinstance(withheld.value.__cause__, CallError)
+            monkeypatch.undo()
+            assert (await client.status(echo.auto_id)).status.proof.index == 1
