@@ -23,20 +23,23 @@ async def dial_found(agent: "Agent", who: PeerId) -> "Link":
     """One attempt at a link to `who`, wherever the agent's finder finds it.
 
     Raises:
-        Refused: at every address.
+        Refused: at every address; the first of them, with a note on each.
         LinkLost: it is not found, or no address gave a link: the text names each, and why.
-        TimeoutError: none within `limits.FINDING` seconds.
+        TimeoutError: it was not found within `limits.FINDING` seconds.
     """
-    with anyio.fail_after(limits.FINDING) as scope:
+    failures: dict[Address, Exception] = {}
+    with anyio.move_on_after(limits.FINDING) as scope:
         addresses = (await _find(agent, who))[: limits.ADDRESSES]
-        failures: dict[Address, Exception] = {}
         for number, address in enumerate(addresses):
-            left = scope.deadline - anyio.current_time()
+            share = (scope.deadline - anyio.current_time()) / (len(addresses) - number)
+            failures[address] = TimeoutError()  # unless it says something else
             try:
-                with anyio.fail_after(left / (len(addresses) - number)):
+                with anyio.fail_after(share):
                     return await agent.dial(address, who)
             except (Refused, LinkLost, RemoteProtocolError, TimeoutError) as error:
                 failures[address] = error
+    if scope.cancelled_caught and not failures:
+        raise TimeoutError(f"{who} was not found within {limits.FINDING:.0f} s")
     raise _failed(who, failures)
 
 
@@ -57,10 +60,9 @@ def _failed(who: PeerId, failures: dict[Address, Exception]) -> Exception:
         return LinkLost(f"no address of {who} is found")
     told = [f"at {address}: {str(error) or 'it took too long'}" for address, error in failures.items()]
     errors = list(failures.values())
-    failed = errors[0] if all(isinstance(error, Refused) for error in errors) else LinkLost(
-        f"no link to {who}; " + "; ".join(told)
-    )  # fmt: skip
-    if isinstance(failed, Refused):
-        failed.add_note("; ".join(told))
-    failed.__cause__ = ExceptionGroup("each address", errors) if failed not in errors else None
+    if all(isinstance(error, Refused) for error in errors):
+        errors[0].add_note("; ".join(told))
+        return errors[0]
+    failed = LinkLost(f"no link to {who}; " + "; ".join(told))
+    failed.__cause__ = ExceptionGroup("each address", errors)
     return failed

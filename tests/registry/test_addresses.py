@@ -27,7 +27,7 @@ class Names:
 
 FORBIDDEN = {
     "loopback": ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"],
-    "unspecified": ["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0"],
+    "unspecified": ["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0"],  # noqa: S104  nobody binds it
     "link-local": ["169.254.1.1", "fe80::1", "fe80::1%eth0"],
     "private": ["10.0.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "fd12::1", "64:ff9b::a00:1"],
     "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1"],
@@ -42,7 +42,9 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "host"), [(kind, host) for kind, hosts in FORBIDDEN.items() for host in hosts])
+@pytest.mark.parametrize(
+    ("kind", "host"), [(kind, host) for kind, hosts in FORBIDDEN.items() for host in hosts]
+)
 async def test_rule_42_only_public_addresses_are_dialled(kind: str, host: str) -> None:
     names = Names(targets(host))
     with pytest.raises(NotAllowed, match=kind):

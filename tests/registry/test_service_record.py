@@ -38,7 +38,13 @@ def handlers() -> Handlers:
 
 
 def record(**changes: Any) -> list[Any]:
-    values = {"tag": TAG, "addresses": ["seller.example:4433"], "methods": [], "channels": [], "until": 5} | changes
+    values = {
+        "tag": TAG,
+        "addresses": ["seller.example:4433"],
+        "methods": [],
+        "channels": [],
+        "until": 5,
+    } | changes
     return list(values.values())
 
 
@@ -54,7 +60,9 @@ def test_an_agents_handlers_are_described_with_their_schemas() -> None:
     assert made.valid_until == microseconds(NOW + timedelta(seconds=limits.SERVICE_LIFETIME))
     again = ServiceRecord.from_untrusted(made.to_bytes())
     assert again == made
-    assert again.says_the_same(describe(handlers(), list(map(str, made.addresses)), now=NOW + timedelta(days=1)))
+    assert again.says_the_same(
+        describe(handlers(), list(map(str, made.addresses)), now=NOW + timedelta(days=1))
+    )
     bare = describe(handlers(), ["seller.example:4433"], now=NOW, schemas=False)
     assert [offer.takes for offer in bare.methods] == [{}, {}]
 
