@@ -188,6 +188,13 @@ async def test_only_the_current_keys_word_counts(tmp_path: Path) -> None:
                 await find_record(client, corp.auto_id, now=clock())
             assert await publish(client, corp, record, now=clock()) is not None
             assert await find_record(client, corp.auto_id, now=clock()) == record
+            rotated = corp.rotate(corp.next_key, now=clock() + timedelta(seconds=5))
+            slot = Slot.at(ORIGIN, clock(), await client.place(corp.auto_id))
+            await client.submit(making.rotate(rotated, slot))
+            with pytest.raises(NotFound, match="since its ROTATE"):
+                await find_record(client, corp.auto_id, now=clock())
+            assert await publish(client, rotated, record, now=clock()) is not None
+            assert await find_record(client, corp.auto_id, now=clock()) == record
 
 
 async def test_who_is_revoked_unknown_or_has_moved_out_is_not_found(tmp_path: Path) -> None:
