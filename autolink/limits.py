@@ -303,6 +303,28 @@ VOIDS: Final = 16
 SERVICE: Final = 16 * KIB
 """One service record: addresses, and the methods offered with their schemas."""
 
+SERVICE_OFFERS: Final = 256
+"""Methods and channels that one record names, and ..."""
+
+SERVICE_SCHEMA: Final = 4 * KIB
+"""... bytes of one JSON schema in it: a model of some thirty fields."""
+
+SERVICE_NODES: Final = 4_096
+"""Elements of one record."""
+
+SERVICE_LIFETIME: Final = 30 * 24 * 3600.0
+"""Seconds that a service record is good for when nobody says, and ..."""
+
+SERVICE_LIFETIME_MOST: Final = 366 * 24 * 3600.0
+"""... from now at most: who has left an address may not send callers there for ever."""
+
+SERVICE_BEHIND: Final = 256
+"""Entries that an ID may have behind its service record: who looks for it reads them all. A daily renewal makes 30 in the
+record's life."""
+
+FINDING: Final = 30.0
+"""Seconds from an Auto ID to a link: a registry asked, names resolved, and every address tried."""
+
 # --- a registry's log --------------------------------------------------------------------------------------
 
 LOG_ENTRIES: Final = 2**63 - 1

@@ -1,15 +1,17 @@
 """The program that owns a credential: it listens, dials, serves handlers and publishes, under one trust model."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, NoReturn, TypeVar, final, overload
 
 import anyio
 
 from autolink import limits
 from autolink.agent.bodies import body_of
+from autolink.agent.finding import dial_found
 from autolink.agent.handlers import F, Handlers
 from autolink.agent.kept import KeptLink
 from autolink.agent.link import Link
@@ -76,6 +78,8 @@ class Agent(Links):
 
     Attributes:
         reach: how a connection to an address is made; tests put another network here (`autolink.testing.Network`).
+        finder: how the addresses of an Auto ID are found, for `connect` and `keep_link` without an address: an async
+            function of it, such as `autolink.registry.discovery.RegistryFinder`. None: they are not.
 
     Raises:
         UsageError: no trust model was given.
@@ -148,29 +152,32 @@ class Agent(Links):
     # --- links -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def connect(self, where: str, *, expect: Expected | None = None) -> AsyncIterator[Link]:
+    async def connect(
+        self, where: str | AutoId | PeerId, *, expect: Expected | None = None
+    ) -> AsyncIterator[Link]:
         """Open a link and keep it for the block.
 
         Args:
             where: a contact (`autolink://…`), which says whom to expect, or an address: `host:port`, `[v6]:port`,
-                `unix:/path`.
+                `unix:/path`. Or whom to find, by the agent's `finder`, and to expect there: an AutoId means the bound one.
             expect: with an address, the `PeerId` that must answer, or `ANYONE_TRUSTED`. An AutoId means the bound one.
 
         Raises:
             Refused: by us or by the peer.
-            LinkLost: nobody answers there, or the connection broke while opening.
+            LinkLost: nobody answers there, or the connection broke while opening, or nobody is found.
             RemoteProtocolError: whoever answers does not speak the protocol.
-            TimeoutError: no link within `limits.OPENING` seconds.
-            UsageError: no such address can be, or nobody is expected.
+            TimeoutError: no link within `limits.OPENING` seconds, or `limits.FINDING` where its peer is found first.
+            UsageError: no such address can be, nobody is expected, or the agent has no `finder`.
         """
-        address, expected = self._whom(where, expect)
-        link = await self.dial(address, expected)
+        link = await self._dialling(where, expect)()
         async with link.running():
             yield link
 
     @asynccontextmanager
-    async def keep_link(self, where: str, *, expect: Expected | None = None) -> AsyncIterator[KeptLink]:
-        """Keep a link for the block: it is opened at once, and again whenever it is lost.
+    async def keep_link(
+        self, where: str | AutoId | PeerId, *, expect: Expected | None = None
+    ) -> AsyncIterator[KeptLink]:
+        """Keep a link for the block: it is opened at once, and again whenever it is lost, where its peer is found then.
 
         Args:
             where, expect: as `connect`.
@@ -178,8 +185,7 @@ class Agent(Links):
         Raises:
             UsageError: as `connect`. Everything else is raised by the operations on the kept link.
         """
-        address, expected = self._whom(where, expect)
-        kept = KeptLink(self, address, expected)
+        kept = KeptLink(self._dialling(where, expect), str(where))
         async with kept.running():
             yield kept
 
@@ -217,6 +223,24 @@ class Agent(Links):
         async with self.listening(*addresses):
             await anyio.sleep_forever()
         raise AssertionError("sleep_forever returned")
+
+    def _dialling(
+        self, where: str | AutoId | PeerId, expect: Expected | None
+    ) -> Callable[[], Awaitable[Link]]:
+        """One attempt at a link, of which there may be many."""
+        if isinstance(where, str):
+            return partial(self.dial, *self._whom(where, expect))
+        if expect is not None:
+            raise UsageError("who is found is expected: leave expect= out")
+        who = PeerId(where, "bound") if isinstance(where, AutoId) else where
+        if who.auto_id is None:
+            raise UsageError("a key alone is not found: only an Auto ID is")
+        if self.finder is None:
+            raise UsageError(
+                f"where is {who.auto_id.short}? Give its contact (autolink://…), or the agent a way to find it: "
+                "agent.finder = RegistryFinder(…), from autolink.registry.discovery"
+            )
+        return partial(dial_found, self, who)
 
     def _whom(self, where: str, expect: Expected | None) -> tuple[Address, PeerId | None]:
         if where.startswith("autolink://"):

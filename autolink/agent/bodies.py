@@ -78,6 +78,20 @@ class Body(Generic[T]):
         except ValidationError as error:
             raise BodyError(_summary(error)) from None
 
+    def schema(self, *, receives: bool) -> dict[str, Any]:
+        """JSON schema (draft 2020-12) of what is received or sent; empty for any plain value. What JSON lacks, such as
+        bytes, is described in the form that JSON would give it.
+
+        Raises:
+            UsageError: pydantic has none for the type.
+        """
+        if self._adapter is None:
+            return {}
+        try:
+            return self._adapter.json_schema(mode="validation" if receives else "serialization")
+        except PydanticUserError as error:
+            raise UsageError(f"a body that JSON schema cannot describe: {error.message}") from error
+
 
 _ANY: Final = Body[Any](None)
 

@@ -22,12 +22,9 @@ from autolink.agent.core import NotSent, NotServed
 from autolink.agent.groups import background_tasks
 from autolink.agent.topic import Subscription
 from autolink.errors import DeliveryUnknown, LinkLost, LocalProtocolError, Refused, RemoteProtocolError
-from autolink.identity import PeerId
 from autolink.messages import Envelope
-from autolink.transport import Address
 
 if TYPE_CHECKING:
-    from autolink.agent.agent import Agent
     from autolink.agent.link import Link
 
 S = TypeVar("S")
@@ -46,10 +43,9 @@ class KeptLink:
         error: why the last attempt failed; None after one that did not.
     """
 
-    def __init__(self, agent: "Agent", address: Address, expect: PeerId | None) -> None:
-        self._agent = agent
-        self._address = address
-        self._expect = expect
+    def __init__(self, dial: "Callable[[], Awaitable[Link]]", where: str) -> None:
+        self._dial = dial
+        self._where = where  # for people
         self._link: Link | None = None
         self.error: Exception | None = None
         self._changed = anyio.Event()
@@ -193,10 +189,10 @@ class KeptLink:
 
     async def _attempt(self) -> "Link | None":
         try:
-            link = await self._agent.dial(self._address, self._expect)
+            link = await self._dial()
         except (Refused, LinkLost, RemoteProtocolError, TimeoutError) as error:
             say = logger.warning if self.error is None else logger.info  # the first of a row
-            say("no link to %s, trying again: %s", self._address, str(error) or "timed out")
+            say("no link to %s, trying again: %s", self._where, str(error) or "timed out")
             self.error = error
         else:
             self.error = None

@@ -6,7 +6,7 @@ made anew every `limits.TICKET_KEY` seconds, and with the credential or the trus
 
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from socket import socket
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -20,7 +20,7 @@ from autolink.agent.link import Link
 from autolink.agent.opening import Row, early_objection, open_link
 from autolink.agent.sessions import Key, Session, Sessions
 from autolink.errors import LinkLost, Reason, Refused, UsageError
-from autolink.identity import Credential, PeerId
+from autolink.identity import AutoId, Credential, PeerId
 from autolink.loop import running_loop
 from autolink.transport import Address, TlsContext, client_context, connect, handshake, server_context
 from autolink.trust import Context, Model
@@ -28,6 +28,9 @@ from autolink.trust import Context, Model
 if TYPE_CHECKING:
     from autolink.agent.agent import Agent
     from autolink.agent.core import LinkCore
+
+Finder = Callable[[AutoId], Awaitable[Sequence[Address]]]
+"""Tells where an Auto ID may be reached, most likely first; raises an AutolinkError or OSError where it cannot."""
 
 _TICKET_KEY: Final = timedelta(seconds=limits.TICKET_KEY)
 
@@ -49,6 +52,7 @@ class Links(Author):
         self.allow_self = allow_self
         self.resume = resume
         self.reach: Callable[[Address], Awaitable[socket | ByteStream]] = connect
+        self.finder: Finder | None = None
         self._sessions = Sessions()
         self._client_context = client_context(credential)
         self.renew_server_context()

@@ -18,9 +18,9 @@ from autolink.cli.trust_option import Spec
 from autolink.errors import CallError, Code, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
-from autolink.registry.client import RegistryClient
+from autolink.registry.client import VISITOR, RegistryClient
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.registered import VISITOR, registered
+from autolink.registry.registered import registered
 from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -42,6 +42,9 @@ from autolink.registry.service import CHANGES
 REFRESH: Final = limits.STATUS_LIFETIME / 3
 """Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
 
+VISITOR: Final = "visitor"
+"""The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
+
 
 class Withheld(RemoteProtocolError):
     """A registry has promised to take an entry, and the link ended without a word about it. `receipt` is the promise: if the

@@ -7,7 +7,7 @@ status has aged: it is logged, and what was shown is still shown, after a restar
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, final
@@ -30,18 +30,17 @@ from autolink.errors import (
 )
 from autolink.identity import Credential, files
 from autolink.messages import instant, microseconds
-from autolink.registry.client import REFRESH, RegistryClient, show
+from autolink.registry.client import REFRESH, VISITOR, RegistryClient, show
+from autolink.registry.discovery import publish
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
+from autolink.registry.service_record import describe
 from autolink.registry.status import VerifiedStatus, verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.transport import Contact
 from autolink.trust import Model, Pinned
-
-VISITOR: Final = "visitor"
-"""The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
 
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
@@ -52,7 +51,7 @@ _log: Final = logging.getLogger("autolink")
 @asynccontextmanager
 async def registered(
     agent: Agent, contact: str, log_key: VerifierKey, model: Registered | None = None, *,
-    dialer: Credential | None = None, kept: Path | None = None,
+    dialer: Credential | None = None, kept: Path | None = None, addresses: Sequence[str] = (),
 ) -> AsyncIterator["Registration"]:  # fmt: skip
     """Have an agent show its status in a registry and heed its changes, for the block.
 
@@ -65,9 +64,11 @@ async def registered(
         model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
         dialer: who dials the registry; None for a throw-away identity.
         kept: a file for the newest status, which is shown from there at the next start.
+        addresses: where the agent is to be found: with its methods and channels they are published as its service record,
+            now, when its handlers have changed, and before that record ends. Empty: nothing is published.
 
     Raises:
-        UsageError, IdentityError: the contact is none.
+        UsageError, IdentityError: the contact is none, or there can be no such service record.
     """
     reader = Agent(
         dialer or Credential.self_issued(VISITOR),
@@ -75,7 +76,9 @@ async def registered(
         clock=agent.clock,
     )
     reader.reach = agent.reach
-    registration = Registration(agent, log_key, model, kept)
+    if addresses:
+        describe(agent.handlers, addresses, now=agent.clock())
+    registration = Registration(agent, log_key, model, kept, addresses)
     await registration.show_kept()
     async with background_tasks() as tasks:
         tasks.start_soon(registration.keep_up, reader, contact)
@@ -95,9 +98,11 @@ class Registration:
     """
 
     def __init__(
-        self, agent: Agent, log_key: VerifierKey, model: Registered | None, kept: Path | None
-    ) -> None:
+        self, agent: Agent, log_key: VerifierKey, model: Registered | None, kept: Path | None,
+        addresses: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._agent, self._log_key, self._model, self._kept = agent, log_key, model, kept
+        self._addresses = addresses
         self._seen: Checkpoint | None = None
         self._heard: int | None = None
         self._again = anyio.Event()
@@ -158,6 +163,8 @@ class Registration:
             wait = limits.RETRY_MAX
             try:
                 await self._staple(client)
+                if self._addresses and await self._publish(client):
+                    await self._staple(client)
                 wait = REFRESH
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
                 self._failed(error)
@@ -183,6 +190,17 @@ class Registration:
             except OSError as error:
                 _log.warning("our status cannot be kept for the next start: %s", error)
         self.tried.set()
+
+    async def _publish(self, client: RegistryClient) -> bool:
+        """Have where we are and what we offer on record; whether it was not."""
+        agent = self._agent
+        now = agent.clock()
+        with anyio.fail_after(_PATIENCE):
+            record = describe(agent.handlers, self._addresses, now=now)
+            published = await publish(client, agent.credential, record, now=now)
+        if published is not None:
+            _log.info("our service record is on record in %s", display(self._log_key.name))
+        return published is not None
 
     def _heed(self, change: Change) -> None:
         for model in [self._model] if self._model else models_in(self._agent.trust, self._log_key):
