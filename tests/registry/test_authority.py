@@ -133,6 +133,23 @@ def test_rule_35_a_recovery_is_ended_only_by_the_committed_key(log: Log, acme: P
     assert log.record(acme).key == record.key
 
 
+@pytest.mark.parametrize("who", ["acme", "echo"])
+def test_rule_36_a_revoked_key_is_not_renewed_and_is_nobodys_again(
+    who: str, log: Log, organisation: Any, request: Any
+) -> None:
+    """Only another key makes the ID active: the committed one, or one that a recovery brings."""
+    party = request.getfixturevalue(who)
+    log.append(party.revoke())
+    log.wait(2)
+    for op in (Op.RENEW, Op.SERVICE, Op.REVOKE):
+        assert refused(log, party.make(op)) is Fault.REVOKED
+    other = organisation("other", registered=False)
+    other.credential = type(other.credential).from_key((_self_issued("other", party.key, log),), party.key)
+    assert refused(log, other.register()) is Fault.KEY_USED
+    assert refused(log, party.recover(party.key)) is Fault.KEY_USED
+    assert log.append(party.rotate()).state is State.ACTIVE
+
+
 def test_a_thief_of_the_current_key_cannot_outrun_its_owner(log: Log, acme: Party) -> None:
     """Entries of the current key do not make stale what takes the ID out of its hands; only each other."""
     rotation, renewal = acme.rotate(), acme.renew()
@@ -145,7 +162,7 @@ def test_a_thief_of_the_current_key_cannot_outrun_its_owner(log: Log, acme: Part
     assert refused(log, rotation) is Fault.STALE
 
 
-def test_an_ancestor_revokes_and_deactivates_and_it_is_said_who(
+def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(
     log: Log, acme: Party, issued: Any, organisation: Any
 ) -> None:
     team = issued(acme, "team", may_issue=0)

@@ -95,7 +95,9 @@ def test_a_log_goes_on_where_it_was(folder: Path, log: Log, acme: Party, echo: P
         assert kept == {who: replayed.ledger.record(who) for who in log.ledger.records}
 
 
-def test_log_time_does_not_go_back(registrar: Registrar, store: SqliteStore, log: Log, acme: Party) -> None:
+def test_rule_39_log_time_does_not_go_back(
+    registrar: Registrar, store: SqliteStore, log: Log, acme: Party
+) -> None:
     replay(registrar, log)
     later = store.head.time
     service = acme.service()

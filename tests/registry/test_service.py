@@ -242,7 +242,7 @@ async def _until(condition: Any) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def test_only_those_who_were_invited_register_themselves(tmp_path: Path) -> None:
+async def test_rule_41_only_those_who_were_invited_register_themselves(tmp_path: Path) -> None:
     policy = Invited(Rate(anyio.current_time))
     async with serving(tmp_path, policy) as served:
         acme = Credential.self_issued("acme")
@@ -325,7 +325,7 @@ async def test_an_aged_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_
             assert refusal.value.reason is Reason.EXPIRED
 
 
-async def test_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: Path) -> None:
+async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         acme, going_on = Credential.self_issued("acme"), threading.Event()
         append = served.registrar.append
