@@ -20,7 +20,7 @@ from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import VISITOR, RegistryClient
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.registered import registered
+from autolink.registry.registration import registered
 from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])

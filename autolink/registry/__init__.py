@@ -13,8 +13,8 @@ from autolink.registry.folder import create_registry, load_log_key
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.records import State
-from autolink.registry.registered import Registration, registered
 from autolink.registry.registrar import Registrar
+from autolink.registry.registration import Registration, registered
 from autolink.registry.service import RegistryService
 from autolink.registry.store import SqliteStore
 from autolink.registry.trust import Registered

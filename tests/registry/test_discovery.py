@@ -16,14 +16,14 @@ from autolink.errors import BadSignature, EntryRefused, LinkLost, RemoteProtocol
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
-from autolink.registry import registered as registered_module
+from autolink.registry import registration as keeping_up
 from autolink.registry.addresses import LOOPBACK
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, RegistryFinder, find_record, publish
 from autolink.registry.entries import Op, decode_leaf_untrusted, encode_leaf
 from autolink.registry.making import Slot
 from autolink.registry.records import State
-from autolink.registry.registered import registered
+from autolink.registry.registration import registered
 from autolink.registry.service_record import ServiceRecord, describe
 from autolink.registry.status import Newest
 from autolink.transport import TcpAddress, parse_address
@@ -381,7 +381,7 @@ def test_a_finders_arguments_are_looked_at() -> None:
 async def test_an_agent_publishes_itself_once_and_again_when_its_handlers_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registered_module, "back_off", lambda failures: 0.0)
+    monkeypatch.setattr(keeping_up, "back_off", lambda failures: 0.0)
     caplog.set_level(logging.INFO, "autolink")
     async with scene(tmp_path) as here:
         contact = str(Contact(here.served.agent.peer_id, parse_address(AT)))

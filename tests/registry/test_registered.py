@@ -1,6 +1,5 @@
 """An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
 
-import importlib
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,20 +11,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.errors import BadSignature, Reason, UsageError
+from autolink.registry import registration as module
 from autolink.registry.entries import Op
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
-from autolink.registry.registered import models_in, registered
+from autolink.registry.registration import models_in, registered
 from autolink.registry.status import verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified
 
 from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
-
-module = importlib.import_module(
-    "autolink.registry.registered"
-)  # the package shows the function by this name
 
 
 @pytest.fixture(autouse=True)
