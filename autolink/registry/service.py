@@ -138,6 +138,7 @@ class RegistryService:
             for submission, outcome in zip(group, outcomes, strict=True):
                 submission.outcome = outcome
                 submission.done.set()
+                self._room.release()
         if self._topic is not None:
             for outcome in outcomes:
                 if isinstance(outcome, Appended) and outcome.change:
@@ -168,13 +169,15 @@ class RegistryService:
             self._policy.check(entry, channel.peer)
         except EntryRefused as error:
             return _refusal(number, error)
+        await self._room.acquire()  # until the entry is appended, whether its submitter is still there or not
         receipt = self._registrar.receipt(entry.hash)
-        await channel.send(Answer(number=number, receipt=receipt.to_bytes()))
         submission = _Submission(data)
-        async with self._room:
-            self._waiting.append(submission)
-            self._woken.set()
-            await submission.done.wait()
+        self._waiting.append(
+            submission
+        )  # before the promise is out: a submitter that leaves now has it kept, too
+        self._woken.set()
+        await channel.send(Answer(number=number, receipt=receipt.to_bytes()))
+        await submission.done.wait()
         match submission.outcome:
             case Appended(index, logged_at):
                 proof = self._registrar.proof(index).to_bytes()

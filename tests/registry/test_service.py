@@ -343,6 +343,31 @@ async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: P
                     await submitter.submit(made)
             going_on.set()
             verify_receipt(error.value.receipt, served.key, made.hash)
+            await _until(lambda: served.store.head.size == 1)  # the promise is kept all the same
+
+
+async def test_rule_39_nothing_is_promised_that_does_not_wait_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no room for an entry its submitter waits without a receipt; who leaves then was promised nothing."""
+    monkeypatch.setattr("autolink.limits.SUBMISSIONS_ALL", 1)
+    async with serving(tmp_path) as served:
+        going_on = threading.Event()
+        append = served.registrar.append
+        monkeypatch.setattr(served.registrar, "append", lambda entries: going_on.wait(5) and append(entries))
+        first, second = Credential.self_issued("first"), Credential.self_issued("second")
+        async with served.client(served.join(Agent(first, trust=SelfCertified()))) as client:
+            async with client.submitting() as submitter, anyio.create_task_group() as tasks:
+                tasks.start_soon(submitter.submit, registration(first))
+                await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+                heard = served.agent.statistics().messages_verified
+                tasks.start_soon(submitter.submit, registration(second))
+                await _until(lambda: served.agent.statistics().messages_verified > heard)
+                for _ in range(50):
+                    await anyio.lowlevel.checkpoint()
+                assert [bool(waiting.receipt) for waiting in submitter._waiting.values()] == [True, False]
+                going_on.set()
+            assert served.store.head.size == 2
 
 
 async def _cut_when_promised(served: Served, submitter: Submitter) -> None:
