@@ -16,9 +16,10 @@ from typing import Final, Self, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import codec, limits
-from autolink.errors import BadSignature, RemoteProtocolError
-from autolink.identity import AutoId, keys
+from autolink import codec
+from autolink.errors import RemoteProtocolError
+from autolink.identity import AutoId
+from autolink.registry import word
 from autolink.registry.entries import TIME_MAX, Entry, Op
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
@@ -74,13 +75,7 @@ class Change:
         Raises:
             RemoteProtocolError: it is none.
         """
-        if len(data) > limits.CONTROL:
-            raise RemoteProtocolError(f"change: more than {limits.CONTROL} bytes")
-        match codec.decode_untrusted(data, what="change", nodes=3):
-            case [bytes(body), bytes(signature)] if len(signature) == 64:
-                pass
-            case _:
-                raise RemoteProtocolError("change: not a body and a signature")
+        body, signature = word.split_untrusted(data, what="change")
         match codec.decode_untrusted(body, what="change", nodes=8):
             case [str(tag), str(origin), bytes(auto_id), int(op), str(state), int(index), int(at)] if (
                 tag == TAG and len(auto_id) == 32 and op in _OPS and state in _STATES
@@ -98,7 +93,7 @@ class Change:
 def sign_change(entry: Entry, state: State, *, index: int, at: int, key: Ed25519PrivateKey) -> Change:
     """The change that an entry, appended at `index`, is."""
     fields = (entry.origin, entry.auto_id, entry.op, state, index, at)
-    return Change(*fields, keys.sign(key, PURPOSE + Change(*fields).body))
+    return Change(*fields, word.sign(key, PURPOSE, Change(*fields).body))
 
 
 def verify_untrusted(data: bytes, key: VerifierKey) -> Change:
@@ -109,10 +104,5 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> Change:
         BadSignature: the log has not signed it.
     """
     change = Change.from_untrusted(data)
-    if change.origin != key.name:
-        raise BadSignature("change: of another log")
-    try:
-        keys.verify(key.public, change.signature, PURPOSE + change.body)
-    except BadSignature:
-        raise BadSignature("change: not signed by the log that it names") from None
+    word.check(key, PURPOSE, change.origin, change.body, change.signature, what="change")
     return change

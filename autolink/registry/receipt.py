@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
-from autolink.identity import keys
 from autolink.messages.merkle import HASH
+from autolink.registry import word
 from autolink.registry.entries import TIME_MAX
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
@@ -56,13 +56,7 @@ class Receipt:
         Raises:
             RemoteProtocolError: it is none.
         """
-        if len(data) > limits.CONTROL:
-            raise RemoteProtocolError(f"receipt: more than {limits.CONTROL} bytes")
-        match codec.decode_untrusted(data, what="receipt", nodes=3):
-            case [bytes(body), bytes(signature)] if len(signature) == 64:
-                pass
-            case _:
-                raise RemoteProtocolError("receipt: not a body and a signature")
+        body, signature = word.split_untrusted(data, what="receipt")
         match codec.decode_untrusted(body, what="receipt", nodes=6):
             case [str(tag), str(origin), bytes(entry), int(received_at), int(deadline)] if (
                 tag == TAG and len(entry) == HASH
@@ -78,7 +72,7 @@ class Receipt:
 def sign_receipt(entry_hash: bytes, *, origin: str, now: int, key: Ed25519PrivateKey) -> Receipt:
     """A receipt for an entry that came at `now`."""
     fields = (origin, entry_hash, now, now + int(limits.INCLUSION * SECOND))
-    return Receipt(*fields, keys.sign(key, PURPOSE + Receipt(*fields).body))
+    return Receipt(*fields, word.sign(key, PURPOSE, Receipt(*fields).body))
 
 
 def verify_untrusted(data: bytes, key: VerifierKey, entry_hash: bytes) -> Receipt:
@@ -89,10 +83,7 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry_hash: bytes) -> Receip
         BadSignature: it is not this log's, or not for this entry.
     """
     receipt = Receipt.from_untrusted(data)
-    if receipt.origin != key.name or receipt.entry != entry_hash:
-        raise BadSignature("receipt: of another log, or for another entry")
-    try:
-        keys.verify(key.public, receipt.signature, PURPOSE + receipt.body)
-    except BadSignature:
-        raise BadSignature("receipt: not signed by the log that it names") from None
+    word.check(key, PURPOSE, receipt.origin, receipt.body, receipt.signature, what="receipt")
+    if receipt.entry != entry_hash:
+        raise BadSignature("receipt: for another entry")
     return receipt

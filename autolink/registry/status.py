@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
-from autolink.identity import AutoId, keys
+from autolink.identity import AutoId
 from autolink.messages.merkle import HASH
+from autolink.registry import word
 from autolink.registry.entries import TIME_MAX
 from autolink.registry.ledger import Standing
 from autolink.registry.log.checkpoint import Checkpoint
@@ -96,7 +97,7 @@ class Status:
         if len(data) > limits.STATUS:
             raise RemoteProtocolError(f"status: more than {limits.STATUS} bytes")
         match codec.decode_untrusted(data, what="status", nodes=4):
-            case [bytes(body), bytes(signature), bytes(proof)] if len(signature) == 64:
+            case [bytes(body), bytes(signature), bytes(proof)] if len(signature) == word.SIGNATURE:
                 pass
             case _:
                 raise RemoteProtocolError("status: not a body, a signature and a proof")
@@ -150,7 +151,7 @@ def sign_status(
         origin, record.auto_id, standing.state, standing.because, hashlib.sha256(record.certificate).digest(),
         record.key, record.issuers, record.entries, leaf, now, now + int(limits.STATUS_LIFETIME * 1_000_000), proof,
     )  # fmt: skip
-    return Status(*fields, keys.sign(key, PURPOSE + Status(*fields).body))
+    return Status(*fields, word.sign(key, PURPOSE, Status(*fields).body))
 
 
 def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
@@ -162,12 +163,7 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
         BadSignature: the log has not signed it, or its proof does not show what it must.
     """
     status = Status.from_untrusted(data)
-    if status.origin != key.name:
-        raise BadSignature("status: of another log")
-    try:
-        keys.verify(key.public, status.signature, PURPOSE + status.body)
-    except BadSignature:
-        raise BadSignature("status: not signed by the log that it names") from None
+    word.check(key, PURPOSE, status.origin, status.body, status.signature, what="status")
     return VerifiedStatus(status, status.proof.verify(status.head, key))
 
 
