@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from autolink.errors import EntryRefused, Fault, IdentityError
-from autolink.identity import AutoId, Certificate
-from autolink.registry.entries import Entry, Op
+from autolink.identity import AutoId, Credential, keys
+from autolink.registry.entries import Entry, Op, Signature
 from autolink.registry.records import State
 from autolink.registry.state import apply
 
@@ -83,19 +85,18 @@ def test_weakness_6_a_name_is_registered_by_its_holder_only(log: Log, organisati
 
 
 def test_weakness_7_a_root_cannot_take_the_id_of_a_name_below_another(
-    log: Log, acme: Party, echo: Party
+    log: Log, acme: Party, echo: Party, issued: Any, organisation: Any
 ) -> None:
-    """Their ids would be equal: so the name cannot be, and an id has one record whoever comes first."""
+    """Their ids would be equal: so the name cannot be, and a certificate is its own id's, whoever comes first."""
     name = acme.auto_id.value + b"echo"
     assert AutoId.derive(name) == echo.auto_id
-    with pytest.raises((IdentityError, UnicodeDecodeError)):
-        acme.log.append(acme.entry(Op.REGISTER, certificate=_named(name.decode()), next_key=bytes(32)))
-
-
-def _named(name: str) -> bytes:
-    from autolink.identity import Credential
-
-    return Credential.self_issued(name, plain=True).leaf.der
+    with pytest.raises(IdentityError, match="longer than 32 bytes"):
+        Credential.self_issued("x" * len(name), plain=True)
+    root, late = organisation("root", plain=True, registered=False), issued(acme, "late", registered=False)
+    for party, fault in ((echo, Fault.TAKEN), (late, Fault.CERTIFICATE)):
+        entry = root.register(auto_id=party.auto_id)
+        taking = entry.with_signatures(()).signed(party.auto_id, root.key)
+        assert refused(log, taking) is fault
 
 
 def test_weakness_8_what_is_too_large_or_malformed_is_an_error() -> None:
@@ -105,10 +106,17 @@ def test_weakness_8_what_is_too_large_or_malformed_is_an_error() -> None:
         assert refusal.value.fault is Fault.MALFORMED
 
 
-def test_weakness_9_the_algorithm_is_the_keys_and_never_the_entrys(acme: Party) -> None:
-    """There is no field to choose one; see identity.keys for the table."""
+def test_weakness_9_the_algorithm_is_the_keys_and_never_the_entrys(log: Log, acme: Party) -> None:
+    """There is no field to choose one, and what the key signed in another way is not signed."""
     assert not {"algorithm", "scheme"} & set(Entry.__dataclass_fields__)
-    assert Certificate.parse_untrusted(acme.log.record(acme).certificate).key_type
+    entry = acme.entry(Op.SERVICE, service=b"x")
+    preimage = entry.preimage(acme.auto_id, keys.spki(acme.key.public_key()))
+    assert isinstance(acme.key, ec.EllipticCurvePrivateKey)
+    otherwise = acme.key.sign(preimage, ec.ECDSA(hashes.SHA384()))
+    assert (
+        refused(log, entry.with_signatures((Signature(acme.auto_id, b"", otherwise),))) is Fault.UNAUTHORISED
+    )
+    log.append(entry.signed(acme.auto_id, acme.key))
 
 
 def test_weakness_10_a_registration_holds_the_certificate_against_the_profile(
