@@ -13,7 +13,7 @@ from typing import Final, final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec
-from autolink.errors import BadSignature, EntryRefused, UsageError
+from autolink.errors import BadSignature, EntryRefused, RemoteProtocolError, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import EMPTY, leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
@@ -82,7 +82,7 @@ class Registrar:
     def _check(self, head: Head) -> None:
         try:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
-        except Exception as error:
+        except (BadSignature, RemoteProtocolError) as error:
             raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
         (last,) = self._store.read_leaves(head.size - 1, head.size)
         on_time = last.startswith(codec.pack([head.time, None])[:-1])  # a leaf begins with its time
