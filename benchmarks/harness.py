@@ -42,6 +42,8 @@ class Budget:
         live: links that are open while others work; the first against the last is the table's row.
         crowd: other links that move bulk.
         records: how many a registry has.
+        subscribers: of its feed.
+        revocations: that are timed.
     """
 
     rounds: int = 5
@@ -56,13 +58,15 @@ class Budget:
     live: tuple[int, ...] = (10, 100, 1_000, 5_000)
     crowd: int = 100
     records: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    subscribers: tuple[int, ...] = (10, 100, 1_000)
+    revocations: int = 100
 
 
 FULL = Budget()
 QUICK = Budget(
     rounds=2, seconds=0.2, side_rounds=1, side_seconds=0.1, bulk=32 << 20, strangers=40,
     known=(10, 1_000), idle=(100, 300), idle_seconds=1.0, live=(10, 100, 300), crowd=20,
-    records=(1_000, 4_000),
+    records=(1_000, 4_000), subscribers=(10, 100), revocations=10,
 )  # fmt: skip
 
 

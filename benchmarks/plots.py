@@ -4,7 +4,7 @@
     concurrency.png   what does the rate do when more callers come at once?
     latency.png       how long do I wait: usually, and when I have bad luck?
     size.png          what does a message cost as it grows?
-    growth.png        what does everything cost as links, chains, known peers and a registry grow?
+    growth.png        what does everything cost as links, chains, known peers, a registry and its subscribers grow?
 
 A picture whose benchmarks did not run is left out. A band is the line's noise: a difference within it means nothing.
 """
@@ -198,6 +198,16 @@ def _growth(findings: Findings, rows: list[Result]) -> "Figure | None":
     for one in _select(rows, "registry"):
         if one.cpu_us is not None and one.stack != "floor":
             registry[one.params["unit"]].append(Point(_count(one.stack), one.cpu_us, findings.noise_of(one)))
+    closed = _select(rows, "revocation", "ms until the link is closed")
+    revoked = {
+        share: [
+            Point(one.params["subscribers"], (us or 0) / 1000) for one, us in zip(closed, column, strict=True)
+        ]
+        for share, column in (
+            ("half of them", [one.p50_us for one in closed]),
+            ("99 %", [one.p99_us for one in closed]),
+        )
+    }
     memory = [one for one in _select(rows, "idle") if "end" in one.params]
     verdicts = _select(rows, "verify", stack=OURS)
     chain = [one for one in verdicts if one.params["peer"] == "cold" and one.params.get("known") == 0]
@@ -217,6 +227,7 @@ def _growth(findings: Findings, rows: list[Result]) -> "Figure | None":
             _points(findings, known, "known", lambda one: f"{one.params['model']}, {one.params['peer']}"),
         ),
         Panel("a registry that grows", "records", "CPU µs", registry),
+        Panel("revoked links are closed", "subscribers of the feed", "milliseconds", revoked),
         own_legends=True,
     )  # fmt: skip
 

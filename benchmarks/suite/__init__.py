@@ -4,7 +4,18 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.harness import Bench
-from benchmarks.suite import bulk, call, fairness, growth, handshake, idle, message, registry, verify
+from benchmarks.suite import (
+    bulk,
+    call,
+    fairness,
+    growth,
+    handshake,
+    idle,
+    message,
+    registry,
+    revocation,
+    verify,
+)
 
 SUITE: Final[dict[str, Callable[[Bench], None]]] = {
     "handshake": handshake.run,
@@ -16,5 +27,6 @@ SUITE: Final[dict[str, Callable[[Bench], None]]] = {
     "fairness": fairness.run,
     "growth": growth.run,
     "registry": registry.run,
+    "revocation": revocation.run,
 }
 """By name, in the order in which they run."""

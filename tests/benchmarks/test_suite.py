@@ -22,6 +22,7 @@ from benchmarks.suite.handshake import handshakes
 TINY = Budget(
     rounds=1, seconds=0.05, side_rounds=1, side_seconds=0.02, bulk=1 << 20, strangers=4, known=(10,), idle=(2, 4),
     idle_seconds=0.05, live=(2, 4), crowd=2, records=(16, 300),
+    subscribers=(3,), revocations=2,
 )  # fmt: skip
 
 ROWS = {
@@ -34,6 +35,7 @@ ROWS = {
     "fairness": {"call_p99_beside_bulk"},
     "growth": {"message_cost_5000_vs_10"},
     "registry": set(),
+    "revocation": set(),
 }
 PEERS = ("asyncio+ssl",)
 

@@ -17,8 +17,10 @@ from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason
 from autolink.identity import AutoId, keys
 from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
+from autolink.registry import feed, word
 from autolink.registry.client import RegistryClient, Submitter, Withheld
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
+from autolink.registry.feed import Change
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Registrar
@@ -240,6 +242,42 @@ async def _until(condition: Any) -> None:
     with anyio.fail_after(5):
         while not condition():
             await anyio.lowlevel.checkpoint()
+
+
+async def test_a_change_is_signed_once_however_many_hear_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[bytes] = []
+    sign = word.sign
+
+    def counted(key: Any, purpose: bytes, body: bytes) -> bytes:
+        signed.append(purpose)
+        return sign(key, purpose, body)
+
+    monkeypatch.setattr(word, "sign", counted)
+    heard: list[Change] = []
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            async with anyio.create_task_group() as tasks:
+                for number in range(5):
+                    reader = Agent(Credential.self_issued(f"reader-{number}"), trust=SelfCertified())
+                    tasks.start_soon(_hear, served, reader, heard)
+                await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 5)
+                signed.clear()
+                head = (await client.place(acme.auto_id)).head
+                revoked = entry(Op.REVOKE, acme.auto_id, head)
+                await client.submit(revoked.signed(acme.auto_id, acme.private_key))
+                await _until(lambda: len(heard) == 5)
+                tasks.cancel_scope.cancel()
+    assert signed.count(feed.PURPOSE) == 1
+    assert len(set(heard)) == 1
+
+
+async def _hear(served: Served, reader: Agent, heard: list[Change]) -> None:
+    async with served.client(served.join(reader)) as client:
+        await client.follow(heard.append)
 
 
 async def test_rule_41_only_those_who_were_invited_register_themselves(tmp_path: Path) -> None:
