@@ -138,8 +138,9 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
             assert any(rest[0] in each.opts for each in command.params), rest[0]
             rest.pop(0)
             continue
-        assert rest[0] in command.commands, f"no command {' '.join(words)}"
-        command = command.commands[rest.pop(0)]
+        found = command.get_command(click.Context(command), rest.pop(0))
+        assert found is not None, f"no command {' '.join(words)}"
+        command = found
     return command, rest
 
 

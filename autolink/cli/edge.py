@@ -28,6 +28,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 import click
 
 from autolink import limits
+from autolink.cli.lazy import Lazy
 from autolink.cli.show import print_json
 from autolink.errors import (
     AutolinkError,
@@ -176,7 +177,7 @@ def about(party: str, *, name: str | None = None) -> Iterator[None]:
         raise
 
 
-class Edge(click.Group):
+class Edge(Lazy):
     """A group whose errors end here."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ANN401  click's own

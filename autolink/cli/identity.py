@@ -7,9 +7,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from autolink import limits
-from autolink.cli.crl import publish_crl
 from autolink.cli.edge import about
-from autolink.cli.look import export, list_, show, verify
+from autolink.cli.lazy import Lazy
 from autolink.cli.making import (
     days_option,
     free,
@@ -19,7 +18,6 @@ from autolink.cli.making import (
     say_where,
     unencrypted_option,
 )
-from autolink.cli.on_record import COMMANDS
 from autolink.cli.options import (
     FILE,
     KINDS,
@@ -33,10 +31,8 @@ from autolink.cli.options import (
     write,
 )
 from autolink.cli.passphrase import load_identity, new_passphrase
-from autolink.cli.rotate import rotate
 from autolink.cli.show import print_json, say
 from autolink.cli.trust_option import known_file
-from autolink.cli.upstream import import_
 from autolink.errors import KeystoreError, UsageError, display
 from autolink.identity import (
     Certificate,
@@ -59,8 +55,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _KEY_TYPES: Final = [kind.value for kind in KeyType if kind is not KeyType.RSA]
 
+_ELSEWHERE: Final = {
+    "export": "autolink.cli.look:export",
+    "list": "autolink.cli.look:list_",
+    "show": "autolink.cli.look:show",
+    "verify": "autolink.cli.look:verify",
+    "import": "autolink.cli.upstream:import_",
+    "rotate": "autolink.cli.rotate:rotate",
+    "publish-crl": "autolink.cli.crl:publish_crl",
+    **{
+        name: f"autolink.cli.on_record:{name.replace('-', '_')}"
+        for name in (
+            "register", "renew", "record-rotation", "revoke", "deactivate", "delay", "guardians", "recover",
+            "countersign", "submit",
+        )
+    },
+}  # fmt: skip
 
-@click.group("id")
+
+@click.group("id", cls=Lazy, elsewhere=_ELSEWHERE)
 def identity() -> None:
     """Make, request, issue, look at and exchange identities."""
 
@@ -216,10 +229,6 @@ def forget(peer_id: str, *, as_name: str | None, known: Path | None) -> None:
     if auto_id is None or not KnownAgents(path, "refuse").forget(auto_id):
         raise KeystoreError(f"{display(peer_id)} is not in {display(str(path))}")
     say(f"{auto_id} is forgotten")
-
-
-for command in (import_, export, list_, rotate, show, verify, *COMMANDS, publish_crl):
-    identity.add_command(command)
 
 
 def _known_path(as_name: str | None, known: Path | None) -> Path:

@@ -2,24 +2,30 @@
 
 import logging
 import sys
+from typing import Final
 
 import click
 
-from autolink.cli.bench import bench
-from autolink.cli.demo import demo
 from autolink.cli.edge import Edge
-from autolink.cli.identity import identity
 from autolink.cli.options import option
-from autolink.cli.registry import registry
-from autolink.cli.run import run
-from autolink.cli.talk import call, ping
-from autolink.cli.verify import verify
 from autolink.identity import environment_passphrase
 from autolink.version import __version__
+
+_COMMANDS: Final = {
+    "id": "autolink.cli.identity:identity",
+    "run": "autolink.cli.run:run",
+    "call": "autolink.cli.talk:call",
+    "ping": "autolink.cli.talk:ping",
+    "registry": "autolink.cli.registry:registry",
+    "bench": "autolink.cli.bench:bench",
+    "verify": "autolink.cli.verify:verify",
+    "demo": "autolink.cli.demo:demo",
+}
 
 
 @click.group(
     cls=Edge,
+    elsewhere=_COMMANDS,
     context_settings={"auto_envvar_prefix": "AUTOLINK", "help_option_names": ["-h", "--help"]},
     epilog="Identities are kept in the platform's place for a user's data, or in $AUTOLINK_HOME. Exit status: 0 it "
     "went as it should, 1 failed, 2 wrong command line, 3 refused, 4 the far handler answered with an error, 5 nobody "
@@ -49,7 +55,3 @@ def _log_to_stderr(ctx: click.Context, level: int) -> None:
     def restore() -> None:
         root.removeHandler(handler)
         root.setLevel(before)
-
-
-for command in (identity, run, call, ping, registry, bench, verify, demo):
-    main.add_command(command)

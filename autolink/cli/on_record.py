@@ -1,4 +1,4 @@
-"""The commands of `autolink id` that change what a registry has on record: `register` to `submit`, see COMMANDS.
+"""The commands of `autolink id` that change what a registry has on record: `register` to `submit`.
 
 Each command makes one entry with the keys that it takes, has it appended, and keeps the registry's receipt and proof in the
 identity's folder. Where somebody on another machine has to sign too, the entry goes there in a file.
@@ -360,17 +360,3 @@ def submit(name: str, *, entry: Path, as_json: bool, passphrase_file: Path | Non
     signed = read_entry(entry)
     Keystore().pending(name)  # raises where there is none of this name
     submit_entry(signed, reach(passphrase_file=passphrase_file, **how), name, as_json=as_json)
-
-
-COMMANDS: Final = (
-    register,
-    renew,
-    record_rotation,
-    revoke,
-    deactivate,
-    delay,
-    guardians,
-    recover,
-    countersign,
-    submit,
-)

@@ -11,11 +11,10 @@ import click
 
 from autolink import Agent, limits
 from autolink.cli.edge import Status, about
+from autolink.cli.lazy import Lazy
 from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.registry_link import auto_id_of
-from autolink.cli.registry_look import history, lookup, status
-from autolink.cli.registry_watch import audit, monitor
 from autolink.cli.serving import serve as serve_until_told
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.trust_option import Spec, build, trust_option
@@ -32,7 +31,16 @@ from autolink.transport import Address, TcpAddress, parse_address
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 
-@click.group("registry")
+_ELSEWHERE: Final = {
+    "lookup": "autolink.cli.registry_look:lookup",
+    "status": "autolink.cli.registry_look:status",
+    "history": "autolink.cli.registry_look:history",
+    "audit": "autolink.cli.registry_watch:audit",
+    "monitor": "autolink.cli.registry_watch:monitor",
+}
+
+
+@click.group("registry", cls=Lazy, elsewhere=_ELSEWHERE)
 def registry() -> None:
     """Run a registry of Auto IDs, ask one, and find out whether it is honest."""
 
@@ -183,7 +191,3 @@ def invite(folder: Path, *, who: tuple[str, ...], remark: str, as_json: bool) ->
         print_facts({"invited": auto_id})
     if not new:
         say("they were invited already")
-
-
-for command in (lookup, status, history, audit, monitor):
-    registry.add_command(command)

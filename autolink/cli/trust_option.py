@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -24,7 +24,6 @@ from autolink.cli.edge import about
 from autolink.cli.options import option, read
 from autolink.errors import AutolinkError, IdentityError, UsageError, display
 from autolink.identity import Certificate, PeerId, TrustAnchor, load_chain, show_name
-from autolink.registry.trust import Registered
 from autolink.trust import (
     Context,
     IssuedBy,
@@ -35,6 +34,9 @@ from autolink.trust import (
     SelfCertified,
     UnsafeAnyone,
 )
+
+if TYPE_CHECKING:
+    from autolink.registry import Registered
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,9 +56,8 @@ class Spec:
 
     kind: str
     file: Path | None = None
-    registered: Registered | None = (
-        None  # one and the same however often the others are read again: it remembers
-    )
+    registered: "Registered | None" = None
+    """One and the same however often the others are read again: it remembers."""
 
 
 class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
@@ -151,8 +152,10 @@ def build(
     return reduce(and_, both)
 
 
-def _registered(text: str) -> Registered:
+def _registered(text: str) -> "Registered":
     """``KEY`` or ``KEY,max-age=SECONDS``; there may be commas in a key's name."""
+    from autolink.registry import Registered  # only who says so waits for it
+
     key, comma, age = text.rpartition(",max-age=")
     if not comma:
         return Registered(text)
