@@ -17,9 +17,9 @@ class Lazy(click.Group):
         elsewhere: by the name of a command where it is, ``module:attribute``.
     """
 
-    def __init__(self, *args: Any, elsewhere: Mapping[str, str], **kwargs: Any) -> None:  # noqa: ANN401  click's own
-        super().__init__(*args, **kwargs)
-        self._elsewhere = elsewhere
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **more: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **more)
+        self._elsewhere = elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them, for the help."""

@@ -4,6 +4,8 @@ import json
 import logging
 import signal
 import socket
+import subprocess
+import sys
 
 import click
 import pytest
@@ -216,3 +218,32 @@ def test_the_demo_shows_peers_words_as_text_and_tells_by_its_status_whether_all_
 
     monkeypatch.setattr("autolink.cli.demo.run_demo", lags)
     assert shell.fails(1, "demo") == "the demo broke off: it took too long"
+
+
+def test_a_command_brings_in_no_part_of_the_library_that_it_does_not_need():
+    """Whoever types `autolink id new` does not wait for the registry."""
+    program = (
+        "import sys; from autolink.cli import main; from click.testing import CliRunner;"
+        "assert CliRunner().invoke(main, ['id', 'new', '--help'], standalone_mode=False).exit_code == 0;"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    ).stdout.split()
+    assert "autolink.cli.identity" in loaded
+    assert not {"autolink.registry", "autolink.cli.bench", "autolink.demo"}.intersection(loaded)
+
+
+@pytest.mark.parametrize("group", ["", "id", "registry"])
+def test_every_command_is_where_its_group_says(group):
+    found = find_group(group)
+    context = click.Context(found)
+    for name in found.list_commands(context):
+        command = found.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+    assert found.get_command(context, "nothing") is None
+
+
+def find_group(name):
+    return main.get_command(click.Context(main), name) if name else main
