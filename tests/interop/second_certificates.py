@@ -39,12 +39,12 @@ def encode(value):
     return msgpack.packb(value)
 
 
-def decode(data):
+def decode(data, most=65536):
     try:
         value = msgpack.unpackb(data, ext_hook=_no_extension)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Refused("malformed", str(error)) from error
-    need(_elements(value) <= 65536, "malformed", "elements")
+    need(_elements(value) <= most, "malformed", "elements")
     need(encode(value) == data, "malformed", "not the one encoding")
     return value
 

@@ -48,6 +48,10 @@ def is_count(value, bound=2**63):
     return type(value) is int and 0 <= value < bound
 
 
+def is_moment(value):
+    return is_count(value, YEAR_10000)
+
+
 # Entries
 
 
@@ -85,18 +89,18 @@ def make_entry(origin, op, id_, previous, expires_at, fields, *signers):
 def parse_entry(data):
     """Refuses with `malformed` what no encoder produces."""
     need(len(data) <= 49152, "malformed", "size")
-    outer = decode(data)
+    outer = decode(data, 64)
     need(
         type(outer) is list and len(outer) == 2 and type(outer[0]) is bytes, "malformed", "an entry is a pair"
     )
     body, signatures = outer
-    inner = decode(body)
+    inner = decode(body, 64)
     need(type(inner) is list and len(inner) == 7 and inner[0] == "autolink/1 entry", "malformed", "body")
     _, origin, op, id_, previous, expires_at, values = inner
     need(type(origin) is str and 1 <= len(origin.encode()) <= 255, "malformed", "origin")
     need(type(op) is int and op in FIELDS and is_hash(id_), "malformed", "op or id")
     need(previous == b"" if op == REGISTER else is_hash(previous), "malformed", "previous")
-    need(is_count(expires_at, YEAR_10000) and expires_at > 0, "malformed", "expires_at")
+    need(is_moment(expires_at) and expires_at, "malformed", "expires_at")
     need(type(values) is list and len(values) == len(FIELDS[op]), "malformed", "fields")
     fields = dict(zip(FIELDS[op], values, strict=True))
     _check_fields(fields)
@@ -263,15 +267,15 @@ def check_consistency(sizes, roots, path):
 
 
 WORDS = {
-    "receipt": {"entry": is_hash, "received_at": is_count, "deadline": is_count},
+    "receipt": {"entry": is_hash, "received_at": is_moment, "deadline": is_moment},
     "change": {
         "id": is_hash, "op": lambda op: op in (ROTATE, REVOKE, DEACTIVATE, RECOVER), "state": STATES.__contains__,
-        "index": is_count, "at": is_count,
+        "index": is_count, "at": is_moment,
     },
     "status": {
         "id": is_hash, "state": STATES.__contains__, "because": is_hash, "certificate": is_hash, "key": is_hash,
         "issuers": lambda value: type(value) is list and all(map(is_hash, value)), "entries": is_count,
-        "head": is_hash, "at": is_count, "expires_at": is_count,
+        "head": is_hash, "at": is_moment, "expires_at": is_moment,
     },
 }  # fmt: skip
 
@@ -319,7 +323,8 @@ def judge_status(data, chain, log, at, max_age, seen=(), changes=()):
         older = said["entries"] < before["entries"] or said["size"] < before["size"]
         need(not older or _word(said) == _word(before), "malformed", "older than what was seen")
     need(said["at"] <= at + SKEW, "not_yet_valid")
-    need(at <= said["at"] + max_age, "expired")
+    until = said["expires_at"] if max_age is None else said["at"] + max_age
+    need(at <= min(until, said["at"] + 7 * DAY), "expired")
     ids = {claimed_id(each) for each in chain}
     for change in (open_word("change", each, log) for each in changes):
         need(change["id"] not in ids or change["index"] < said["size"], "revoked", "changed since")
@@ -337,10 +342,9 @@ def _word(said):
 def open_service(record):
     """What a SERVICE entry says, by name."""
     need(0 < len(record) <= 16384, "malformed", "size")
-    value = decode(record)
+    value = decode(record, 4096)
     need(type(value) is list and len(value) == 5 and value[0] == "autolink/1 service", "malformed", "shape")
     fields = dict(zip(("addresses", "methods", "channels", "valid_until"), value[1:], strict=True))
-    need(_elements(value) <= 4096, "malformed", "elements")
     addresses, offered = fields["addresses"], [fields["methods"], fields["channels"]]
     need(type(addresses) is list and 1 <= len(addresses) <= 16, "malformed", "addresses")
     need(all(type(each) is str and _is_address(each) for each in addresses), "malformed", "an address")
@@ -351,14 +355,8 @@ def open_service(record):
         need(names == sorted(names), "malformed", "order")
     names = [name for each in offered for name, _, _ in each]
     need(len({*names}) == len(names) <= 256, "malformed", "names")
-    need(is_count(fields["valid_until"], YEAR_10000), "malformed", "valid_until")
+    need(is_moment(fields["valid_until"]) and fields["valid_until"], "malformed", "valid_until")
     return fields
-
-
-def _elements(value):
-    if isinstance(value, list):
-        return 1 + sum(map(_elements, value))
-    return 1 + sum(1 + _elements(each) for each in value.values()) if isinstance(value, dict) else 1
 
 
 def _is_offer(offer):
@@ -372,14 +370,14 @@ def _is_address(address):
     host, _, port = address.rpartition(":")
     if not re.fullmatch("[1-9][0-9]{0,4}", port, re.ASCII) or int(port) > 65535:
         return False
-    if host.startswith("[") and host.endswith("]"):
-        try:
-            return str(ipaddress.IPv6Address(host[1:-1])) == host[1:-1]
-        except ValueError:
-            return False
-    if re.fullmatch("[0-9.]+", host, re.ASCII):
-        try:
-            return str(ipaddress.IPv4Address(host)) == host
-        except ValueError:
-            return False
-    return re.fullmatch("[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", host, re.ASCII) is not None
+    labels = host.split(".")
+    try:
+        if host.startswith("["):
+            return host == f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        if labels[-1][:1].isdigit():
+            return host == str(ipaddress.IPv4Address(host))
+    except ValueError:
+        return False
+    return len(host) <= 253 and all(
+        re.fullmatch("(?!-)[a-z0-9_-]{1,63}(?<!-)", each, re.ASCII) for each in labels
+    )

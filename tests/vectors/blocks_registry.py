@@ -59,6 +59,12 @@ def signature(signed, by, key, *, shown=False, purpose=ENTRY):
     return [by, public if shown else b"", sign(key, purpose + by + sha256(public) + sha256(signed))]
 
 
+def signatures(signed, signers, **odd):
+    """One each, of holders or `(AutoId, key)`, or `(AutoId, key, True)`: its key shown."""
+    whose = [(each.id, each.key) if hasattr(each, "key") else each for each in signers]
+    return [signature(signed, *who[:2], shown=len(who) > 2, **odd) for who in whose]
+
+
 def entry(signed, *signatures):
     return pack([signed, list(signatures)])
 
@@ -76,19 +82,17 @@ def note(text, *, name=ORIGIN, key=LOG_KEY, shown=None):
     return f"{text}\n\u2014 {name} {base64.b64encode(signed).decode()}\n"
 
 
-def checkpoint(leaves, *, origin=ORIGIN, size=None, **odd):
+def checkpoint(leaves, *, origin=ORIGIN, **odd):
     """Of C2SP's tlog-checkpoint, over the leaves."""
-    count = len(leaves) if size is None else size
-    return note(f"{origin}\n{count}\n{base64.b64encode(tree(leaves)).decode()}\n", **odd)
+    return note(f"{origin}\n{len(leaves)}\n{base64.b64encode(tree(leaves)).decode()}\n", **odd)
 
 
 def proof(leaves, index, *, hashes=None, signed=None, shown=None, extra=""):
     """Of C2SP's tlog-proof: a leaf of this index is in a log of these leaves."""
-    lines = [
-        base64.b64encode(each).decode() + "\n" for each in (path(leaves, index) if hashes is None else hashes)
-    ]
+    hashes = path(leaves, index) if hashes is None else hashes
+    lines = "".join(base64.b64encode(each).decode() + "\n" for each in hashes)
     head = f"c2sp.org/tlog-proof@v1\n{extra}index {index if shown is None else shown}\n"
-    return (head + "".join(lines) + "\n" + (signed or checkpoint(leaves))).encode()
+    return (head + lines + "\n" + (signed or checkpoint(leaves))).encode()
 
 
 def consistency(leaves, first):
@@ -141,16 +145,10 @@ class Steps:
     def __init__(self):
         self.made, self.leaves, self.last, self.at = [], [], {}, MICROS
 
-    def add(
-        self, shows, op, holder, fields, *signers, gets="appended", purpose=ENTRY, signatures=None, **odd
-    ):
-        """One entry; a signer is a holder, or `(AutoId, key)` or `(AutoId, key, True)`: its key shown."""
+    def add(self, shows, op, holder, fields, *signers, gets="appended", purpose=ENTRY, forged=list, **odd):
+        """One entry, signed as `signatures` says; `forged` makes others of them."""
         signed = body(op, holder.id, fields, **{"previous": self.last.get(holder.id, b""), **odd})
-        made = [
-            signature(signed, *who[:2], shown=len(who) > 2, purpose=purpose)
-            for who in ((each.id, each.key) if hasattr(each, "key") else each for each in signers)
-        ]
-        given = entry(signed, *(signatures(made) if signatures else made))
+        given = entry(signed, *forged(signatures(signed, signers, purpose=purpose)))
         self.made.append({"shows": shows, "at": self.at, "entry": given, "gets": gets})
         if gets == "appended":
             self.leaves.append(leaf(self.at, given))

@@ -115,7 +115,8 @@ def change(given):
 async def status(given):
     """As the evidence of a chain, judged by a model that has seen and heard other things of the log before."""
     key, now = log_key(given), instant(given.take("at"))
-    model = Registered(key, max_age=given.take("max_age") / 1e6)
+    max_age = given.take("max_age")
+    model = Registered(key, max_age=None if max_age is None else max_age / 1e6)
     chain, data = [bytes.fromhex(each) for each in given.take("chain")], given.hex("status")
 
     async def judge(one):

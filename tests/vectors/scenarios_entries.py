@@ -19,6 +19,7 @@ from blocks_registry import (
     log_name,
     next_of,
     signature,
+    signatures,
 )
 from scenarios_good import ACME, SELLER
 
@@ -66,8 +67,7 @@ def entries():
     ):  # fmt: skip
         previous = b"" if op == REGISTER else LAST
         signed = body(op, holder.id, fields, previous=previous)
-        whose = [(each.id, each.key) if hasattr(each, "key") else each for each in signers]
-        made = [signature(signed, *who[:2], shown=len(who) > 2) for who in whose]
+        made = signatures(signed, signers)
         expect = {
             "op": op, "id": holder.id, "previous": previous, "expires_at": MICROS + DAY,
             "fields": dict(zip(FIELDS[op], fields, strict=True)), "signatures": made, "body_hash": sha256(signed),
@@ -148,6 +148,7 @@ def malformed():
         "bad-signature-of-two": ("an array of three", signed_by([ACME.id, value])),
         "bad-signature-by-31": ("an AutoId", signed_by([bytes(31), b"", value])),
         "bad-signature-as-text": ("bytes", signed_by([ACME.id, b"", "s"])),
+        "bad-elements": ("at most 64 elements", signed_by(*[[ACME.id, b"", value]] * 16)),
         "bad-too-large": ("at most 49,152 bytes", signed_by(*[[ACME.id, b"", bytes(4096)]] * 12)),
     }.items()  # fmt: skip
 
@@ -165,7 +166,8 @@ def service(**odd):
 def service_records():
     """subject `service`: what the field of a SERVICE entry holds."""
     for name, odd in {
-        "all": {}, "no-methods": {"methods": [], "channels": []}, "address-only-ipv4": {"addresses": ["192.0.2.1:1"]},
+        "all": {}, "no-methods": {"methods": [], "channels": []},
+        "addresses": {"addresses": ["192.0.2.1:1", "my_host:65535", "1.example:1"]},
     }.items():  # fmt: skip
         record = service(**odd)
         said = dict(zip(("addresses", "methods", "channels", "valid_until"), record[1:], strict=True))
@@ -180,6 +182,9 @@ def service_records():
         "bad-address-port-65536": {"addresses": ["a.example:65536"]},
         "bad-address-port-01": {"addresses": ["a.example:01"]},
         "bad-address-upper-case": {"addresses": ["A.example:1"]},
+        "bad-address-label": {"addresses": ["-a.example:1"]},
+        "bad-address-short-ipv4": {"addresses": ["127.1:1"]},
+        "bad-address-hexadecimal": {"addresses": ["0x7f.0.0.1:1"]},
         "bad-address-ipv6-long": {"addresses": ["[2001:db8:0::1]:1"]},
         "bad-address-ipv6-bare": {"addresses": ["2001:db8::1:1"]},
         "bad-address-ipv4-octal": {"addresses": ["192.0.2.01:1"]},
@@ -192,7 +197,8 @@ def service_records():
         "bad-name-with-a-control": {"methods": [["a\n", {}, {}]]},
         "bad-schema-as-text": {"methods": [["a", "string", {}]]},
         "bad-schema-4097": {"methods": [["a", {"d": "x" * 4091}, {}]]},
-        "bad-valid-until-as-time": {"valid_until": None},
+        "bad-valid-until-nil": {"valid_until": None}, "bad-valid-until-0": {"valid_until": 0},
+        "bad-valid-until-beyond-9999": {"valid_until": 253402300800000000},
     }.items():  # fmt: skip
         yield "service", name, "not a service record", {"record": pack(service(**odd))}, "malformed"
     many = service(methods=[[name, {str(n): 0 for n in range(600)}, {}] for name in "abcd"])

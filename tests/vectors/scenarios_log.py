@@ -15,6 +15,7 @@ from blocks import (
     tree,
 )
 from blocks_registry import (
+    DAY,
     HOUR,
     LOG_KEY,
     ORIGIN,
@@ -151,6 +152,7 @@ def words():
             "bad-tag": said("word", fields.values(), domain=f"autolink/1 {subject}\0".encode()),
             "bad-field-missing": said(subject, list(fields.values())[:-1]),
             "bad-time": said(subject, [*list(fields.values())[:-1], -1]),
+            "bad-time-beyond-9999": said(subject, [*list(fields.values())[:-1], 253402300800000000]),
         }  # fmt: skip
         if subject == "receipt":
             odd["bad-entry-31"] = said(subject, (fields | {"entry": entry[:31]}).values())
@@ -163,7 +165,7 @@ def words():
 
 
 def statuses():
-    """subject `status`: one shown for a chain, to a party that accepts ones of up to an hour."""
+    """subject `status`: one shown for a chain, to a party that accepts ones of up to an hour unless it is told otherwise."""
     steps = Steps().register(ACME).register(SELLER, issuer=ACME)
     leaves, at = steps.leaves, MICROS + 10 * SECOND
     chain = [SELLER, ACME]
@@ -171,9 +173,9 @@ def statuses():
     def made(**odd):
         return status(leaves, 1, SELLER.id, chain, **{"because": ACME.id, "at": at, "entries": 1, **odd})
 
-    def given(shown, *, now=at, seen=(), changes=(), holder=SELLER):
+    def given(shown, *, now=at, seen=(), changes=(), holder=SELLER, max_age=HOUR):
         return LOG | {
-            "status": pack(shown), "chain": holder.der, "at": now, "max_age": HOUR,
+            "status": pack(shown), "chain": holder.der, "at": now, "max_age": max_age,
             "seen": [pack(each) for each in seen], "changes": [pack(each) for each in changes],
         }  # fmt: skip
 
@@ -183,6 +185,7 @@ def statuses():
     for name, shows, one in (
         ("good", "the log's word about a chain", given(made())),
         ("as-old-as-accepted", "an hour", given(made(), now=at + HOUR)),
+        ("until-the-log-says", "without an age of its own", given(made(expires_at=at + DAY), now=at + DAY, max_age=None)),
         ("clock-60-s-behind", "60 s ahead", given(made(), now=at - 60 * SECOND)),
         ("seen-the-same", "what was seen before", given(made(), seen=[made()])),
         ("seen-an-older", "and older ones", given(made(), seen=[made(at=at - SECOND)])),
@@ -204,10 +207,15 @@ def statuses():
         ("bad-certificate", "another certificate is on record", EXPIRED, given(made(), holder=renewed)),
         ("bad-early", "more than 60 s ahead", "not_yet_valid", given(made(), now=at - 60 * SECOND - 1)),
         ("bad-late", "older than accepted", EXPIRED, given(made(), now=at + HOUR + 1)),
+        ("bad-later-than-the-log-says", "without an age of its own", EXPIRED, given(
+            made(expires_at=at + DAY), now=at + DAY + 1, max_age=None)),
+        ("bad-older-than-7-days", "whatever the log says", EXPIRED, given(
+            made(expires_at=at + 30 * DAY), now=at + 7 * DAY + 1, max_age=None)),
         ("bad-revoked", "not active", "revoked", given(made(state="revoked", because=SELLER.id))),
         ("bad-recovering", "not active", "revoked", given(made(state="recovering"))),
         ("bad-deactivated", "not active", "revoked", given(made(state="deactivated", because=SELLER.id))),
         ("bad-state", "no state", MALFORMED, given(made(state="lost"))),
+        ("bad-time-beyond-9999", "no moment", MALFORMED, given(made(expires_at=253402300800000000))),
         ("bad-signature", "of another key", MALFORMED, given(made(key=OTHER))),
         ("bad-purpose", "signed as something else", MALFORMED, given(made(domain=b"autolink/1 receipt\0"))),
         ("bad-origin", "of another log", "not_vouched", given(made(origin="registry.example/other"))),
