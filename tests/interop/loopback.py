@@ -27,8 +27,13 @@ GLOBEX_ROOT = x509.load_pem_x509_certificate(GLOBEX.anchor.to_pem())
 LIMITS = {"channels": 16, "credit": 65536, "message": 1048576}
 
 
+def anchor_of(root):
+    """What autolink knows of a self-issued party of the second side."""
+    return TrustAnchor.from_pem(root.chain[0].public_bytes(Encoding.PEM))
+
+
 def second_is_trusted():
-    return IssuedBy(TrustAnchor.from_pem(ROOT.chain[0].public_bytes(Encoding.PEM)))
+    return IssuedBy(anchor_of(ROOT))
 
 
 def make_agent(handlers=None, trust=None):

@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from autolink import AutoId, Credential, CredentialRequest, EntityKind, TrustAnchor
+from autolink import AutoId, Credential, CredentialRequest, EntityKind
 from autolink.messages import instant
 from autolink.registry import Open, Rate, Registered, Registrar, RegistryService, SqliteStore
 from autolink.registry.entries import Op
@@ -15,7 +14,7 @@ from autolink.registry.registrar import Appended
 from autolink.trust import IssuedBy, SelfCertified
 from tests.interop import second_certificates as certificates
 from tests.interop import second_registry as registry
-from tests.interop.loopback import dial, dialled, listening, make_agent, serve_echo
+from tests.interop.loopback import anchor_of, dial, dialled, listening, make_agent, serve_echo
 from tests.interop.second import Ended
 from tests.interop.second_certificates import Refused, encode, now, sha
 from tests.interop.second_formats import ITEM, OPEN, root_of
@@ -279,11 +278,31 @@ async def test_the_second_side_shows_its_status_and_is_believed_until_it_is_revo
             await dial(port, lambda link: None, me=clerk, hello=shown())
 
 
+async def test_a_recovered_root_of_the_second_side_is_believed_where_its_log_says_so(both, handlers):
+    """And nowhere else, whoever its anchor is: neither the name nor rotations lead to its key."""
+    both.time -= 3590 * 10**6  # the recovery takes an hour, and these certificates are just as old
+    root, guard = certificates.self_issued("tea"), certificates.self_issued("guard")
+    both.register(guard)
+    both.register(root, guardians=[registry.guardian_hash(bytes(16), guard.id)], threshold=1)
+    found = certificates.recovered(root, LOG.name)
+    signers = [(root.id, found.key, False), (guard.id, guard.key, False)]
+    both.say(RECOVER, root, [found.der[0], found.next, None, [[guard.id, bytes(16)]]], *signers)
+    both.time += 3600 * 10**6
+    clerk = certificates.issued(found, "clerk")
+    both.register(clerk, found)
+    shown = {"evidence": [both.registrar.status(AutoId(clerk.id)).to_bytes()]}
+    async with listening(make_agent(handlers, Registered(both.registrar.verifier_key))) as port:
+        assert await dial(port, lambda link: link.call("echo", 1), me=clerk, hello=shown) == 1
+    async with listening(make_agent(handlers, IssuedBy(anchor_of(root)))) as port:
+        with pytest.raises(Refused, match="untrusted"):
+            await dial(port, lambda link: None, me=clerk, hello=shown)
+
+
 async def test_the_second_side_shows_the_way_to_its_rotated_root_in_either_role(handlers):
     """The agent has the anchor from before; the second side's HELLO leads from it to the third key, and so does its TLS."""
     root = certificates.self_issued("tea")
     clerk = certificates.issued(certificates.rotated(certificates.rotated(root)), "clerk")
-    agent = make_agent(handlers, IssuedBy(TrustAnchor.from_pem(root.chain[0].public_bytes(Encoding.PEM))))
+    agent = make_agent(handlers, IssuedBy(anchor_of(root)))
     async with listening(agent) as port:
         assert await dial(port, lambda link: link.call("echo", 1), me=clerk) == 1
         with pytest.raises(Refused, match="untrusted"):

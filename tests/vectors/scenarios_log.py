@@ -236,7 +236,7 @@ def statuses():
 
 
 def recovered_names():
-    """subjects `certificate` and `envelope`: a root that its guardians have recovered, for those who believe no log."""
+    """subjects `certificate` and `envelope`: a root that its guardians have recovered, and who believes that."""
     found = rotated(ACME, p256("acme found again"), following="and then", recovered_in=log_name())
     said = {
         "common_name": ACME.name, "auto_id": ACME.id, "kind": "organization", "next_key_hash": next_of("and then"),
@@ -249,14 +249,27 @@ def recovered_names():
         {"der": found.der[0]},
         said,
     )
-    clerk = issued(found, "clerk")
-    for name, holder, shows, trust, evidence in (
-        ("recovered-self-certified", found, "the name is bound to another key", "self_certified", []),
-        ("recovered-below-its-anchor", clerk, "an anchor of that name says nothing of this key", "issued_by", []),
-        ("recovered-pinned", found, "nor does a pin", "pinned", []),
+    leaves, clerk = [b"the entry that recovered it"], issued(found, "clerk")
+    elsewhere = rotated(ACME, found.key, following="and then", recovered_in=log_name(OTHER))
+    unsaid = rotated(ACME, found.key, following="and then")
+
+    def shown(chain, **odd):
+        return [pack(status(leaves, 0, chain[0].id, chain, at=MICROS, entries=1, **odd))]
+
+    for name, holder, shows, trust, evidence, refuse in (
+        ("self-certified", found, "the name is bound to another key", {"self_certified": ACME.der[0]}, [], "impostor"),
+        ("below-its-anchor", clerk, "an anchor of that name says nothing of this key", {"issued_by": ACME.der[0]}, [],
+         "impostor"),
+        ("pinned", found, "nor does a pin", {"pinned": found.der[0]}, shown([found]), "impostor"),
+        ("registered", found, "the log that it names says so", {"registered": LOG}, shown([found]), None),
+        ("registered-below", clerk, "also of one below it", {"registered": LOG}, shown([clerk, found]), None),
+        ("not-shown", found, "nobody says so", {"registered": LOG}, [], "impostor"),
+        ("revoked", found, "no longer", {"registered": LOG}, shown([found], state="revoked"), "revoked"),
+        ("in-another-log", elsewhere, "it names another log", {"registered": LOG}, shown([elsewhere]), "impostor"),
+        ("in-no-log", unsaid, "it names none", {"registered": LOG}, shown([unsaid]), "impostor"),
     ):  # fmt: skip
-        signed = envelope(holder, [pack(leaf_fields(holder.id, BOB.id))]) | {"evidence": evidence}
-        given = {
-            "envelope": pack(list(signed.values())), "trust": {trust: ACME.der[0]}, "at": MICROS, "recipient": BOB.id,
-        }  # fmt: skip
-        yield "envelope", name, shows, given, "impostor"
+        leaf = pack(leaf_fields(holder.id, BOB.id))
+        signed = envelope(holder, [leaf]) | {"evidence": evidence}
+        given = {"envelope": pack(list(signed.values())), "trust": trust, "at": MICROS, "recipient": BOB.id}
+        outcome = refuse or {"author": holder.id, "leaf_hash": leaf_hash(leaf)}
+        yield "envelope", f"recovered-{name}", shows, given, outcome

@@ -51,6 +51,7 @@ from autolink.protocol.frames import (
     encode_frame,
 )
 from autolink.protocol.payloads import code_of
+from autolink.registry import Registered, VerifierKey
 from autolink.trust import IssuedBy, Pinned, SelfCertified
 from tests.vectors import registry_runners
 
@@ -151,16 +152,21 @@ def batch(given):
     return {"preimage": header.preimage(merkle.root(hashes)).hex(), "signature": signature.hex()}
 
 
+def parsed_root(der):
+    return Certificate.parse_untrusted(bytes.fromhex(der))
+
+
 TRUST = {
-    "issued_by": lambda root: IssuedBy(TrustAnchor((root,))),
+    "issued_by": lambda root: IssuedBy(TrustAnchor((parsed_root(root),))),
     "self_certified": lambda _: SelfCertified(),
-    "pinned": Pinned,
+    "pinned": lambda der: Pinned(parsed_root(der)),
+    "registered": lambda log: Registered(VerifierKey(log["origin"], bytes.fromhex(log["key"]))),
 }
 
 
 async def envelope(given):
-    [(model, der)] = given.take("trust").items()
-    trust = TRUST[model](Certificate.parse_untrusted(bytes.fromhex(der)))
+    [(model, argument)] = given.take("trust").items()
+    trust = TRUST[model](argument)
     at, recipient = instant(given.take("at")), given.take("recipient")
     if recipient is not None and not recipient.startswith("topic:"):
         recipient = AutoId.parse(recipient)
