@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from tests.interop.second_certificates import (
+    SKEW,
     Refused,
     certificate_of,
     check_path,
@@ -342,3 +343,32 @@ def find_service(said, leaves, certificate):
             return open_service(entry.fields["service"]) if entry.fields["service"] else None
         after = entry
     return None
+
+
+def open_crl(der, certificate, size, at):
+    """(log size, thisUpdate, serial numbers) of a list that this issuer's certificate on record has signed (section 25)."""
+    try:
+        crl = x509.load_der_x509_crl(der)
+        extensions, bare = list(crl.extensions), not any(list(one.extensions) for one in crl)
+    except ValueError as error:
+        raise Refused("malformed", "no list") from error
+    need(len(der) <= 262144, "malformed", "size")
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    need(usage.crl_sign, "certificate", "it signs no lists")
+    ours = crl.issuer == certificate.subject and crl.is_signature_valid(certificate.public_key())
+    need(ours, "unauthorised", "not the issuer's")
+    need(
+        {type(one.value) for one in extensions} == {x509.AuthorityKeyIdentifier, x509.CRLNumber},
+        "malformed",
+        "extensions",
+    )
+    need(bare and not any(one.critical for one in extensions), "malformed", "extensions")
+    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    begin, end = (
+        int(crl.last_update_utc.timestamp()),
+        crl.next_update_utc and int(crl.next_update_utc.timestamp()),
+    )
+    need(number & 2**32 - 1 == begin and number >> 32 <= size, "malformed", "number")
+    need(end and 0 < end - begin <= 31 * 86400, "malformed", "life")
+    need(begin * 10**6 <= at + SKEW and at < end * 10**6, "expired")
+    return number >> 32, begin * 10**6, [one.serial_number for one in crl]

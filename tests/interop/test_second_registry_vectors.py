@@ -7,7 +7,7 @@ import pytest
 
 from tests.interop import second_registry as registry
 from tests.interop.second_certificates import Refused, certificate_of, sha
-from tests.interop.second_log import Ledger
+from tests.interop.second_log import Ledger, open_crl
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "spec"
 
@@ -78,9 +78,15 @@ def status(given):
     return registry.judge_status(data, [*chain], of_log(given), given["at"], given["max_age"], seen, changes)
 
 
+def crl(given):
+    certificate, size = certificate_of(read(given["certificate"])), given["size"]
+    said = open_crl(read(given["crl"]), certificate, size, given["at"])
+    return dict(zip(("size", "this_update", "serial_numbers"), said, strict=True))
+
+
 RUNNERS = {
     "entry": entry, "service": service, "log": log, "checkpoint": checkpoint, "proof": proof,
-    "consistency": consistency, "status": status,
+    "consistency": consistency, "status": status, "crl": crl,
     "receipt": lambda given: registry.open_word("receipt", read(given["word"]), of_log(given)),
     "change": lambda given: registry.open_word("change", read(given["word"]), of_log(given)),
 }  # fmt: skip

@@ -122,13 +122,13 @@ def issued(issuer, name, *, key=None, place="leaf", kind="agent", **odd):
 def certificate(
     name, key, issuer_name, issuer_key, identifier, *, place, kind, path_length=None, next_key=None, uris=None,
     begin=NOW - timedelta(days=1), end=NOW + timedelta(days=100), purposes=True, ca=None, digital_signature=None,
-    recovered_in=None,
+    recovered_in=None, crl_sign=False,
 ):  # fmt: skip
     """One certificate of the profile; the last arguments make it an odd one."""
     ca = place != "leaf" if ca is None else ca
     signs = place != "issuer" if digital_signature is None else digital_signature
     usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
          "encipher_only", "decipher_only"), False,
     )  # fmt: skip
     public, issuer_public = key.public_key(), issuer_key.public_key()
@@ -142,7 +142,10 @@ def certificate(
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca, path_length), critical=True)
-        .add_extension(x509.KeyUsage(digital_signature=signs, key_cert_sign=ca, **usage), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=signs, key_cert_sign=ca, crl_sign=crl_sign, **usage),
+            critical=True,
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     if place != "root":

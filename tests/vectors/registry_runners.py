@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from autolink import codec
 from autolink.errors import EntryRefused
-from autolink.messages import instant, merkle
-from autolink.registry import feed, receipt
+from autolink.messages import instant, merkle, microseconds
+from autolink.registry import crl, feed, receipt
 from autolink.registry.entries import Entry, encode_leaf
 from autolink.registry.ledger import MemoryLedger, standing
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
@@ -71,6 +71,21 @@ def log(given):
     return {
         "leaf_hashes": [leaf.hex() for leaf in leaves], "root": merkle.root(leaves).hex(),
         "standing": {auto_id: stands[auto_id] for auto_id in given.expected["standing"]},
+    }  # fmt: skip
+
+
+def revocation_list(given):
+    der, certificate, size, at = (
+        given.hex("crl"),
+        given.hex("certificate"),
+        given.take("size"),
+        given.take("at"),
+    )
+    checked = crl.check_untrusted(der, certificate)
+    crl.check_times(checked, size=size, now=instant(at))
+    serial_numbers = [one.serial_number for one in crl.load_untrusted(der)]
+    return {
+        "size": checked.size, "this_update": microseconds(checked.this_update), "serial_numbers": serial_numbers,
     }  # fmt: skip
 
 
@@ -142,4 +157,5 @@ async def status(given):
 RUNNERS = {
     "entry": entry, "service": service, "log": log, "checkpoint": checkpoint, "proof": proof,
     "consistency": consistency, "receipt": receipt_, "change": change, "status": status,
+    "crl": revocation_list,
 }  # fmt: skip

@@ -1,7 +1,10 @@
-"""What a registry's log signs: checkpoints, proofs, receipts, changes and statuses; and names it has on record."""
+"""What a registry's log signs: checkpoints, proofs, receipts, changes and statuses; recovered names; revocation lists."""
+
+from datetime import timedelta
 
 from blocks import (
     MICROS,
+    NOW,
     SECOND,
     ed,
     envelope,
@@ -10,8 +13,10 @@ from blocks import (
     leaf_hash,
     p256,
     pack,
+    root,
     rotated,
     sha256,
+    sign_x509,
     tree,
 )
 from blocks_registry import (
@@ -33,6 +38,9 @@ from blocks_registry import (
     said,
     status,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from scenarios_good import ACME, BOB, SELLER
 
 OTHER = ed("another log")
@@ -48,6 +56,7 @@ def scenarios():
     yield from words()
     yield from statuses()
     yield from recovered_names()
+    yield from revocation_lists()
 
 
 def checkpoints():
@@ -273,3 +282,61 @@ def recovered_names():
         given = {"envelope": pack(list(signed.values())), "trust": trust, "at": MICROS, "recipient": BOB.id}
         outcome = refuse or {"author": holder.id, "leaf_hash": leaf_hash(leaf)}
         yield "envelope", f"recovered-{name}", shows, given, outcome
+
+
+def revocation_lists():
+    """subject `crl`: an issuer's own list, judged against its certificate on record by a log of 7 entries."""
+    issuer = root("acme", crl_sign=True)
+    number = (7 << 32) + MICROS // SECOND
+    revoked = x509.RevokedCertificateBuilder().serial_number(4711).revocation_date(NOW).build()
+    reason = x509.CRLReason(x509.ReasonFlags.key_compromise)
+    why = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(4711)
+        .revocation_date(NOW)
+        .add_extension(reason, critical=False)
+    )
+
+    def made(
+        *entries,
+        key=issuer.key,
+        name=issuer.name,
+        number=number,
+        begin=NOW,
+        days=31,
+        extensions=(),
+        critical=False,
+    ):
+        builder = x509.CertificateRevocationListBuilder(revoked_certificates=list(entries))
+        builder = builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        builder = builder.last_update(begin).next_update(begin + timedelta(days=days))
+        named = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        for extension in (named, x509.CRLNumber(number), *extensions):
+            builder = builder.add_extension(extension, critical=critical)
+        return sign_x509(builder, key).public_bytes(Encoding.DER)
+
+    def given(der, *, at=MICROS, holder=issuer):
+        return {"crl": der, "certificate": holder.der[0], "size": 7, "at": at}
+
+    for name, serials, der in (("empty", [], made()), ("one", [4711], made(revoked))):
+        expect = {"size": 7, "this_update": MICROS, "serial_numbers": serials}
+        yield "crl", name, "whom the issuer has issued and no longer stands by", given(der), expect
+    ahead, past = NOW + timedelta(seconds=61), NOW - timedelta(days=2)
+    for name, shows, refuse, one in (
+        ("bad-trailing-byte", "one value", MALFORMED, given(made() + b"\0")),
+        ("bad-number", "it does not say thisUpdate", MALFORMED, given(made(number=number + 1))),
+        ("bad-size", "of a log that there is not yet", MALFORMED, given(made(number=number + (1 << 32)))),
+        ("bad-life", "at most 31 days", MALFORMED, given(made(days=32))),
+        ("bad-extension-more", "two extensions", MALFORMED, given(made(extensions=[
+            x509.IssuerAlternativeName([x509.UniformResourceIdentifier("autolink:x")])]))),
+        ("bad-critical", "not critical", MALFORMED, given(made(critical=True))),
+        ("bad-entry-extension", "entries without extensions", MALFORMED, given(made(why.build()))),
+        ("bad-key", "by another key", "unauthorised", given(made(key=p256("another key")))),
+        ("bad-name", "in another name", "unauthorised", given(made(name="acme"))),
+        ("bad-may-not-sign", "the issuer signs no lists", "certificate", given(made(), holder=ACME)),
+        ("bad-ahead", "of a time to come", EXPIRED, given(made(
+            begin=ahead, number=(7 << 32) + MICROS // SECOND + 61))),
+        ("bad-past", "run out", EXPIRED, given(made(
+            begin=past, days=1, number=(7 << 32) + MICROS // SECOND - 2 * 86_400))),
+    ):  # fmt: skip
+        yield "crl", name, shows, one, refuse

@@ -60,7 +60,7 @@ SPEC = HERE / "spec"
 FILES = sorted(SPEC.glob("*/*.json"))
 CLASSES = {
     "malformed", "tampered", "impostor", "wrong_recipient", "late", "not_yet_valid", "expired", "unknown_issuer",
-    "not_vouched", "revoked",
+    "not_vouched", "revoked", "certificate", "unauthorised",
 }  # fmt: skip
 AUTHORS = {"bound acme": "bound", "plain acme": "sha256:" + "00" * 32}
 
