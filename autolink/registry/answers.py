@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autolink import limits
 from autolink.messages.merkle import HASH
-from autolink.registry.entries import TIME_MAX
+from autolink.messages.message import TIME_MAX
 
 _Hash = Annotated[bytes, Field(min_length=HASH, max_length=HASH)]
 _Number = Annotated[int, Field(ge=0, le=TIME_MAX)]

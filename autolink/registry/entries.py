@@ -29,6 +29,7 @@ from autolink import codec, limits
 from autolink.errors import BadSignature, EntryRefused, Fault, IdentityError, RemoteProtocolError
 from autolink.identity import AutoId, keys
 from autolink.identity.keys import PrivateKey, PublicKey
+from autolink.messages.message import TIME_MAX
 
 TAG: Final = "autolink/1 entry"
 PURPOSE: Final = b"autolink/1 entry-signature\0"
@@ -40,8 +41,6 @@ ORIGIN: Final = 255
 
 FIRST: Final = b""
 """`previous` of the entry that registers an ID."""
-
-TIME_MAX: Final = 2**63 - 1
 
 
 class Op(IntEnum):
@@ -269,7 +268,7 @@ def _parse_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     if "guardians" in given:
         parsed["guardians"] = _parse_guardians(given["guardians"], given["threshold"], given["delay"])
     if "void_from" in given and (index := given["void_from"]) is not None:
-        parsed["void_from"] = _integer(index, 0, TIME_MAX)
+        parsed["void_from"] = _integer(index, 0, limits.LOG_ENTRIES)
     if "revealed" in given:
         parsed["revealed"] = _parse_revealed(given["revealed"])
     if "service" in given:

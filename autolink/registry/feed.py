@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec
 from autolink.errors import RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.messages.message import TIME_MAX
 from autolink.registry import word
-from autolink.registry.entries import TIME_MAX, Entry, Op
+from autolink.registry.entries import Entry, Op
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 

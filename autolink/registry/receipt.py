@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
 from autolink.messages.merkle import HASH
+from autolink.messages.message import TIME_MAX
 from autolink.registry import word
-from autolink.registry.entries import TIME_MAX
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
 

@@ -19,7 +19,7 @@ from autolink import codec, limits
 from autolink.agent.handlers import Handlers
 from autolink.errors import BodyError, RemoteProtocolError, UsageError, display
 from autolink.messages import microseconds
-from autolink.registry.entries import TIME_MAX
+from autolink.messages.message import TIME_MAX
 from autolink.transport import TcpAddress, parse_address
 
 TAG: Final = "autolink/1 service"

@@ -27,8 +27,8 @@ from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH
+from autolink.messages.message import TIME_MAX
 from autolink.registry import word
-from autolink.registry.entries import TIME_MAX
 from autolink.registry.ledger import Standing
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey

@@ -16,19 +16,24 @@ from autolink import (
 from autolink.testing import Authority
 from autolink.trust import IssuedBy
 from tests.interop import second
-from tests.interop import second_formats as formats
+from tests.interop import second_certificates as certificates
 from tests.interop.second import Closed
 from tests.interop.second_formats import ERROR, REPLY
 
-ROOT = formats.self_issued("second")
-ME = formats.issued(formats.issued(ROOT, "department", ca=True), "peer")
+ROOT = certificates.self_issued("second")
+ME = certificates.issued(certificates.issued(ROOT, "department", ca=True), "peer")
 GLOBEX = Authority("globex")
 GLOBEX_ROOT = x509.load_pem_x509_certificate(GLOBEX.anchor.to_pem())
 LIMITS = {"channels": 16, "credit": 65536, "message": 1048576}
 
 
+def anchor_of(root):
+    """What autolink knows of a self-issued party of the second side."""
+    return TrustAnchor.from_pem(root.chain[0].public_bytes(Encoding.PEM))
+
+
 def second_is_trusted():
-    return IssuedBy(TrustAnchor.from_pem(ROOT.chain[0].public_bytes(Encoding.PEM)))
+    return IssuedBy(anchor_of(ROOT))
 
 
 def make_agent(handlers=None, trust=None):
@@ -52,18 +57,18 @@ async def dial(port, conversation, me=ME, hello=None):
 
 
 @asynccontextmanager
-async def dialled(agent, conversation, hello=None):
+async def dialled(agent, conversation, hello=None, me=ME):
     """The agent's link to the second implementation, which runs a conversation as listener, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run():
-            with second.Link.accept(ME, GLOBEX_ROOT, server, hello) as link:
+            with second.Link.accept(me, GLOBEX_ROOT, server, hello) as link:
                 conversation(link)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, run)
             where = "{}:{}".format(*server.getsockname())
-            async with agent.connect(where, expect=AutoId(ME.id)) as link:
+            async with agent.connect(where, expect=AutoId(me.id)) as link:
                 yield link
 
 

@@ -14,26 +14,19 @@ from socket import SO_RCVTIMEO, SOL_SOCKET, create_connection
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
+from tests.interop.second_certificates import SKEW, Refused, decode, encode, judge, need, now, rotations_in
 from tests.interop.second_formats import (
     CALL,
     CHUNK,
     END,
     ERROR,
     FLAGS,
-    SKEW,
     SUBSCRIBE,
     Message,
-    Refused,
     check_data,
-    decode,
-    encode,
-    judge,
     message_of,
-    need,
     new_message,
-    now,
     root_of,
-    rotations_in,
     sign,
     verify,
 )
@@ -86,7 +79,7 @@ class Link:
 
     def __init__(self, sock, me, root, role, hello):
         self.me, self.root, self.role = me, root, role.encode()
-        self.tls = SSL.Connection(_context(me), sock)
+        self.tls = SSL.Connection(_context(me, role), sock)
         (self.tls.set_connect_state if role == "d" else self.tls.set_accept_state)()
         self.tls.do_handshake()
         need(self.tls.get_alpn_proto_negotiated() == b"autolink/1", "version", "ALPN")
@@ -120,6 +113,7 @@ class Link:
 
     def open(self, changes):
         mine = {"versions": [1], "clock": now(), "software": "second", "limits": self.limits, "features": []}
+        mine |= {"evidence": self.me.evidence} if self.me.evidence else {}
         self.send(HELLO, encode(mine | {"grease.second": [1, None]} | changes))
         hello = self.map_of(*self.frame(HELLO))
         types = {"versions": list, "clock": int, "software": str, "limits": dict}
@@ -399,12 +393,12 @@ class Link:
         self.send(GOAWAY, encode({"last": last, "reason": reason}))
 
 
-def _context(me):
+def _context(me, role):
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.use_privatekey(me.key)
     context.use_certificate(me.chain[0])
-    for each in me.chain[1:]:
+    for each in [*me.chain[1:], *(me.earlier[::-1] if role == "l" else ())]:
         context.add_extra_chain_cert(each)
     context.set_verify(
         SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True

@@ -26,6 +26,7 @@ from autolink import (
 from autolink.testing import Authority
 from autolink.trust import IssuedBy, SelfCertified
 from tests.interop import second
+from tests.interop import second_certificates as certificates
 from tests.interop import second_formats as formats
 from tests.interop.loopback import (
     GLOBEX,
@@ -61,7 +62,7 @@ async def test_both_judge_each_other_and_each_knows_the_others_auto_id(handlers)
 
 async def test_a_bound_self_issued_name_certifies_itself(handlers):
     async with listening(make_agent(handlers, SelfCertified())) as port:
-        assert await dial(port, lambda link: link.call("echo", 1), formats.self_issued("solo")) == 1
+        assert await dial(port, lambda link: link.call("echo", 1), certificates.self_issued("solo")) == 1
 
 
 async def test_an_agent_below_a_rotated_root_shows_the_way_to_it_in_either_role(handlers):

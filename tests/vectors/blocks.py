@@ -95,13 +95,13 @@ def root(label, *, key=None, name=None, plain=False, **odd):
     return Holder(name, key, [made], identifier)
 
 
-def rotated(holder, key, *, following="the key after", signer=None, name=None, next_key=b""):
+def rotated(holder, key, *, following="the key after", signer=None, name=None, next_key=b"", **odd):
     """A holder's root over another key, in the name's place; `signer` and `next_key` make it an odd one."""
     committed = next_key if next_key != b"" else sha256(spki(p256(following)))
     identifier = auto_id(name or holder.name)
     made = certificate(
         name or holder.name, key, name or holder.name, signer or key, identifier, place="root", kind="organization",
-        next_key=committed,
+        next_key=committed, **odd,
     )  # fmt: skip
     return Holder(holder.name, key, [made], holder.id)
 
@@ -122,12 +122,13 @@ def issued(issuer, name, *, key=None, place="leaf", kind="agent", **odd):
 def certificate(
     name, key, issuer_name, issuer_key, identifier, *, place, kind, path_length=None, next_key=None, uris=None,
     begin=NOW - timedelta(days=1), end=NOW + timedelta(days=100), purposes=True, ca=None, digital_signature=None,
+    recovered_in=None, crl_sign=False,
 ):  # fmt: skip
     """One certificate of the profile; the last arguments make it an odd one."""
     ca = place != "leaf" if ca is None else ca
     signs = place != "issuer" if digital_signature is None else digital_signature
     usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
          "encipher_only", "decipher_only"), False,
     )  # fmt: skip
     public, issuer_public = key.public_key(), issuer_key.public_key()
@@ -141,7 +142,10 @@ def certificate(
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca, path_length), critical=True)
-        .add_extension(x509.KeyUsage(digital_signature=signs, key_cert_sign=ca, **usage), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=signs, key_cert_sign=ca, crl_sign=crl_sign, **usage),
+            critical=True,
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     if place != "root":
@@ -155,6 +159,8 @@ def certificate(
     builder = builder.add_extension(private(1, 0x0C, kind.encode()), critical=False)
     if next_key is not None:
         builder = builder.add_extension(private(2, 0x04, next_key), critical=False)
+    if recovered_in is not None:
+        builder = builder.add_extension(private(3, 0x04, recovered_in), critical=False)
     return sign_x509(builder, issuer_key)
 
 

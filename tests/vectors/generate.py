@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import scenarios_bad
+import scenarios_entries
 import scenarios_good
 import scenarios_links
+import scenarios_log
+import scenarios_registry
 
 HERE = Path(__file__).resolve().parent / "spec"
 
@@ -30,6 +33,9 @@ def main(folder):
         *scenarios_good.scenarios(),
         *scenarios_bad.scenarios(),
         *scenarios_links.scenarios(),
+        *scenarios_entries.scenarios(),
+        *scenarios_registry.scenarios(),
+        *scenarios_log.scenarios(),
     ):
         path = folder / subject / f"{name}.json"
         if path in written:

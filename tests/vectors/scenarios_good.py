@@ -140,8 +140,8 @@ def certificates():
         kinds = [e.value.value[2:].decode() for e in made.extensions if e.oid.dotted_string.endswith(".1")]
         said = {
             "common_name": holder.name, "auto_id": holder.id, "kind": kinds[0],
-            "next_key_hash": following[0] if following else None, "fingerprint": sha256(holder.der[0]),
-            "spki_sha256": sha256(spki(holder.key)),
+            "next_key_hash": following[0] if following else None, "recovered_in": None,
+            "fingerprint": sha256(holder.der[0]), "spki_sha256": sha256(spki(holder.key)),
         }  # fmt: skip
         yield "certificate", name, "what a certificate of the profile says", {"der": holder.der[0]}, said
 
