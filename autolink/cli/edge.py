@@ -95,6 +95,9 @@ _OF_SYSTEM: Final = {
 }
 """An `OSError`'s number, and what to do."""
 
+_NOT_ALLOWED: Final = "is not dialled"
+"""What `RegistryFinder` says of an address in somebody's service record."""
+
 
 def message_of(error: BaseException) -> str:
     """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
@@ -120,6 +123,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
+        if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
+            return f"{error}: --allow a network that is yours" if _NOT_ALLOWED in str(error) else str(error)
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"

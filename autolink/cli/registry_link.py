@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +22,7 @@ from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import VISITOR, RegistryClient
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.registration import registered
+from autolink.registry.service_record import describe
 from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -98,29 +100,45 @@ Standing = Callable[[], AbstractAsyncContextManager[object]]
 
 
 def standing(
-    agent: Agent, registry: str | None, log_key: VerifierKey | None, specs: Sequence[Spec] = ()
-) -> Standing:
+    agent: Agent, registry: str | None, log_key: VerifierKey | None, specs: Sequence[Spec] = (),
+    addresses: Sequence[str] = (),
+) -> Standing:  # fmt: skip
     """What `standing_options` said: nothing to keep up with, or `registered`.
 
     Args:
         agent: shows its status.
         registry, log_key: of the command line.
         specs: of `--trust`, in which the key may stand instead.
+        addresses: where it is to be found; none: that is not put on record.
 
     Raises:
-        UsageError: a registry without its key, or no contact.
+        UsageError: a registry without its key, no contact, or addresses that cannot be on record or for no registry.
     """
     if registry is None:
+        if addresses:
+            raise UsageError("where shall it be advertised? Give the registry's contact: --registry")
         return nullcontext
     Contact.parse(registry)
+    log_key = key_of_its_log(log_key, specs)
+    if addresses:  # what is wrong with them is told before anybody serves
+        describe(agent.handlers, addresses, now=datetime.now(UTC))
+    folder = agent.credential.folder
+    kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
+    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses)
+
+
+def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> VerifierKey:
+    """The key given with `--registry`, or the only one that `--trust` names.
+
+    Raises:
+        UsageError: there is none.
+    """
     trusted = [spec.registered.log_key for spec in specs if spec.registered]
     if log_key is None and len(trusted) == 1:
         log_key = trusted[0]
     if log_key is None:
         raise UsageError("which key has the log of that registry? Give it: --log-key, or $AUTOLINK_LOG_KEY")
-    folder = agent.credential.folder
-    kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
-    return partial(registered, agent, registry, log_key, kept=kept)
+    return log_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import sys
 from datetime import datetime, timedelta
 from typing import Any
@@ -293,3 +294,60 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+
+
+# --- being found -------------------------------------------------------------------------------------------
+
+
+def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeypatch):
+    """It has said in the registry where it is and what it offers: once, although it has two workers."""
+    for name, value in (("AUTOLINK_REGISTRY", registry.contact), ("AUTOLINK_LOG_KEY", registry.log_key)):
+        monkeypatch.setenv(name, value)
+        market.environment[name] = value
+    shell.ok("id", "new", "shops", "--unencrypted")
+    shell.ok("id", "register", "shops")
+    shell.issued("stall", "shops")
+    shell.ok("id", "register", "stall", "--unencrypted")
+    stall, caller = id_of(shell, "stall"), ("--as", "buyer", "--trust", "self-certified")
+    assert "has no service record" in shell.fails(5, "call", stall, "echo", *caller)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
+    seller = market.start("-v", *served, "--listen", address, "--advertise", address)
+    seller.contact = seller.line()
+    seller.log_until("our service record is on record")
+    line = shell.fails(5, "call", stall, "echo", *caller)
+    assert "127.0.0.1 is loopback: --allow a network that is yours" in line
+    here = (*caller, "--allow", "127.0.0.0/8")
+    assert json.loads(shell.ok("call", stall, "echo", "1", *here)) == 1
+    peer_id = shell.json("id", "show", "stall")["peer_id"]
+    assert shell.json("ping", peer_id, "-c", "1", *here)["peer_id"] == peer_id
+    facts = shell.json("registry", "lookup", stall)
+    assert facts["service_record"]["addresses"] == [address]
+    offered = {offer["name"]: offer["takes"] for offer in facts["service_record"]["methods"]}
+    assert (offered["hold"], offered["echo"]) == ({"type": "string"}, {})
+    shown = shell.ok("registry", "lookup", "stall")
+    assert f"addresses       {address}\n" in shown
+    assert "methods         echo, environment, fails, forever, headers, hold, odd\n" in shown
+    assert shell.json("registry", "lookup", stall)["entries"] == 2
+
+
+def test_whom_nobody_can_find_is_told(sh, monkeypatch):
+    call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
+    assert "is not on record" in sh.fails(5, *call)
+    assert "a network to allow is one such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
+    key = f"key:sha256:{'0' * 64}"
+    assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
+    assert "no address of" in sh.fails(5, *call, "--registry", NOBODY)
+    assert "within 1e-06 s: give more time" in sh.fails(5, *call, "--timeout", "0.000001")
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "where is 0000" in sh.fails(2, *call)
+    assert "--registry" in sh.fails(2, "bench", "handshake", "0" * 64, *call[3:])
+
+
+def test_what_cannot_be_advertised_is_told_before_anybody_serves(sh, market, monkeypatch):
+    run = ("run", "shop:handlers", "--as", "echo", "--trust", "self-certified", "--advertise")
+    for address in ("unix:/nowhere", "127.0.0.1:0", "nonsense"):
+        assert "host:port" in sh.fails(2, *run, address)
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "Give the registry's contact: --registry" in sh.fails(2, *run, "host.example:1")
