@@ -19,7 +19,7 @@ the errors below is a bug and keeps its traceback.
 import errno
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
@@ -153,8 +153,9 @@ def status_of(error: BaseException) -> Status:
 
 
 def as_json(error: BaseException) -> dict[str, object]:
-    """An error for a script: `error` is the line, the rest names what it is."""
-    told: dict[str, object] = {"ok": False, "status": status_of(error), "error": shown(error)}
+    """An error for a script: `error` is the line, the rest names what it is, and what was done before it (`facts`)."""
+    done: Mapping[str, object] = vars(error).get("facts", {})
+    told: dict[str, object] = {**done, "ok": False, "status": status_of(error), "error": shown(error)}
     if isinstance(error, Refused):
         told |= {"refused_by": error.by, "reason": error.reason}
     if isinstance(error, EntryRefused):

@@ -66,16 +66,24 @@ def log_key_option(*, required: bool = True) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+def timeout_option(*, help: str = "Seconds for all of it.") -> Callable[[F], F]:  # noqa: A002
+    """`--timeout` of a conversation with a registry."""
+    return option(
+        "--timeout",
+        type=Number(0, 86_400, min_open=True),
+        default=_WAIT,
+        show_default=True,
+        help=help,
+    )
+
+
 def reach_options(*, required: bool = True) -> Callable[[F], F]:
     """Which registry, who dials it, how long; taken by `reach`."""
     decorators: list[Callable[[Any], Any]] = [
         registry_option(required=required),
         log_key_option(),
         as_option(required=False, help="Who dials the registry; a throw-away identity if not given."),
-        option(
-            "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
-            help="Seconds for all of it.",
-        ),
+        timeout_option(),
         passphrase_option,
     ]  # fmt: skip
 
@@ -213,8 +221,13 @@ def auto_id_of(text: str) -> AutoId:
     return claimed
 
 
+class NotOnRecord(click.ClickException):
+    """A registry knows nothing of an Auto ID."""
+
+    def __init__(self, auto_id: AutoId) -> None:
+        super().__init__(f"{auto_id} is not on record there: is it the right registry?")
+
+
 def not_on_record(auto_id: AutoId, error: CallError) -> Exception:
     """What a registry's `not_found` means, or the error itself."""
-    if error.code is Code.NOT_FOUND:
-        return click.ClickException(f"{auto_id} is not on record there: is it the right registry?")
-    return error
+    return NotOnRecord(auto_id) if error.code is Code.NOT_FOUND else error
