@@ -1,7 +1,7 @@
 """What the commands that talk to a registry share: which one, who dials it, whose ID is meant."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,10 +16,11 @@ from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity
 from autolink.cli.trust_option import Spec
-from autolink.errors import CallError, Code, IdentityError, UsageError, display
+from autolink.errors import AutolinkError, CallError, Code, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import VISITOR, RegistryClient
+from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.registration import registered
 from autolink.registry.service_record import describe
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 _WAIT: Final = limits.INCLUSION
 """Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
+
+
+EVIDENCE: Final = "evidence"
+"""The folder of what shows that a registry lies: in that of who dials, or else where the command runs."""
 
 
 class LogKeyType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
@@ -132,7 +137,8 @@ def standing(
         describe(agent.handlers, addresses, now=datetime.now(UTC))
     folder = agent.credential.folder
     kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
-    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses)
+    evidence = None if folder is None else folder / EVIDENCE
+    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses, evidence=evidence)
 
 
 def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> VerifierKey:
@@ -149,14 +155,34 @@ def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> V
     return log_key
 
 
+@contextmanager
+def evidence_kept(folder: Path | None) -> Iterator[None]:
+    """For the block: what shows that a registry lies is kept, and the error says where."""
+    try:
+        yield
+    except AutolinkError as error:
+        evident = evident_in(error)
+        if folder is not None and evident is not None:
+            error.add_note(_kept(folder, evident))
+        raise
+
+
+def _kept(folder: Path, evident: Evident) -> str:
+    try:
+        return f"what it shows is in {display(str(keep(folder, evident)))}"
+    except OSError as error:  # must not hide that there is a lie
+        return f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A registry, and how it is reached."""
+    """A registry, how it is reached, and where what shows that it lies is kept."""
 
     contact: str
     log_key: VerifierKey
     dialer: Credential
     timeout: float
+    evidence: Path | None = Path(EVIDENCE)
 
     def use(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """Do something over a link.
@@ -173,7 +199,7 @@ class Reach:
                 what = f"the registry did not answer within {self.timeout:g} s: try again"
                 raise TimeoutError(what) from error
 
-        with about(f"registry {Contact.parse(self.contact).address}"):
+        with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
             return anyio.run(run, backend="trio")
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:

@@ -19,6 +19,7 @@ from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, find_record
 from autolink.registry.entries import Entry, decode_leaf_untrusted
+from autolink.registry.evidence import against
 from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
 from autolink.registry.status import VerifiedStatus
@@ -79,7 +80,8 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
             verified = await client.status(auto_id)
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        _check_age(verified, max_age)
+        with against(verified.status.to_bytes()):
+            _check_age(verified, max_age)
         return verified
 
     facts = status_facts(reach(**how).use(work))
@@ -109,14 +111,9 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
                     break  # else an entry came in between
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        _check_age(verified, max_age)
-        if (
-            place.recovered_at is None
-            and hashlib.sha256(place.certificate).digest() != verified.status.certificate
-        ):
-            raise BadSignature(
-                "the certificate that the registry gives is not the one that its log has signed"
-            )
+        with against(verified.status.to_bytes()):
+            _check_age(verified, max_age)
+            _check_certificate(verified, place)
         try:
             return verified, place, await find_record(client, auto_id, now=datetime.now(UTC), max_age=max_age)
         except NotFound as none:
@@ -140,6 +137,12 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         print_json({"ok": True, **facts, **more})
     else:
         print_facts(facts | _service_in_words(service))
+
+
+def _check_certificate(verified: VerifiedStatus, place: Place) -> None:
+    given = hashlib.sha256(place.certificate).digest()
+    if place.recovered_at is None and given != verified.status.certificate:
+        raise BadSignature("the certificate that the registry gives is not the one that its log has signed")
 
 
 def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:
@@ -179,12 +182,13 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
             said = (await client.status(auto_id)).status
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        places = await _places(client, auto_id, said.proof.index)
-        if len(places) != said.entries or said.proof.index not in places:
-            raise BadSignature(
-                f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
-            )
-        return [_row(place, await client.proved(place), auto_id) for place in places]
+        with against(said.to_bytes()):
+            places = await _places(client, auto_id, said.proof.index)
+            if len(places) != said.entries or said.proof.index not in places:
+                raise BadSignature(
+                    f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
+                )
+            return [_row(place, await client.proved(place), auto_id) for place in places]
 
     rows = reach(**how).use(work)
     if as_json:

@@ -15,7 +15,14 @@ from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
-from autolink.cli.registry_link import Standing, key_of_its_log, standing, standing_options
+from autolink.cli.registry_link import (
+    EVIDENCE,
+    Standing,
+    evidence_kept,
+    key_of_its_log,
+    standing,
+    standing_options,
+)
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
 from autolink.errors import BodyError, IdentityError, Refused, RemoteProtocolError, UsageError, display
@@ -54,7 +61,9 @@ class Dialer:
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
-        with about(address_in(self.contact), name=self.name):
+        folder = self.agent.credential.folder
+        evidence = None if folder is None else folder / EVIDENCE
+        with about(address_in(self.contact), name=self.name), evidence_kept(evidence):
             try:
                 return anyio.run(self._talk, work, awaited, backend="trio")
             except Refused:

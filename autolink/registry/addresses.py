@@ -75,7 +75,7 @@ class Allowed:
         try:
             self._allow: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow))
         except ValueError as error:
-            what = f"a network to allow is one such as 10.0.0.0/8: {display(str(error))}"
+            what = f"networks to allow are such as 10.0.0.0/8: {display(str(error))}"
             raise UsageError(what) from None
 
     def check(self, address: IpAddress) -> None:

@@ -40,6 +40,7 @@ from autolink.registry import making
 from autolink.registry.addresses import Allowed, NotAllowed, Resolver
 from autolink.registry.client import VISITOR, Logged, RegistryClient
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
+from autolink.registry.evidence import against
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
@@ -79,18 +80,20 @@ async def find_record(
     Raises:
         NotFound: it is not active, or has no record that counts, or that has ended.
         CallError: `not_found`: it is not on record.
-        BadSignature, RemoteProtocolError, EntryRefused: the registry shows what is not so, or the record changed meanwhile.
+        Unproved: the registry shows what does not go together with its status, or the record changed meanwhile.
+        LogConvicted, BadSignature, RemoteProtocolError, EntryRefused: the registry shows what is not so.
     """
     verified = await client.status(auto_id)
-    if newest is not None:
-        newest.check(verified)
     status = verified.status
-    _check_status(status, microseconds(now), max_age)
-    place, wanted = await _newest_service(client, status)
-    entry = decode_leaf_untrusted(await client.proved(place))[1]
-    if entry.hash != wanted:
-        raise BadSignature("the registry proves another entry than it has shown")
-    await _check_signed(client, status, entry)
+    with against(status.to_bytes()):
+        if newest is not None:
+            newest.check(verified)
+        _check_status(status, microseconds(now), max_age)
+        place, wanted = await _newest_service(client, status)
+        entry = decode_leaf_untrusted(await client.proved(place))[1]
+        if entry.hash != wanted:
+            raise BadSignature("the registry proves another entry than it has shown")
+        await _check_signed(client, status, entry)
     if not entry.service:
         raise NotFound(f"{auto_id.short} has taken its service record back")
     try:

@@ -13,6 +13,7 @@ from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.status import Status
 from autolink.registry.trust import Registered
 from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, serve
 
@@ -163,6 +164,7 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     sh.ok("id", "register", "echo", "--unencrypted")
     sh.ok("id", "revoke", "acme")
     history, other = ("registry", "history", "acme"), sh.json("registry", "status", "echo")["last_entry"]
+    assert not (sh.path / "evidence").exists()
     for change, says in (
         (lambda places: places[1:], "tells of 1 entries, and the log's word counts 2"),
         (lambda places: places[:1] if len(places) == 2 else [], "tells of 1 entries"),
@@ -171,7 +173,10 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             Lies(patch).tell("history", change)
-            assert says in sh.fails(1, *history)
+            assert says in (line := sh.fails(1, *history))
+        assert "what it shows is in evidence/unproved-" in line
+    for kept in (sh.path / "evidence").glob("*.evidence"):  # the log's signed word, which it has not held to
+        assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
     with monkeypatch.context() as patch:
         certificate = Keystore().chain("echo")[0].der
         Lies(patch).tell("place", lambda place: place.model_copy(update={"certificate": certificate}))
@@ -179,6 +184,15 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     with monkeypatch.context() as patch:
         Lies(patch).tell("place", lambda place: place.model_copy(update={"entries": 1}))
         assert sh.json("registry", "lookup", "acme")["entries"] == 2
+
+
+def test_a_lie_is_told_where_what_shows_it_cannot_be_kept(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    (sh.path / "evidence").touch()
+    Lies(monkeypatch).tell("history", lambda places: [])
+    line = sh.fails(1, "registry", "history", "acme")
+    assert "what it shows cannot be kept in evidence (File exists): " in line
+    assert "tells of 0 entries" in line
 
 
 def test_a_clock_that_is_behind_is_told(sh, monkeypatch):
@@ -335,7 +349,7 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
 def test_whom_nobody_can_find_is_told(sh, monkeypatch):
     call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
     assert "is not on record" in sh.fails(5, *call)
-    assert "a network to allow is one such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
+    assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
     key = f"key:sha256:{'0' * 64}"
     assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
     assert "no address of" in sh.fails(5, *call, "--registry", NOBODY)
@@ -343,6 +357,16 @@ def test_whom_nobody_can_find_is_told(sh, monkeypatch):
     monkeypatch.delenv("AUTOLINK_REGISTRY")
     assert "where is 0000" in sh.fails(2, *call)
     assert "--registry" in sh.fails(2, "bench", "handshake", "0" * 64, *call[3:])
+
+
+def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_looked(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    Lies(monkeypatch).tell("history", lambda places: [])
+    line = sh.fails(5, "ping", id_of(sh, "acme"), "--as", "echo", "--trust", "self-certified")
+    (kept,) = (Keystore().folder("echo") / "evidence").glob("*.evidence")
+    assert f"what it shows is in {kept}: " in line
+    assert line.endswith("the registry does not show as many entries as it has signed")
+    assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
 
 
 def test_what_cannot_be_advertised_is_told_before_anybody_serves(sh, market, monkeypatch):
