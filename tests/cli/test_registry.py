@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from autolink import Agent, Credential
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.status import Status
 from autolink.registry.trust import Registered
+from autolink.trust import SelfCertified
 from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, serve
 
 # --- making one --------------------------------------------------------------------------------------------
@@ -308,6 +310,22 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+
+
+def test_an_envelope_is_verified_offline_with_the_logs_key_alone(sh, registry, monkeypatch):
+    """The status that its author showed at the time is in it."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    sh("ping", NOBODY, "--as", "echo", "--trust", "self-certified")
+    (status,) = Keystore().folder("echo").glob("registry-*.status")
+    author = Agent(Credential.load("echo"), trust=SelfCertified())
+    silent = author.sign(author.auto_id, "note")
+    author.replace_evidence(status.read_bytes())
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    verify = ("verify", "-", "--at", "now", "--trust", f"registered:{registry.log_key}")
+    told = sh.json(*verify, stdin=author.sign(author.auto_id, "note").to_bytes())
+    assert told["author"]["grounds"].startswith("Registered: active in registry.example/log at ")
+    assert "shows no status" in sh.fails(3, *verify, stdin=silent.to_bytes())
 
 
 # --- being found -------------------------------------------------------------------------------------------
