@@ -80,16 +80,7 @@ def rotate(
         credential = Credential.rotated(own, key, lifetime=lifetime_of(days))
     passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
     kept = next_key_out or _not_there(name, max(2, len(credential.rotations) + 1))
-    if credential.next_key is None:
-        raise AssertionError("rotated without a hash of the key after the next one, so it was made here")
-    save_key(kept, credential.next_key, passphrase, unencrypted=unencrypted)
-    place = store.rotate if certificates is None else store.save_new
-    try:
-        place(name, credential, passphrase=passphrase, unencrypted=unencrypted)
-    except BaseException:
-        if not _may_be_in_place(store, name, credential):
-            kept.unlink()
-        raise
+    _store(store, name, credential, kept, passphrase, unencrypted=unencrypted, new=certificates is not None)
     facts = {"name": name, **describe(credential.certificates), "next_key_file": str(kept)}
     if not as_json:
         print_facts(facts)
@@ -106,6 +97,27 @@ def rotate(
         print_json({"ok": True, **facts, "on_record": recorded})
     elif recorded is not None:
         print_facts(recorded)
+
+
+def _store(
+    store: Keystore, name: str, credential: Credential, kept: Path, passphrase: str | None, *, unencrypted: bool, new: bool
+) -> None:  # fmt: skip
+    """Both keys, or neither.
+
+    Args:
+        kept: where the one after this goes.
+        new: the identity is not there yet.
+    """
+    if credential.next_key is None:
+        raise AssertionError("rotated without a hash of the key after the next one, so it was made here")
+    save_key(kept, credential.next_key, passphrase, unencrypted=unencrypted)
+    place = store.save_new if new else store.rotate
+    try:
+        place(name, credential, passphrase=passphrase, unencrypted=unencrypted)
+    except BaseException:
+        if not _may_be_in_place(store, name, credential):
+            kept.unlink()
+        raise
 
 
 def _reach(

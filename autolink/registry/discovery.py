@@ -192,10 +192,12 @@ async def publish(
     service, time = record.to_bytes(), microseconds(now)
     half = (record.valid_until - time) // 2
     for attempt in range(_ATTEMPTS):
+        # Asked for first, so that an entry which is logged after the look makes ours stale, and not a second one.
+        place = await client.place(credential.auto_id)
         found = await _found(client, credential.auto_id, now)
         if found is not None and found.says_the_same(record) and found.valid_until - time >= half:
             return None
-        slot = making.Slot.at(client.log_key.name, now, await client.place(credential.auto_id))
+        slot = making.Slot.at(client.log_key.name, now, place)
         try:
             return await client.submit(making.service(credential, slot, service))
         except EntryRefused as refusal:

@@ -284,6 +284,7 @@ async def test_a_registry_that_says_nothing_is_dialled_again(
         async with registered(agent, contact(served), served.key) as standing:
             assert isinstance(standing.error, TimeoutError)
             assert standing.status is None
+            monkeypatch.setattr(module, "_PATIENCE", 30.0)
             served.agent.handlers.methods["registry.consistency"] = answer
             await _until(lambda: standing.status is not None)
 
