@@ -38,6 +38,7 @@ class Author:
         self.credential = credential
         self.trust = trust
         self.clock = clock
+        self.evidence: tuple[bytes, ...] = ()
         self.verdicts = VerdictCache()
         self._replay: ReplayWindow | None = None
         self._replay_file: Path | None = None
@@ -81,7 +82,7 @@ class Author:
         self._sent += 1
         return sign_envelope(
             self.credential, recipient=recipient, method=method, body=body, now=self.clock(), lifetime=lifetime,
-            kind=kind, headers=headers,
+            kind=kind, headers=headers, evidence=self.evidence,
         )  # fmt: skip
 
     async def verify(self, envelope: Envelope) -> VerifiedMessage:

@@ -24,6 +24,7 @@ from autolink.messages import (
     verify_batch,
 )  # fmt: skip
 from autolink.protocol import DATA, BatchReceived
+from autolink.trust import Presented
 
 LIFETIME: Final = int(limits.MESSAGE_LIFETIME * 1_000_000)
 """Microseconds for which a message on a link is good."""
@@ -80,6 +81,13 @@ class Incoming:
         self._signer, self._role, self._link_id = signer, role, link_id
         self._chain, self._evidence = chain, evidence
         self._plain = PlainLeaves(peer_id, own_id)
+
+    def prove_by(self, presented: Presented) -> None:
+        """Messages from now on are exported with what the peer shows now: of a registry's word, what was shown when the link
+        opened may be too old by then. What goes with a renewed certificate does not go with the one that signs here."""
+        if presented.leaf.fingerprint == self._signer.fingerprint:
+            self._chain = tuple(certificate.der for certificate in presented.chain)
+            self._evidence = presented.evidence
 
     def open(self, event: BatchReceived, now: int) -> list[Received]:
         """Verify a batch, then each of its messages and the data beside it.

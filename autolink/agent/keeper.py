@@ -104,6 +104,7 @@ async def _judge_again(link: "LinkCore") -> None:
                 Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key or name"
             )
         link.peer = peer
+        link.traffic.incoming.prove_by(peer.presented)
     except Refused as refused:
         link.refuse(refused)
     except TimeoutError:

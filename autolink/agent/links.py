@@ -62,7 +62,6 @@ class Links(Author):
         self._refused_by_peer: Counter[Reason] = Counter()
         self._opened = 0
         self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
-        self.evidence: tuple[bytes, ...] = ()
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -232,8 +231,8 @@ class Links(Author):
             link.go_on_with(credential)
 
     def replace_evidence(self, *evidence: bytes) -> None:
-        """Show these statements about our standing, such as a registry's status, whenever a link opens, and on live links
-        at once: their peers judge us again by them. The credential's own evidence is shown besides.
+        """Show these statements about our standing, such as a registry's status, whenever a link opens, in Envelopes, and on
+        live links at once: their peers judge us again by them. The credential's own evidence is shown besides.
 
         Raises:
             UsageError: more than a peer would read.

@@ -68,7 +68,7 @@ class Traffic:
         self._role, peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
         self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
         self._outgoing = PlainLeaves(credential.auto_id, peer_id)
-        self._incoming = Incoming(
+        self.incoming = Incoming(
             credential.auto_id, peer_id, peer_leaf, peer_role, stream.link_id, chain=peer_chain, evidence=peer_evidence
         )  # fmt: skip
         self._ids = b""
@@ -398,7 +398,7 @@ class Traffic:
         Raises:
             RemoteProtocolError: as `Incoming.open`.
         """
-        messages = self._incoming.open(event, self._epoch + int(self.heard_at * 1_000_000))
+        messages = self.incoming.open(event, self._epoch + int(self.heard_at * 1_000_000))
         self.batches_verified += 1
         self.messages_verified += len(messages)
         return messages

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from autolink import limits
 from autolink.cli.edge import about
-from autolink.cli.options import Number, json_option, option
+from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import load_identity
 from autolink.cli.registry_link import reach, reach_options
 from autolink.cli.show import print_facts, print_json
 from autolink.errors import EntryRefused, Fault
+from autolink.identity import AutoId
 from autolink.identity.issuing import check_may_issue
 from autolink.registry.client import RegistryClient
-from autolink.registry.crl import Issued, check_may_sign, check_untrusted, make_crl
+from autolink.registry.crl import Issued, check_may_sign, check_untrusted, load_untrusted, make_crl
 from autolink.registry.monitor import Monitor, Report
 
 _DAY: Final = timedelta(days=1)
@@ -28,12 +30,18 @@ _DAY: Final = timedelta(days=1)
     default=limits.CRL_LIFETIME / _DAY.total_seconds(), show_default=True,
     help="Until its nextUpdate; who checks lists refuses every certificate of NAME's after that.",
 )  # fmt: skip
+@option(
+    "-o", "--output", type=FILE,
+    help="Write the list there instead, for who serves it himself: DER, or PEM if the name ends in .pem; - is stdout.",
+)  # fmt: skip
 @reach_options()
 @json_option
 def publish_crl(
-    name: str, *, days: float, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+    name: str, *, days: float, output: Path | None, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Sign, as NAME, which of the certificates that it has issued are revoked, and have the registry serve that list.
+    """Sign, as NAME, which of the certificates that it has issued are revoked, and have the registry serve that list, or
+    write it to a file with -o.
 
     The log is replayed from its first entry, so that the list rests on nothing that the registry says. It is of the moment:
     make another one after each revocation, and before this one runs out.
@@ -54,15 +62,14 @@ def publish_crl(
         if odd:
             raise click.ClickException(f"the registry's log is not to be gone by: {odd[0].text}")
         der = make_crl(issuer, issued, size=log.size, now=datetime.now(UTC), lifetime=days * _DAY)
-        try:
-            await client.publish_crl(issuer.auto_id, der)
-        except EntryRefused as refusal:
-            if refusal.fault is Fault.STALE:  # the hint of this fault is about entries
-                raise click.ClickException("the registry serves a list that is as new, or newer") from None
-            raise
+        if output is None:
+            await _publish(client, issuer.auto_id, der)
         return der
 
-    made = check_untrusted(reached.use(work), issuer.leaf.der)
+    der = reached.use(work)
+    if output is not None:
+        write(output, _pem(der) if output.suffix == ".pem" else der)
+    made = check_untrusted(der, issuer.leaf.der)
     facts = {
         "auto_id": issuer.auto_id.hex,
         "number": f"0x{made.number:X}",
@@ -73,5 +80,18 @@ def publish_crl(
     }
     if as_json:
         print_json({"ok": True, **facts})
-    else:
+    elif str(output) != "-":
         print_facts(facts)
+
+
+async def _publish(client: RegistryClient, issuer: AutoId, der: bytes) -> None:
+    try:
+        await client.publish_crl(issuer, der)
+    except EntryRefused as refusal:
+        if refusal.fault is Fault.STALE:  # the hint of this fault is about entries
+            raise click.ClickException("the registry serves a list that is as new, or newer") from None
+        raise
+
+
+def _pem(der: bytes) -> bytes:
+    return load_untrusted(der).public_bytes(Encoding.PEM)

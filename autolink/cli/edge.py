@@ -19,7 +19,7 @@ the errors below is a bug and keeps its traceback.
 import errno
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
@@ -96,6 +96,9 @@ _OF_SYSTEM: Final = {
 }
 """An `OSError`'s number, and what to do."""
 
+_NOT_ALLOWED: Final = "is not dialled"
+"""What `RegistryFinder` says of an address in somebody's service record."""
+
 
 def message_of(error: BaseException) -> str:
     """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
@@ -121,6 +124,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
+        if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
+            return f"{error}: --allow a network that is yours" if _NOT_ALLOWED in str(error) else str(error)
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"
@@ -149,8 +154,9 @@ def status_of(error: BaseException) -> Status:
 
 
 def as_json(error: BaseException) -> dict[str, object]:
-    """An error for a script: `error` is the line, the rest names what it is."""
-    told: dict[str, object] = {"ok": False, "status": status_of(error), "error": shown(error)}
+    """An error for a script: `error` is the line, the rest names what it is, and what was done before it (`facts`)."""
+    done: Mapping[str, object] = vars(error).get("facts", {})
+    told: dict[str, object] = {**done, "ok": False, "status": status_of(error), "error": shown(error)}
     if isinstance(error, Refused):
         told |= {"refused_by": error.by, "reason": error.reason}
     if isinstance(error, EntryRefused):

@@ -6,7 +6,7 @@ identity's folder. Where somebody on another machine has to sign too, the entry 
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -14,7 +14,13 @@ from autolink import limits
 from autolink.cli.making import free
 from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import has_person, load_identity
-from autolink.cli.record_options import chosen_guardians, guardian_options, next_key_options, out_option
+from autolink.cli.record_options import (
+    chosen_guardians,
+    guardian_options,
+    next_key_options,
+    out_option,
+    void_from_option,
+)
 from autolink.cli.registry_link import auto_id_of, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.submitting import (
@@ -36,9 +42,6 @@ from autolink.identity.keystore import is_entry_name
 from autolink.registry import making
 from autolink.registry.entries import Entry
 from autolink.registry.making import Slot
-
-_VOID_FROM: Final = "Log index from which nothing stands that the old key has signed."
-
 
 # --- entries of one's own ----------------------------------------------------------------------------------
 
@@ -119,13 +122,13 @@ def renew(
 
 @click.command("record-rotation")
 @click.argument("name")
-@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
+@void_from_option
 @reach_options()
 @json_option
 def record_rotation(
     name: str, *, void_from: int | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Put on record that NAME has gone on to its next key, as `autolink id rotate` has it do here.
+    """Put on record that NAME has gone on to its next key: what `autolink id rotate` has done here, and could not there.
 
     That outruns a thief of the old key, ends a recovery that is under way, and makes a revoked ID active again.
     """
@@ -244,7 +247,7 @@ def guardians(
     metavar="AUTOID|NAME",
     help="Make NAME first, a new key for this Auto ID, which has a bound name; its next key goes to --next-key FILE.",
 )
-@option("--void-from", type=click.IntRange(0), help=_VOID_FROM)
+@void_from_option
 @next_key_options
 @out_option
 @reach_options()

@@ -53,6 +53,11 @@ def next_key_options(function: F) -> F:
     )(unencrypted(function))  # fmt: skip
 
 
+def void_from_option(function: F) -> F:
+    what = "Log index from which nothing stands that the old key has signed."
+    return option("--void-from", type=click.IntRange(0), help=what)(function)
+
+
 def out_option(function: F) -> F:
     return option(
         "--out", type=FILE, help="Write the entry there instead, for others to sign (id countersign)."

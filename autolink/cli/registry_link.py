@@ -1,8 +1,9 @@
 """What the commands that talk to a registry share: which one, who dials it, whose ID is meant."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,12 +16,14 @@ from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity
 from autolink.cli.trust_option import Spec
-from autolink.errors import CallError, Code, IdentityError, UsageError, display
+from autolink.errors import AutolinkError, CallError, Code, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import VISITOR, RegistryClient
+from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.registration import registered
+from autolink.registry.service_record import describe
 from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,6 +31,10 @@ T = TypeVar("T")
 
 _WAIT: Final = limits.INCLUSION
 """Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
+
+
+EVIDENCE: Final = "evidence"
+"""The folder of what shows that a registry lies: in that of who dials, or else where the command runs."""
 
 
 class LogKeyType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
@@ -64,16 +71,24 @@ def log_key_option(*, required: bool = True) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+def timeout_option(*, help: str = "Seconds for all of it.") -> Callable[[F], F]:  # noqa: A002
+    """`--timeout` of a conversation with a registry."""
+    return option(
+        "--timeout",
+        type=Number(0, 86_400, min_open=True),
+        default=_WAIT,
+        show_default=True,
+        help=help,
+    )
+
+
 def reach_options(*, required: bool = True) -> Callable[[F], F]:
     """Which registry, who dials it, how long; taken by `reach`."""
     decorators: list[Callable[[Any], Any]] = [
         registry_option(required=required),
         log_key_option(),
         as_option(required=False, help="Who dials the registry; a throw-away identity if not given."),
-        option(
-            "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
-            help="Seconds for all of it.",
-        ),
+        timeout_option(),
         passphrase_option,
     ]  # fmt: skip
 
@@ -98,39 +113,76 @@ Standing = Callable[[], AbstractAsyncContextManager[object]]
 
 
 def standing(
-    agent: Agent, registry: str | None, log_key: VerifierKey | None, specs: Sequence[Spec] = ()
-) -> Standing:
+    agent: Agent, registry: str | None, log_key: VerifierKey | None, specs: Sequence[Spec] = (),
+    addresses: Sequence[str] = (),
+) -> Standing:  # fmt: skip
     """What `standing_options` said: nothing to keep up with, or `registered`.
 
     Args:
         agent: shows its status.
         registry, log_key: of the command line.
         specs: of `--trust`, in which the key may stand instead.
+        addresses: where it is to be found; none: that is not put on record.
 
     Raises:
-        UsageError: a registry without its key, or no contact.
+        UsageError: a registry without its key, no contact, or addresses that cannot be on record or for no registry.
     """
     if registry is None:
+        if addresses:
+            raise UsageError("where shall it be advertised? Give the registry's contact: --registry")
         return nullcontext
     Contact.parse(registry)
+    log_key = key_of_its_log(log_key, specs)
+    if addresses:  # what is wrong with them is told before anybody serves
+        describe(agent.handlers, addresses, now=datetime.now(UTC))
+    folder = agent.credential.folder
+    kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
+    evidence = None if folder is None else folder / EVIDENCE
+    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses, evidence=evidence)
+
+
+def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> VerifierKey:
+    """The key given with `--registry`, or the only one that `--trust` names.
+
+    Raises:
+        UsageError: there is none.
+    """
     trusted = [spec.registered.log_key for spec in specs if spec.registered]
     if log_key is None and len(trusted) == 1:
         log_key = trusted[0]
     if log_key is None:
         raise UsageError("which key has the log of that registry? Give it: --log-key, or $AUTOLINK_LOG_KEY")
-    folder = agent.credential.folder
-    kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
-    return partial(registered, agent, registry, log_key, kept=kept)
+    return log_key
+
+
+@contextmanager
+def evidence_kept(folder: Path | None) -> Iterator[None]:
+    """For the block: what shows that a registry lies is kept, and the error says where."""
+    try:
+        yield
+    except AutolinkError as error:
+        evident = evident_in(error)
+        if folder is not None and evident is not None:
+            error.add_note(_kept(folder, evident))
+        raise
+
+
+def _kept(folder: Path, evident: Evident) -> str:
+    try:
+        return f"what it shows is in {display(str(keep(folder, evident)))}"
+    except OSError as error:  # must not hide that there is a lie
+        return f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A registry, and how it is reached."""
+    """A registry, how it is reached, and where what shows that it lies is kept."""
 
     contact: str
     log_key: VerifierKey
     dialer: Credential
     timeout: float
+    evidence: Path | None = Path(EVIDENCE)
 
     def use(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """Do something over a link.
@@ -147,7 +199,7 @@ class Reach:
                 what = f"the registry did not answer within {self.timeout:g} s: try again"
                 raise TimeoutError(what) from error
 
-        with about(f"registry {Contact.parse(self.contact).address}"):
+        with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
             return anyio.run(run, backend="trio")
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
@@ -195,8 +247,13 @@ def auto_id_of(text: str) -> AutoId:
     return claimed
 
 
+class NotOnRecord(click.ClickException):
+    """A registry knows nothing of an Auto ID."""
+
+    def __init__(self, auto_id: AutoId) -> None:
+        super().__init__(f"{auto_id} is not on record there: is it the right registry?")
+
+
 def not_on_record(auto_id: AutoId, error: CallError) -> Exception:
     """What a registry's `not_found` means, or the error itself."""
-    if error.code is Code.NOT_FOUND:
-        return click.ClickException(f"{auto_id} is not on record there: is it the right registry?")
-    return error
+    return NotOnRecord(auto_id) if error.code is Code.NOT_FOUND else error

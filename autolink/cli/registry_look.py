@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -16,8 +17,11 @@ from autolink.identity import AutoId, Certificate, key_authority
 from autolink.messages import instant, microseconds
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
+from autolink.registry.discovery import NotFound, find_record
 from autolink.registry.entries import Entry, decode_leaf_untrusted
+from autolink.registry.evidence import against
 from autolink.registry.records import State
+from autolink.registry.service_record import ServiceRecord
 from autolink.registry.status import VerifiedStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +80,8 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
             verified = await client.status(auto_id)
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        _check_age(verified, max_age)
+        with against(verified.status.to_bytes()):
+            _check_age(verified, max_age)
         return verified
 
     facts = status_facts(reach(**how).use(work))
@@ -92,10 +97,13 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
 @reach_options()
 @json_option
 def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
-    """Who an Auto ID is, by its current certificate, and how it stands."""
+    """Who an Auto ID is, by its current certificate, how it stands, and where it is reached in its own words.
+
+    Nobody has judged the addresses. With --json the methods and channels have their JSON schemas.
+    """
     auto_id = auto_id_of(who)
 
-    async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place]:
+    async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place, ServiceRecord | NotFound]:
         try:
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
@@ -103,17 +111,15 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
                     break  # else an entry came in between
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        _check_age(verified, max_age)
-        if (
-            place.recovered_at is None
-            and hashlib.sha256(place.certificate).digest() != verified.status.certificate
-        ):
-            raise BadSignature(
-                "the certificate that the registry gives is not the one that its log has signed"
-            )
-        return verified, place
+        with against(verified.status.to_bytes()):
+            _check_age(verified, max_age)
+            _check_certificate(verified, place)
+        try:
+            return verified, place, await find_record(client, auto_id, now=datetime.now(UTC), max_age=max_age)
+        except NotFound as none:
+            return verified, place, none
 
-    verified, place = reach(**how).use(work)
+    verified, place, service = reach(**how).use(work)
     certificate = Certificate.parse_untrusted(place.certificate)
     facts = {
         "common_name": certificate.common_name,
@@ -127,9 +133,40 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         "recovery_takes": days(place.delay),
     }
     if as_json:
-        print_json({"ok": True, **facts, "certificate_der": place.certificate})
+        more = _service(service) | {"certificate_der": place.certificate}
+        print_json({"ok": True, **facts, **more})
     else:
-        print_facts(facts)
+        print_facts(facts | _service_in_words(service))
+
+
+def _check_certificate(verified: VerifiedStatus, place: Place) -> None:
+    given = hashlib.sha256(place.certificate).digest()
+    if place.recovered_at is None and given != verified.status.certificate:
+        raise BadSignature("the certificate that the registry gives is not the one that its log has signed")
+
+
+def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:
+    if isinstance(found, NotFound):
+        return {"service_record": None, "no_service_record": str(found)}
+    methods, channels = ([asdict(offer) for offer in offers] for offers in (found.methods, found.channels))
+    said = {
+        "addresses": [str(address) for address in found.addresses],
+        "methods": methods,
+        "channels": channels,
+        "valid_until": instant(found.valid_until).isoformat(),
+    }
+    return {"service_record": said, "no_service_record": None}
+
+
+def _service_in_words(found: ServiceRecord | NotFound) -> dict[str, Any]:
+    if isinstance(found, NotFound):
+        return {"service_record": f"none: {found}"}
+    return {
+        "addresses": found.addresses,
+        "methods": tuple(offer.name for offer in found.methods),
+        "channels": tuple(offer.name for offer in found.channels),
+        "service_record": f"until {instant(found.valid_until).isoformat()}",
+    }
 
 
 @click.command()
@@ -145,12 +182,13 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
             said = (await client.status(auto_id)).status
         except CallError as error:
             raise not_on_record(auto_id, error) from None
-        places = await _places(client, auto_id, said.proof.index)
-        if len(places) != said.entries or said.proof.index not in places:
-            raise BadSignature(
-                f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
-            )
-        return [_row(place, await client.proved(place), auto_id) for place in places]
+        with against(said.to_bytes()):
+            places = await _places(client, auto_id, said.proof.index)
+            if len(places) != said.entries or said.proof.index not in places:
+                raise BadSignature(
+                    f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
+                )
+            return [_row(place, await client.proved(place), auto_id) for place in places]
 
     rows = reach(**how).use(work)
     if as_json:

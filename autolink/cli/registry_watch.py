@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,13 +20,14 @@ from autolink.cli.registry_link import Reach, auto_id_of, log_key_option, reach,
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
 from autolink.identity import files
-from autolink.registry.audit import Audit, LogConvicted
+from autolink.registry.audit import Audit
 from autolink.registry.client import RegistryClient
+from autolink.registry.evidence import LogConvicted, Unproved, keep, keep_evidence
 from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.monitor import Monitor, Report
 from autolink.registry.sources import FolderSource, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,9 +90,8 @@ def _facts(replayed: Audit) -> dict[str, Any]:
 
 def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     """Tell it, and keep what shows it."""
-    what = "log" if convicted.index is None else f"entry-{convicted.index}"
     with about(display(str(folder))):
-        kept = keep_evidence(folder, what, convicted.evidence, str(convicted))
+        kept = keep(folder, convicted)
     if as_json:
         told = {"convicted": shown(convicted), "index": convicted.index, "evidence": str(kept)}
         print_json({"ok": False, "status": Status.FAILED, **told}, line=True)
@@ -131,7 +132,7 @@ def monitor(
     It replays the log from its first entry. Exit status 1 if the log is convicted, or with --once if something is to be
     reported that is no entry.
     """
-    reached = reach(**how)
+    reached = replace(reach(**how), evidence=None)  # kept here, where it is said
     notes = [_note(path) for path in (*seen, *([state] if state.exists() else []))]
     watching = Monitor(
         reached.log_key, clock=lambda: datetime.now(UTC), watched=map(auto_id_of, who) if who else None, seen=notes,
@@ -148,8 +149,7 @@ def monitor(
         try:
             await watching.look(client, tell)
         except Unproved as error:
-            kept = keep_evidence(evidence, "unproved", error.evidence, str(error))
-            error.add_note(f"what it shows is in {display(str(kept))}")
+            error.add_note(f"what it shows is in {display(str(keep(evidence, error)))}")
             raise
         files.write_atomic(str(state), watching.checkpoint, mode=0o644)
 

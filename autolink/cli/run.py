@@ -50,12 +50,17 @@ _log: Final = logging.getLogger("autolink.cli")
     "over when files of identity or trust change, or at SIGHUP.",
 )  # fmt: skip
 @standing_options
+@option(
+    "--advertise", metavar="ADDRESS", multiple=True,
+    help="With --registry: host:port or [v6]:port where others reach it, the best first. It is put on record with the "
+    "methods and channels, and kept current. Repeatable.",
+)  # fmt: skip
 @passphrase_option
 @click.pass_context
 def run(
     ctx: click.Context, target: str, *, as_name: str | None, specs: tuple[Spec, ...], listen: tuple[str, ...],
     app_dir: Path, backend: str, drain: float, workers: int, passphrase_file: Path | None, registry: str | None,
-    log_key: VerifierKey | None,
+    log_key: VerifierKey | None, advertise: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Serve NAME of MODULE: Handlers, which need --as and --trust, or an Agent, which has both.
 
@@ -63,7 +68,8 @@ def run(
     SIGINT ends it: nothing new is accepted, what is open may end; a second one ends it at once. The exit status is
     then 0 if everything ended in time, else 1.
 
-    With --registry it shows its status there to its peers, and heeds the revocations that the registry tells.
+    With --registry it shows its status there to its peers, and heeds the revocations that the registry tells. With
+    --advertise, too, whoever has its Auto ID finds it there.
 
     With --trust known, an agent that dials and is not known is refused; the warning names the id for
     `autolink id accept`.
@@ -85,7 +91,7 @@ def run(
         credential = load_identity(as_name, None)
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     warn_if_own(agent.credential)
-    kept_up = standing(agent, registry, log_key, specs)
+    kept_up = standing(agent, registry, log_key, specs, advertise)
 
     async def serve_alone() -> bool:
         async with kept_up():

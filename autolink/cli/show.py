@@ -54,8 +54,9 @@ def _visible(character: str) -> str:
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """A fact a line, what is None left out. Lines are not broken, so that an id can be copied."""
-    lines = {name.replace("_", " "): _cell(name, value) for name, value in facts.items() if value is not None}
+    """A fact a line, what is None or empty left out. Lines are not broken, so that an id can be copied."""
+    told = {name: value for name, value in facts.items() if value not in (None, ())}
+    lines = {name.replace("_", " "): _cell(name, value) for name, value in told.items()}
     width = max(map(len, lines))
     for name, text in lines.items():
         _console().print(Text.assemble((name.ljust(width), "bold"), "  ", text), soft_wrap=True)
@@ -132,4 +133,6 @@ def _console() -> Console:
 
 
 def _cell(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_cell(name, item) for item in value)
     return show_name(str(value)) if name in _NAMES else display(str(value))

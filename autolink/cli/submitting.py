@@ -50,10 +50,22 @@ class Submission:
     registers: bool = False
 
     def submit(self, reached: Reach, *, as_json: bool, **more: object) -> None:
-        """Have it appended, keep what proves that, and tell what has changed.
+        """As `append`, and tell it."""
+        facts = self.append(reached) | more
+        if as_json:
+            print_json({"ok": True, **facts})
+        else:
+            print_facts(facts)
+
+    def append(self, reached: Reach) -> dict[str, object]:
+        """Have it appended, and keep what proves that.
+
+        Returns:
+            What has changed.
 
         Raises:
             EntryRefused, AutolinkError, TimeoutError: nothing was appended, or nothing is known.
+            NotOnRecord: nor is the ID.
         """
         made: list[Entry] = []
 
@@ -75,7 +87,7 @@ class Submission:
             raise
         op = made[0].op
         proof = {"receipt": logged.receipt, "tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}
-        facts = {
+        return {
             "entry": op.name.lower(),
             "auto_id": self.auto_id.hex,
             "index": logged.index,
@@ -84,12 +96,7 @@ class Submission:
             "says": entry_text(made[0]) or None,
             "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
             "kept": str(_keep(self.keep_in, f"{logged.index}-{op.name.lower()}", proof)),
-            **more,
         }
-        if as_json:
-            print_json({"ok": True, **facts})
-        else:
-            print_facts(facts)
 
 
 def _keep(name: str, what: str, contents: Mapping[str, bytes]) -> Path:

@@ -15,11 +15,19 @@ from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
-from autolink.cli.registry_link import Standing, standing, standing_options
+from autolink.cli.registry_link import (
+    EVIDENCE,
+    Standing,
+    evidence_kept,
+    key_of_its_log,
+    standing,
+    standing_options,
+)
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
-from autolink.errors import BodyError, Refused, RemoteProtocolError, UsageError, display
-from autolink.identity import show_name
+from autolink.errors import BodyError, IdentityError, Refused, RemoteProtocolError, UsageError, display
+from autolink.identity import PeerId, show_name
+from autolink.registry.discovery import RegistryFinder
 from autolink.registry.log.note import VerifierKey
 from autolink.transport import parse_address
 from autolink.trust.known import seen
@@ -33,7 +41,7 @@ _WAIT: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Our end of one link: who we are (and our name for it), whom we believe, whom we dial."""
+    """Our end of one link: who we are (and our name for it), whom we believe, whom we dial (`found`: wherever it is)."""
 
     agent: Agent
     name: str
@@ -42,6 +50,7 @@ class Dialer:
     stranger: Stranger
     timeout: float
     standing: Standing = nullcontext
+    found: PeerId | None = None
 
     def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str) -> T:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
@@ -52,7 +61,9 @@ class Dialer:
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
-        with about(address_in(self.contact), name=self.name):
+        folder = self.agent.credential.folder
+        evidence = None if folder is None else folder / EVIDENCE
+        with about(address_in(self.contact), name=self.name), evidence_kept(evidence):
             try:
                 return anyio.run(self._talk, work, awaited, backend="trio")
             except Refused:
@@ -62,10 +73,11 @@ class Dialer:
 
     async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
+        where = self.found or self.contact
         opened = False
         try:
             with anyio.fail_after(self.timeout):
-                async with self.standing(), self.agent.connect(self.contact, expect=expect) as link:
+                async with self.standing(), self.agent.connect(where, expect=expect) as link:
                     opened = True
                     return await work(link)
         except RemoteProtocolError as error:
@@ -79,10 +91,11 @@ class Dialer:
         """What did not come in time, after how long, and what to do."""
         if awaited:
             return f"{awaited} within {self.timeout:g} s: give more time with --timeout"
-        if self.timeout < limits.OPENING:
+        most = limits.FINDING if self.found else limits.OPENING
+        if self.timeout < most:
             return f"no link opened within {self.timeout:g} s: give more time with --timeout"
         return (
-            f"no link opened within {limits.OPENING:g} s, and none gets longer: see whether the agent runs there "
+            f"no link opened within {most:g} s, and none gets longer: see whether the agent runs there "
             "and is not blocked by a firewall, and try again"
         )
 
@@ -135,18 +148,29 @@ def link_options(*, timeout: str = "Seconds for all of it.") -> Callable[[F], F]
     return decorate
 
 
+def finding_options(function: F) -> F:
+    """`standing_options`, of a registry in which the peer can be found, too."""
+    allow = option(
+        "--allow", metavar="NETWORK", multiple=True,
+        help="With an Auto ID: a network that its addresses may lie in besides the public Internet, such as 10.0.0.0/8. "
+        "Repeatable.",
+    )  # fmt: skip
+    return standing_options(allow(function))
+
+
 @click.command(context_settings={"ignore_unknown_options": True})  # a body may be -7
-@click.argument("contact")
+@click.argument("contact", metavar="CONTACT|AUTOID")
 @click.argument("method")
 @click.argument("body", required=False, metavar="[BODY-JSON]")
 @option("-H", "--header", multiple=True, metavar="NAME=VALUE", help="Sent along, signed. Repeatable.")
 @link_options()
-@standing_options
+@finding_options
 def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """Call METHOD of the agent at CONTACT and print its reply as JSON.
 
-    CONTACT is what `autolink run` printed. BODY-JSON is the argument, null if not given; - reads it from stdin. In the
-    reply bytes appear as base64url.
+    CONTACT is what `autolink run` printed. With --registry it may be an Auto ID, or a peer id, alone: that agent is dialled
+    where it has said in the registry that it is (`autolink run --advertise`). BODY-JSON is the argument, null if not given;
+    - reads it from stdin. In the reply bytes appear as base64url.
     """
     value, told = json_body(body), _headers(header)
     dial = dialer(**how)
@@ -164,13 +188,16 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 
 
 @click.command()
-@click.argument("contact")
+@click.argument("contact", metavar="CONTACT|AUTOID")
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
 @option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
 @link_options()
-@standing_options
+@finding_options
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
-    """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes."""
+    """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes.
+
+    CONTACT may be an Auto ID, as for `autolink call`.
+    """
     dial = dialer(**how)
 
     async def work(link: Link) -> dict[str, Any]:
@@ -197,8 +224,9 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
 def dialer(
     *, contact: str, as_name: str, specs: tuple[Spec, ...], on_first: str | None, anyone_trusted: bool, timeout: float,
     passphrase_file: Path | None, issues: bool = False, registry: str | None = None, log_key: VerifierKey | None = None,
+    allow: tuple[str, ...] = (),
 ) -> Dialer:  # fmt: skip
-    """What `link_options` said, and perhaps `standing_options`.
+    """What `link_options` said, and perhaps `finding_options`.
 
     Args:
         issues: the identity makes those who dial, and does not dial itself.
@@ -206,9 +234,45 @@ def dialer(
     Raises:
         UsageError, IdentityError, OSError: it cannot be, or something is missing.
     """
+    found = _peer_id(contact)
+    if found is not None and registry is None:
+        raise UsageError(
+            f"where is {found}? Give its contact (autolink://…), or for `autolink call` and `ping` the registry that knows: "
+            "--registry"
+        )
+    if found is not None or contact.startswith("autolink://"):
+        anyone_trusted = False
+    if found is None:
+        _check_contact(contact, anyone_trusted=anyone_trusted)
+    if on_first == "ask" and not has_person():
+        raise UsageError("nobody is here to be asked: use --on-first refuse or accept, or autolink id accept")
+    credential = load_identity(as_name, passphrase_file)
+    if not issues:
+        warn_if_own(credential)
+    stranger = Stranger()
+    trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
+    agent = Agent(credential, trust=trust)
+    kept_up = standing(agent, registry, log_key, specs)
+    if found is not None and registry is not None:
+        agent.finder = RegistryFinder(registry, key_of_its_log(log_key, specs), allow=allow)
+    return Dialer(agent, as_name, contact, anyone_trusted, stranger, timeout, kept_up, found)
+
+
+def _peer_id(text: str) -> PeerId | None:
+    """Whom an Auto ID or a peer id alone means; None where the text is neither."""
+    try:
+        peer_id = PeerId.parse(text)
+    except IdentityError:
+        return None
+    if peer_id.auto_id is None:
+        raise UsageError(f"a key alone is not found, only an Auto ID is: where is {peer_id}?")
+    return peer_id
+
+
+def _check_contact(contact: str, *, anyone_trusted: bool) -> None:
+    """It says where, and whom to expect there."""
     if contact.startswith("autolink://"):
         Contact.parse(contact)
-        anyone_trusted = False
     elif "://" in contact or not (anyone_trusted or _is_address(contact)):
         raise UsageError(
             f"{display(contact)} is no contact: one looks like autolink://<64 hex>@host:port, and `autolink run` "
@@ -219,16 +283,6 @@ def dialer(
             f"whom to expect at {display(contact)}? Give the contact that `autolink run` printed (autolink://…), or "
             "--anyone-trusted"
         )
-    if on_first == "ask" and not has_person():
-        raise UsageError("nobody is here to be asked: use --on-first refuse or accept, or autolink id accept")
-    credential = load_identity(as_name, passphrase_file)
-    if not issues:
-        warn_if_own(credential)
-    stranger = Stranger()
-    trust = build(specs, folder=credential.folder, on_first=on_first, stranger=stranger)
-    agent = Agent(credential, trust=trust)
-    kept_up = standing(agent, registry, log_key, specs)
-    return Dialer(agent, as_name, contact, anyone_trusted, stranger, timeout, kept_up)
 
 
 def _is_address(text: str) -> bool:

@@ -282,6 +282,7 @@ def sign_envelope(
     headers: Mapping[str, str] | None = None,
     seq: int = 0,
     message_id: bytes | None = None,
+    evidence: Sequence[bytes] = (),
 ) -> Envelope:
     """Sign one message outside any link, for somebody else to carry.
 
@@ -296,6 +297,7 @@ def sign_envelope(
         headers: for the recipient.
         seq: the author's count of messages to this recipient.
         message_id: random bytes that salt the leaf; None takes them from the operating system.
+        evidence: what is shown of the author's standing, besides the credential's own.
 
     Raises:
         UsageError: a field that no recipient would accept.
@@ -310,7 +312,8 @@ def sign_envelope(
     ))  # fmt: skip
     signature = sign_batch(credential, NO_LINK, ALONE, 0, [leaf])
     chain = tuple(certificate.der for certificate in credential.chain)
-    return Envelope(leaf, 0, 1, (), NO_LINK, ALONE, 0, signature, chain, credential.evidence)
+    shown = (*credential.evidence, *evidence)
+    return Envelope(leaf, 0, 1, (), NO_LINK, ALONE, 0, signature, chain, shown)
 
 
 def export(

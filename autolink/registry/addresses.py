@@ -75,7 +75,8 @@ class Allowed:
         try:
             self._allow: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow))
         except ValueError as error:
-            raise UsageError(f"allow= takes networks such as 10.0.0.0/8: {display(str(error))}") from None
+            what = f"networks to allow are such as 10.0.0.0/8: {display(str(error))}"
+            raise UsageError(what) from None
 
     def check(self, address: IpAddress) -> None:
         """It may be dialled.

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-from autolink.errors import AutolinkError, EntryRefused
+from autolink.errors import EntryRefused
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
 from autolink.registry.entries import Op, decode_leaf_untrusted
+from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
@@ -32,19 +33,6 @@ from autolink.registry.store import Store, StoreFailed
 
 _PAGE: Final = 256
 """Entries that are read at once: those of a tile."""
-
-
-class LogConvicted(AutolinkError):
-    """A log has signed what is not so, or has taken what it must not take.
-
-    Attributes:
-        index: of the entry that shows it; None where no single one does.
-        evidence: bytes that show it to anybody who has the log's key: the leaf, the checkpoint, the status.
-    """
-
-    def __init__(self, text: str, *, index: int | None = None, evidence: bytes = b"") -> None:
-        super().__init__(text if index is None else f"entry {index}: {text}")
-        self.index, self.evidence = index, evidence
 
 
 class TakingLedger(Ledger, Protocol):

@@ -20,6 +20,7 @@ from autolink.errors import (
     BadSignature,
     BodyError,
     CallError,
+    Code,
     EntryRefused,
     Fault,
     LinkLost,
@@ -31,12 +32,12 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, receipt, status
 from autolink.registry.answers import Answer, Consistency, Place
 from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
+from autolink.registry.evidence import check_goes_on, check_one_past
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.log.tree import check_consistency
 from autolink.registry.service import CHANGES
 
 REFRESH: Final = limits.STATUS_LIFETIME / 3
@@ -122,11 +123,14 @@ class RegistryClient:
         Raises:
             CallError: `not_found`: it is not on record.
             BadSignature, RemoteProtocolError: not what the log has signed, or of another ID.
+            LogConvicted: it is of another log than was seen, which was signed, too.
         """
         data = await self._link.call("registry.status", auto_id.value, returns=bytes)
         verified = status.verify_untrusted(data, self.log_key)
         if verified.status.auto_id != auto_id:
             raise BadSignature("status: of another Auto ID than was asked for")
+        if self.seen is not None:
+            check_one_past(self.seen, verified.checkpoint)
         return verified
 
     async def place(self, auto_id: AutoId) -> Place:
@@ -141,14 +145,19 @@ class RegistryClient:
         """The newest checkpoint, which leads on from the last one that was seen.
 
         Raises:
-            BadSignature: it does not: the log has lost entries or shows us another past. Keep both checkpoints.
-            RemoteProtocolError: it is none.
+            LogConvicted, Unproved: it does not: the log has lost entries or shows us another past. Both are in `evidence`.
+            BadSignature, RemoteProtocolError: it is none.
         """
         seen = self.seen
-        found = await self._link.call("registry.consistency", seen.size if seen else 0, returns=Consistency)
+        try:
+            found = await self.consistency(seen.size if seen else 0)
+        except CallError as error:
+            if error.code is not Code.OUT_OF_RANGE:
+                raise
+            found = await self.consistency()  # of its own word it is not as long as it was
         newest = checkpoint.verify_untrusted(found.checkpoint, self.log_key)
         if seen is not None:
-            check_consistency(seen.size, seen.root, newest.size, newest.root, found.path)
+            check_goes_on(seen, newest, found.path)
         self.seen = newest
         return newest
 

@@ -15,6 +15,7 @@ false status does, and only sends us to an address where the handshake, which it
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
@@ -26,6 +27,7 @@ from autolink.errors import (
     AutolinkError,
     BadSignature,
     EntryRefused,
+    Fault,
     IdentityError,
     RemoteProtocolError,
     UsageError,
@@ -38,6 +40,7 @@ from autolink.registry import making
 from autolink.registry.addresses import Allowed, NotAllowed, Resolver
 from autolink.registry.client import VISITOR, Logged, RegistryClient
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
+from autolink.registry.evidence import against
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
@@ -52,6 +55,9 @@ _NEW_KEY: Final = frozenset({Op.REGISTER, Op.ROTATE, Op.RECOVER})
 
 _GROUP: Final = 16
 """Entries asked for at a time, from the last one back: 16 of the largest fit into one answer."""
+
+_ATTEMPTS: Final = 2
+"""... at publishing: who was outrun finds out by whom."""
 
 
 class NotFound(AutolinkError):
@@ -74,18 +80,20 @@ async def find_record(
     Raises:
         NotFound: it is not active, or has no record that counts, or that has ended.
         CallError: `not_found`: it is not on record.
-        BadSignature, RemoteProtocolError, EntryRefused: the registry shows what is not so, or the record changed meanwhile.
+        Unproved: the registry shows what does not go together with its status, or the record changed meanwhile.
+        LogConvicted, BadSignature, RemoteProtocolError, EntryRefused: the registry shows what is not so.
     """
     verified = await client.status(auto_id)
-    if newest is not None:
-        newest.check(verified)
     status = verified.status
-    _check_status(status, microseconds(now), max_age)
-    place, wanted = await _newest_service(client, status)
-    entry = decode_leaf_untrusted(await client.proved(place))[1]
-    if entry.hash != wanted:
-        raise BadSignature("the registry proves another entry than it has shown")
-    await _check_signed(client, status, entry)
+    with against(status.to_bytes()):
+        if newest is not None:
+            newest.check(verified)
+        _check_status(status, microseconds(now), max_age)
+        place, wanted = await _newest_service(client, status)
+        entry = decode_leaf_untrusted(await client.proved(place))[1]
+        if entry.hash != wanted:
+            raise BadSignature("the registry proves another entry than it has shown")
+        await _check_signed(client, status, entry)
     if not entry.service:
         raise NotFound(f"{auto_id.short} has taken its service record back")
     try:
@@ -181,17 +189,28 @@ async def publish(
         UsageError: the record is larger than a reader would take.
         EntryRefused, BadSignature, RemoteProtocolError: as `RegistryClient.submit` and `find_record`.
     """
-    service = record.to_bytes()
-    time = microseconds(now)
-    try:
-        found = await find_record(client, credential.auto_id, now=now)
-    except NotFound:
-        pass
-    else:
-        if found.says_the_same(record) and found.valid_until - time >= (record.valid_until - time) // 2:
+    service, time = record.to_bytes(), microseconds(now)
+    half = (record.valid_until - time) // 2
+    for attempt in range(_ATTEMPTS):
+        # Asked for first, so that an entry which is logged after the look makes ours stale, and not a second one.
+        place = await client.place(credential.auto_id)
+        found = await _found(client, credential.auto_id, now)
+        if found is not None and found.says_the_same(record) and found.valid_until - time >= half:
             return None
-    slot = making.Slot.at(client.log_key.name, now, await client.place(credential.auto_id))
-    return await client.submit(making.service(credential, slot, service))
+        slot = making.Slot.at(client.log_key.name, now, place)
+        try:
+            return await client.submit(making.service(credential, slot, service))
+        except EntryRefused as refusal:
+            # Another process of this agent may have been faster, with the same record.
+            if refusal.fault is not Fault.STALE or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returned or raised")
+
+
+async def _found(client: RegistryClient, auto_id: AutoId, now: datetime) -> ServiceRecord | None:
+    with suppress(NotFound):
+        return await find_record(client, auto_id, now=now)
+    return None
 
 
 @final

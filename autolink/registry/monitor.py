@@ -8,22 +8,20 @@ replayed log must agree, or the registry shows different people different pasts.
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
-from pathlib import Path
 from typing import Final, TypeVar, final
 
 import anyio
 
 from autolink import limits
 from autolink.errors import BadSignature, CallError, Code, RemoteProtocolError
-from autolink.identity import AutoId, files
+from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.audit import Audit, LogConvicted, Taken, check_change
+from autolink.registry.audit import Audit, Taken, check_change
 from autolink.registry.client import RegistryClient
+from autolink.registry.evidence import LogConvicted, Unproved, both
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
@@ -60,15 +58,6 @@ class Report:
     evidence: bytes = b""
 
 
-class Unproved(RemoteProtocolError):
-    """What a registry shows does not go together with what it has signed, but nothing that is signed proves it: it may
-    be an old state of the log, another log, or somebody in between. `evidence` holds the checkpoints."""
-
-    def __init__(self, text: str, evidence: bytes) -> None:
-        super().__init__(text)
-        self.evidence = evidence
-
-
 @final
 class Monitor:
     """Follows one log.
@@ -97,10 +86,10 @@ class Monitor:
         self._watched = None if watched is None else frozenset(watched)
         self._audit = Audit(key)
         self._each = each
-        self._expected: dict[int, list[tuple[Checkpoint, bytes]]] = {}
+        self._expected: dict[int, list[Checkpoint]] = {}
         for note in seen:
             signed = verify_untrusted(note, key)
-            self._expected.setdefault(signed.size, []).append((signed, note))
+            self._expected.setdefault(signed.size, []).append(signed)
         self._told: list[Change] = []
         self._telling: OrderedDict[int, Taken] = OrderedDict()
         self.checkpoint = b""
@@ -142,7 +131,7 @@ class Monitor:
         signed = verify_untrusted(note, self._key)
         if signed.size < self.size:
             raise Unproved(
-                "the registry shows fewer entries than its log had before", _both(self.checkpoint, note)
+                "the registry shows fewer entries than its log had before", both(self.checkpoint, note)
             )
         self._check_expected(note)
         while (first := self.size) < signed.size:
@@ -161,7 +150,7 @@ class Monitor:
                     changed[auto_id] = None
                     report(_report(taken))
         if signed.root != self._audit.root:
-            raise LogConvicted("two logs of one size were signed", evidence=_both(self.checkpoint, note))
+            raise LogConvicted("two logs of one size were signed", evidence=both(self.checkpoint, note))
         self.checkpoint = note
         return changed
 
@@ -183,13 +172,13 @@ class Monitor:
             check_consistency(size, root, newest.size, newest.root, path)
         except BadSignature:
             text = "the entries that the registry gives are not those that its log has signed"
-            raise Unproved(text, _both(self.checkpoint, note)) from None
+            raise Unproved(text, both(self.checkpoint, note)) from None
 
     def _check_expected(self, shown: bytes) -> None:
-        for signed, note in self._expected.pop(self.size, ()):
+        for signed in self._expected.pop(self.size, ()):
             if signed.root != self._audit.root:
                 text = f"it shows different pasts: another log of {signed.size} entries was signed, too"
-                raise LogConvicted(text, evidence=_both(note, shown))
+                raise LogConvicted(text, evidence=both(signed.note, shown))
 
     def _remember(self, taken: Taken) -> None:
         if taken.op in TELLING:
@@ -243,21 +232,3 @@ async def _soon(answer: Awaitable[T]) -> T:
     """A registry that is asked and says nothing is one that is down."""
     with anyio.fail_after(limits.INCLUSION):
         return await answer
-
-
-def _both(one: bytes, other: bytes) -> bytes:
-    return one + b"\n" + other if one else other
-
-
-def keep_evidence(folder: Path, what: str, evidence: bytes, text: str) -> Path:
-    """Write evidence to a file of its own, with a text beside it that says what it shows; once, whoever finds it again.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{what}-{sha256(evidence).hexdigest()[:16]}.evidence"
-    with suppress(FileExistsError):
-        files.write_atomic(str(path), evidence, mode=0o644, replace=False)
-        files.write_atomic(f"{path}.txt", (text + "\n").encode(), mode=0o644)
-    return path

@@ -32,18 +32,22 @@ from autolink.identity import Credential, files
 from autolink.messages import instant, microseconds
 from autolink.registry.client import REFRESH, VISITOR, RegistryClient, show
 from autolink.registry.discovery import publish
+from autolink.registry.evidence import Evident, against, evident_in, keep
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
-from autolink.registry.status import VerifiedStatus, verify_untrusted
+from autolink.registry.status import Newest, VerifiedStatus, verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.transport import Contact
 from autolink.trust import Model, Pinned
 
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
+
+_PIECES: Final = 16
+"""Pieces of evidence that are kept in one run."""
 
 _log: Final = logging.getLogger("autolink")
 
@@ -52,6 +56,7 @@ _log: Final = logging.getLogger("autolink")
 async def registered(
     agent: Agent, contact: str, log_key: VerifierKey, model: Registered | None = None, *,
     dialer: Credential | None = None, kept: Path | None = None, addresses: Sequence[str] = (),
+    evidence: Path | None = None,
 ) -> AsyncIterator["Registration"]:  # fmt: skip
     """Have an agent show its status in a registry and heed its changes, for the block.
 
@@ -63,9 +68,10 @@ async def registered(
         log_key: of its log, known from elsewhere.
         model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
         dialer: who dials the registry; None for a throw-away identity.
-        kept: a file for the newest status, which is shown from there at the next start.
+        kept: a file for the newest status, which is shown from there at the next start; the log must go on from it.
         addresses: where the agent is to be found: with its methods and channels they are published as its service record,
             now, when its handlers have changed, and before that record ends. Empty: nothing is published.
+        evidence: a folder for what shows that the registry lies, a few times in a run.
 
     Raises:
         UsageError, IdentityError: the contact is none, or there can be no such service record.
@@ -78,7 +84,7 @@ async def registered(
     reader.reach = agent.reach
     if addresses:
         describe(agent.handlers, addresses, now=agent.clock())
-    registration = Registration(agent, log_key, model, kept, addresses)
+    registration = Registration(agent, log_key, model, kept, addresses, evidence)
     await registration.show_kept()
     async with background_tasks() as tasks:
         tasks.start_soon(registration.keep_up, reader, contact)
@@ -99,11 +105,13 @@ class Registration:
 
     def __init__(
         self, agent: Agent, log_key: VerifierKey, model: Registered | None, kept: Path | None,
-        addresses: Sequence[str] = (),
+        addresses: Sequence[str] = (), evidence: Path | None = None,
     ) -> None:  # fmt: skip
         self._agent, self._log_key, self._model, self._kept = agent, log_key, model, kept
         self._addresses = addresses
+        self._evidence, self._pieces = evidence, 0
         self._seen: Checkpoint | None = None
+        self._newest = Newest()
         self._heard: int | None = None
         self._again = anyio.Event()
         self.status: VerifiedStatus | None = None
@@ -127,7 +135,7 @@ class Registration:
             _log.warning("the status in %s is not used: %s", display(str(self._kept)), error)
             return
         if verified.status.auto_id == self._agent.auto_id:
-            self.status = verified
+            self.status, self._seen = verified, verified.checkpoint
             show(self._agent, verified)
 
     async def keep_up(self, reader: Agent, contact: str) -> None:
@@ -139,7 +147,7 @@ class Registration:
                 async with reader.connect(contact) as link:
                     await self._use(RegistryClient(link, self._log_key, seen=self._seen))
             except (AutolinkError, TimeoutError, OSError) as error:
-                self._failed(error)
+                await self._failed(error)
             failures = 0 if anyio.current_time() - began >= limits.RETRY_MAX else failures + 1
             await anyio.sleep(back_off(max(1, failures)))
 
@@ -167,7 +175,7 @@ class Registration:
                     await self._staple(client)
                 wait = REFRESH
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
-                self._failed(error)
+                await self._failed(error)
             with anyio.move_on_after(wait):
                 await self._again.wait()
 
@@ -175,6 +183,8 @@ class Registration:
         with anyio.fail_after(_PATIENCE):
             self._seen = await client.catch_up()
             verified = await client.status(self._agent.auto_id)
+        with against(verified.status.to_bytes()):
+            self._newest.check(verified)
         show(self._agent, verified)
         before, self.status = self.status, verified
         status = verified.status
@@ -208,7 +218,7 @@ class Registration:
         if any(certificate.auto_id == change.auto_id for certificate in self._agent.credential.chain):
             self.refresh()
 
-    def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: Exception) -> None:
         say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
         self.error = error
         what = str(error) or "it took too long"
@@ -221,7 +231,21 @@ class Registration:
             until = self.status.status.expires_at
             rest = f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
         say("registry %s: %s; %s", display(self._log_key.name), what, rest)
+        if (evident := evident_in(error)) is not None:
+            await self._keep(evident)
         self.tried.set()
+
+    async def _keep(self, evident: Evident) -> None:
+        """What shows that the registry lies, but not as often as it likes: the disk is ours."""
+        if self._evidence is None or self._pieces == _PIECES:
+            return
+        self._pieces += 1
+        try:
+            path = await to_thread.run_sync(keep, self._evidence, evident)
+        except OSError as error:
+            _log.error("what shows that the registry lies cannot be kept: %s", error)
+        else:
+            _log.error("what shows that the registry lies is in %s", display(str(path)))
 
 
 def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:

@@ -36,6 +36,22 @@ def test_an_issuer_publishes_what_is_revoked_of_what_it_has_issued(sh, registry)
     assert number == int(told["number"], 16) > int(first["number"], 16)
 
 
+def test_an_issuer_who_serves_its_list_itself_writes_it_to_a_file(sh, registry):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    sh.ok("id", "revoke", "echo", "--by", "acme")
+    assert sh.json(*PUBLISH, "-o", "acme.crl")["revoked"] == 1
+    sh.ok(*PUBLISH, "-o", "acme.pem")
+    lists = [
+        x509.load_der_x509_crl((sh.path / "acme.crl").read_bytes()),
+        x509.load_pem_x509_crl((sh.path / "acme.pem").read_bytes()),
+        x509.load_der_x509_crl(sh(*PUBLISH, "-o", "-").stdout_bytes),
+    ]
+    serial = Keystore().chain("echo")[0].x509.serial_number
+    assert [[one.serial_number for one in found] for found in lists] == [[serial]] * 3
+    assert httpx.get(f"{registry.url}/v1/ids/{id_of(sh, 'acme')}/crl").status_code == 404
+
+
 def test_a_list_of_the_same_second_is_not_published_again(sh, monkeypatch):
     class Still(datetime):
         @classmethod

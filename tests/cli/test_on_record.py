@@ -6,6 +6,7 @@ import os
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record
+from autolink.cli.registry_link import Reach
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient, Withheld
@@ -13,7 +14,7 @@ from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
-from tests.cli.registries import ends, id_of, pass_a_second
+from tests.cli.registries import NOBODY, ends, id_of, pass_a_second
 
 # --- on record ---------------------------------------------------------------------------------------------
 
@@ -100,20 +101,74 @@ def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
     assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
 
 
-def test_a_rotation_is_put_on_record_after_it_was_done_here(sh, monkeypatch):
+def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkeypatch):
     """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
     index = sh.json("id", "register", "acme")["index"]
     sh.ok("id", "revoke", "acme")
     assert "does not begin later" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
-    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
-    told = sh.json("id", "record-rotation", "acme", "--void-from", str(index + 1))
-    assert (told["entry"], told["state"]) == ("rotate", "active")
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
+    facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1))
+    told = facts["on_record"]
+    assert (facts["rotations"], told["entry"], told["state"]) == (1, "rotate", "active")
     assert told["says"].endswith(f"void from entry {index + 1}")
+    assert (sh.path / f"{told['kept']}.tlog-proof").exists()
     pass_a_second(monkeypatch)
     assert sh.json("id", "renew", "acme")["state"] == "active"
     assert len(Keystore().chain("acme")) == 2
     assert Keystore().load("acme").rotations
+    pass_a_second(monkeypatch)
+    (sh.path / "acme.next-key-3").write_text("precious")
+    out = sh.ok(*rotate, facts["next_key_file"])
+    assert ["entry", "rotate"] in [line.split() for line in out.splitlines()]
+    assert "next key file  acme.next-key-4" in out
+    assert (sh.path / "acme.next-key-3").read_text() == "precious"
+
+
+def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkeypatch):
+    """It stands here, the registry down or somebody stopping it; a script is told where the next key is all the same."""
+    sh.ok("id", "register", "acme")
+    pass_a_second(monkeypatch)
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--void-from", "9", "--next-key")
+    result = sh(*rotate, "acme.next-key", "--registry", NOBODY, "--json")
+    assert result.exit_code == 5
+    told = json.loads(result.stdout)
+    assert (told["ok"], told["rotations"], told["next_key_file"]) == (False, 1, "acme.next-key-2")
+    how = "acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from 9"
+    assert told["error"].startswith(f"{how}: registry 127.0.0.1:1: ")
+    assert sh.json("id", "show", "acme")["rotations"] == 1
+    assert sh.json("id", "record-rotation", "acme")["entry"] == "rotate"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    pass_a_second(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reach, "use", stop)
+        result = sh(*rotate, "acme.next-key-2")
+    assert result.exit_code == 130
+    assert "acme.next-key-3" in result.stdout
+    assert how in result.stderr
+    assert sh.json("id", "record-rotation", "acme")["entry"] == "rotate"
+
+
+def test_who_is_on_no_record_rotates_whatever_the_environment_says(sh, registry, monkeypatch):
+    """A registry that was asked for must know it; what is missing is told before a key is made."""
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
+    result = sh(*rotate, "acme.next-key", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["on_record"]) == (0, None)
+    assert "does not have acme on record, so it was told nothing" in result.stderr
+    line = ends(sh, 1, *rotate, "acme.next-key-2", "--registry", registry.contact)
+    assert "is not on record there: is it the right registry?" in line
+    assert sh.json("id", "show", "acme")["rotations"] == 2
+    monkeypatch.delenv("AUTOLINK_LOG_KEY")
+    assert "which key has the log" in sh.fails(2, *rotate, "acme.next-key-3")
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "--registry" in sh.fails(2, *rotate, "acme.next-key-3", "--void-from", "1")
+    (Keystore().folder("acme") / "registry").mkdir()  # as of an entry that was submitted from here
+    result = sh(*rotate, "acme.next-key-3")
+    assert result.exit_code == 0
+    assert "A registry has acme on record: tell it, with autolink id record-rotation acme" in result.stderr
 
 
 def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh):
@@ -261,6 +316,7 @@ def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkey
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme-2", stdin=request))
     assert sh.json("id", "show", "echo-2")["recovered_in"] == log
+    monkeypatch.delenv("AUTOLINK_REGISTRY")  # where the new key has not taken over yet
     sh.ok(
         "id", "rotate", "acme-2", "--next-key", "acme-2.next-key", "--next-key-out", "after", "--unencrypted"
     )

@@ -2,17 +2,21 @@
 
 import json
 import signal
+import socket
 import sys
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from autolink import Agent, Credential
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.status import Status
 from autolink.registry.trust import Registered
+from autolink.trust import SelfCertified
 from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, serve
 
 # --- making one --------------------------------------------------------------------------------------------
@@ -162,6 +166,7 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     sh.ok("id", "register", "echo", "--unencrypted")
     sh.ok("id", "revoke", "acme")
     history, other = ("registry", "history", "acme"), sh.json("registry", "status", "echo")["last_entry"]
+    assert not (sh.path / "evidence").exists()
     for change, says in (
         (lambda places: places[1:], "tells of 1 entries, and the log's word counts 2"),
         (lambda places: places[:1] if len(places) == 2 else [], "tells of 1 entries"),
@@ -170,7 +175,10 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             Lies(patch).tell("history", change)
-            assert says in sh.fails(1, *history)
+            assert says in (line := sh.fails(1, *history))
+        assert "what it shows is in evidence/unproved-" in line
+    for kept in (sh.path / "evidence").glob("*.evidence"):  # the log's signed word, which it has not held to
+        assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
     with monkeypatch.context() as patch:
         certificate = Keystore().chain("echo")[0].der
         Lies(patch).tell("place", lambda place: place.model_copy(update={"certificate": certificate}))
@@ -178,6 +186,15 @@ def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     with monkeypatch.context() as patch:
         Lies(patch).tell("place", lambda place: place.model_copy(update={"entries": 1}))
         assert sh.json("registry", "lookup", "acme")["entries"] == 2
+
+
+def test_a_lie_is_told_where_what_shows_it_cannot_be_kept(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    (sh.path / "evidence").touch()
+    Lies(monkeypatch).tell("history", lambda places: [])
+    line = sh.fails(1, "registry", "history", "acme")
+    assert "what it shows cannot be kept in evidence (File exists): " in line
+    assert "tells of 0 entries" in line
 
 
 def test_a_clock_that_is_behind_is_told(sh, monkeypatch):
@@ -293,3 +310,86 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+
+
+def test_an_envelope_is_verified_offline_with_the_logs_key_alone(sh, registry, monkeypatch):
+    """The status that its author showed at the time is in it."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    sh("ping", NOBODY, "--as", "echo", "--trust", "self-certified")
+    (status,) = Keystore().folder("echo").glob("registry-*.status")
+    author = Agent(Credential.load("echo"), trust=SelfCertified())
+    silent = author.sign(author.auto_id, "note")
+    author.replace_evidence(status.read_bytes())
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    verify = ("verify", "-", "--at", "now", "--trust", f"registered:{registry.log_key}")
+    told = sh.json(*verify, stdin=author.sign(author.auto_id, "note").to_bytes())
+    assert told["author"]["grounds"].startswith("Registered: active in registry.example/log at ")
+    assert "shows no status" in sh.fails(3, *verify, stdin=silent.to_bytes())
+
+
+# --- being found -------------------------------------------------------------------------------------------
+
+
+def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeypatch):
+    """It has said in the registry where it is and what it offers: once, although it has two workers."""
+    for name, value in (("AUTOLINK_REGISTRY", registry.contact), ("AUTOLINK_LOG_KEY", registry.log_key)):
+        monkeypatch.setenv(name, value)
+        market.environment[name] = value
+    shell.ok("id", "new", "shops", "--unencrypted")
+    shell.ok("id", "register", "shops")
+    shell.issued("stall", "shops")
+    shell.ok("id", "register", "stall", "--unencrypted")
+    stall, caller = id_of(shell, "stall"), ("--as", "buyer", "--trust", "self-certified")
+    assert "has no service record" in shell.fails(5, "call", stall, "echo", *caller)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
+    seller = market.start("-v", *served, "--listen", address, "--advertise", address)
+    seller.contact = seller.line()
+    seller.log_until("our service record is on record")
+    line = shell.fails(5, "call", stall, "echo", *caller)
+    assert "127.0.0.1 is loopback: --allow a network that is yours" in line
+    here = (*caller, "--allow", "127.0.0.0/8")
+    assert json.loads(shell.ok("call", stall, "echo", "1", *here)) == 1
+    peer_id = shell.json("id", "show", "stall")["peer_id"]
+    assert shell.json("ping", peer_id, "-c", "1", *here)["peer_id"] == peer_id
+    facts = shell.json("registry", "lookup", stall)
+    assert facts["service_record"]["addresses"] == [address]
+    offered = {offer["name"]: offer["takes"] for offer in facts["service_record"]["methods"]}
+    assert (offered["hold"], offered["echo"]) == ({"type": "string"}, {})
+    shown = shell.ok("registry", "lookup", "stall")
+    assert f"addresses       {address}\n" in shown
+    assert "methods         echo, environment, fails, forever, headers, hold, odd\n" in shown
+    assert shell.json("registry", "lookup", stall)["entries"] == 2
+
+
+def test_whom_nobody_can_find_is_told(sh, monkeypatch):
+    call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
+    assert "is not on record" in sh.fails(5, *call)
+    assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
+    key = f"key:sha256:{'0' * 64}"
+    assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
+    assert "no address of" in sh.fails(5, *call, "--registry", NOBODY)
+    assert "within 1e-06 s: give more time" in sh.fails(5, *call, "--timeout", "0.000001")
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "where is 0000" in sh.fails(2, *call)
+    assert "--registry" in sh.fails(2, "bench", "handshake", "0" * 64, *call[3:])
+
+
+def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_looked(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    Lies(monkeypatch).tell("history", lambda places: [])
+    line = sh.fails(5, "ping", id_of(sh, "acme"), "--as", "echo", "--trust", "self-certified")
+    (kept,) = (Keystore().folder("echo") / "evidence").glob("*.evidence")
+    assert f"what it shows is in {kept}: " in line
+    assert line.endswith("the registry does not show as many entries as it has signed")
+    assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
+
+
+def test_what_cannot_be_advertised_is_told_before_anybody_serves(sh, market, monkeypatch):
+    run = ("run", "shop:handlers", "--as", "echo", "--trust", "self-certified", "--advertise")
+    for address in ("unix:/nowhere", "127.0.0.1:0", "nonsense"):
+        assert "host:port" in sh.fails(2, *run, address)
+    monkeypatch.delenv("AUTOLINK_REGISTRY")
+    assert "Give the registry's contact: --registry" in sh.fails(2, *run, "host.example:1")

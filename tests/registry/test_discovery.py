@@ -12,15 +12,15 @@ import anyio
 import pytest
 
 from autolink import Agent, AutoId, Call, Contact, Credential, Handlers
-from autolink.errors import BadSignature, EntryRefused, LinkLost, RemoteProtocolError, UsageError
+from autolink.errors import BadSignature, EntryRefused, Fault, LinkLost, RemoteProtocolError, UsageError
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
 from autolink.registry import registration as keeping_up
 from autolink.registry.addresses import LOOPBACK
-from autolink.registry.client import RegistryClient
+from autolink.registry.client import Logged, RegistryClient
 from autolink.registry.discovery import NotFound, RegistryFinder, find_record, publish
-from autolink.registry.entries import Op, decode_leaf_untrusted, encode_leaf
+from autolink.registry.entries import Entry, Op, decode_leaf_untrusted, encode_leaf
 from autolink.registry.making import Slot
 from autolink.registry.records import State
 from autolink.registry.registration import registered
@@ -195,6 +195,28 @@ async def test_only_the_current_keys_word_counts(tmp_path: Path) -> None:
                 await find_record(client, corp.auto_id, now=clock())
             assert await publish(client, rotated, record, now=clock()) is not None
             assert await find_record(client, corp.auto_id, now=clock()) == record
+
+
+async def test_who_is_outrun_by_another_process_of_the_same_agent_need_not_publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as here:
+        submit, faster = RegistryClient.submit, [WHERE, "9.9.9.9:2", "9.9.9.9:3"]
+
+        async def outrun(client: RegistryClient, made: Entry) -> Logged:
+            if made.service and client is not here.client:
+                await here.publish(faster.pop(0))
+            return await submit(client, made)
+
+        monkeypatch.setattr(RegistryClient, "submit", outrun)
+        record = describe(handlers(), [WHERE], now=clock())
+        async with here.served.client(here.served.join(Agent(here.echo, trust=SelfCertified()))) as client:
+            assert await publish(client, here.echo, record, now=clock()) is None
+            assert (await here.find()).says_the_same(record)
+            moved = describe(handlers(), ["9.9.9.9:9"], now=clock())
+            with pytest.raises(EntryRefused) as refused:  # by one that says something else, again and again
+                await publish(client, here.echo, moved, now=clock())
+            assert (refused.value.fault, faster) == (Fault.STALE, [])
 
 
 async def test_who_is_revoked_unknown_or_has_moved_out_is_not_found(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, IdentityError, KeystoreError, UsageError
 from autolink.identity import AutoId, save_key
-from autolink.registry.audit import LogConvicted
 from autolink.registry.entries import Entry
+from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import sign_change
 from autolink.registry.folder import (
     INVITED,

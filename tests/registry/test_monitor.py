@@ -14,11 +14,11 @@ from autolink.errors import BadSignature, Code, EntryRefused, RemoteProtocolErro
 from autolink.identity import AutoId
 from autolink.registry import monitor as module
 from autolink.registry.answers import Consistency
-from autolink.registry.audit import LogConvicted
 from autolink.registry.entries import Op, encode_leaf
+from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
-from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.monitor import Monitor, Report
 from autolink.registry.records import State
 from autolink.trust import SelfCertified
 

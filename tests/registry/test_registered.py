@@ -10,9 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
-from autolink.errors import BadSignature, Reason, UsageError
+from autolink.errors import Reason, UsageError
 from autolink.registry import registration as module
 from autolink.registry.entries import Op
+from autolink.registry.evidence import LogConvicted, Unproved
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registration import models_in, registered
@@ -163,26 +166,106 @@ async def test_other_evidence_is_shown_beside_the_status(tmp_path: Path) -> None
                 assert len(agent.evidence) == 3
 
 
+def forks(served: Served, other: Served) -> None:
+    """From now on a registry answers for another log that has the same key."""
+    served.store, served.registrar = other.store, other.registrar
+    for method in ("consistency", "status"):
+        served.agent.handlers.methods[f"registry.{method}"] = other.agent.handlers.methods[
+            f"registry.{method}"
+        ]
+
+
 async def test_a_registry_whose_log_has_another_past_is_not_believed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It comes back with the same key and other entries: what was shown before stays."""
-    key = Ed25519PrivateKey.generate()
+    """It comes back with the same key and other entries: what was shown before stays, and what shows it is kept."""
+    key, evidence = Ed25519PrivateKey.generate(), tmp_path / "evidence"
     async with serving(tmp_path / "one", key=key) as served:
         _, (echo,) = await register(served, "echo")
         agent = served.join(Agent(echo, trust=SelfCertified()))
-        async with registered(agent, contact(served), served.key) as standing:
+        seen = served.store.head.checkpoint
+        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
             shown = agent.evidence
             async with serving(tmp_path / "other", key=key) as forked:
                 await register(forked, "one", "two")
-                served.store, served.registrar = forked.store, forked.registrar
-                for method in ("consistency", "status"):
-                    handler = forked.agent.handlers.methods[f"registry.{method}"]
-                    served.agent.handlers.methods[f"registry.{method}"] = handler
+                forks(served, forked)
+                standing.refresh()
+                await _until(lambda: "what shows that the registry lies is in" in caplog.text)
+                assert isinstance(standing.error, Unproved)
+                both = seen + b"\n" + forked.store.head.checkpoint
+    assert agent.evidence == shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == both
+    assert "does not lead" in kept.with_suffix(".evidence.txt").read_text()
+
+
+async def test_another_past_is_known_after_a_restart_by_the_kept_status(tmp_path: Path) -> None:
+    """Two logs of one size are signed: that convicts. One that is shorter has lost entries."""
+    key, file = Ed25519PrivateKey.generate(), tmp_path / "kept.status"
+    async with serving(tmp_path / "one", key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key, kept=file) as standing:
+            assert standing.status is not None
+        seen = served.store.head.checkpoint
+    for name, others, kind, says in (
+        ("same", ["one"], LogConvicted, "two logs of one size"), ("short", [], Unproved, "shorter"),
+    ):  # fmt: skip
+        async with serving(tmp_path / name, key=key) as forked:
+            await register(forked, *others)
+            restarted = forked.join(Agent(echo, trust=SelfCertified()))
+            folder = tmp_path / f"evidence-{name}"
+            where = contact(forked)
+            async with registered(restarted, where, forked.key, kept=file, evidence=folder) as standing:
+                assert isinstance(standing.error, kind)
+                assert says in str(standing.error)
+            (kept,) = folder.glob("*.evidence")
+            assert kept.read_bytes() == seen + b"\n" + forked.store.head.checkpoint
+
+
+async def test_an_older_status_than_was_shown_is_not_and_its_keeping_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PIECES", 2)
+    evidence = tmp_path / "evidence"
+    async with serving(tmp_path) as served:
+        acme, _ = await register(served)
+        agent = served.join(Agent(acme, trust=SelfCertified()))
+        old = served.registrar.status(acme.auto_id)
+        assert old is not None
+        await revoke(served, acme, acme)
+        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
+            shown = agent.evidence
+            assert standing.status is not None
+
+            async def stale(call: Any, auto_id: bytes) -> bytes:
+                return old.to_bytes()
+
+            del served.agent.handlers.methods["registry.status"]
+            served.agent.handlers.method("registry.status")(stale)
+            for _ in range(3):
+                standing.error = None
                 standing.refresh()
                 await _until(lambda: standing.error is not None)
-                assert isinstance(standing.error, BadSignature)
+                assert "older than one that was seen" in str(standing.error)
     assert agent.evidence == shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == old.to_bytes()
+    assert caplog.text.count("what shows that the registry lies is in") == 2
+
+
+async def test_evidence_that_cannot_be_kept_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    key = Ed25519PrivateKey.generate()
+    async with serving(tmp_path, key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key, evidence=tmp_path / "file") as standing:
+            note = Checkpoint(ORIGIN, 2, bytes(32)).signed(key)
+            standing._seen = verify_checkpoint(note, served.key)
+            served.network.cut()
+            await _until(lambda: "cannot be kept" in caplog.text)
+            assert isinstance(standing.error, LogConvicted)
 
 
 async def test_a_registry_that_says_nothing_is_dialled_again(
@@ -201,6 +284,7 @@ async def test_a_registry_that_says_nothing_is_dialled_again(
         async with registered(agent, contact(served), served.key) as standing:
             assert isinstance(standing.error, TimeoutError)
             assert standing.status is None
+            monkeypatch.setattr(module, "_PATIENCE", 30.0)
             served.agent.handlers.methods["registry.consistency"] = answer
             await _until(lambda: standing.status is not None)
 

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.audit import Audit, LogConvicted, audit
+from autolink.registry.audit import Audit, audit
 from autolink.registry.entries import encode_leaf
+from autolink.registry.evidence import LogConvicted
 from autolink.registry.ledger import standing
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint

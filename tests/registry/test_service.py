@@ -20,7 +20,9 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, word
 from autolink.registry.client import RegistryClient, Submitter, Withheld
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
+from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.feed import Change
+from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Registrar
@@ -338,9 +340,22 @@ async def test_a_registry_that_forgets_entries_is_caught(tmp_path: Path) -> None
             for number in range(2):
                 await client.submit(registration(Credential.self_issued(f"org-{number}")))
             client.seen = seen
-            with pytest.raises(BadSignature):
+            with pytest.raises(Unproved) as unproved:
                 await client.catch_up()
             assert client.seen == seen
+            assert unproved.value.evidence == seen.note + b"\n" + served.store.head.checkpoint
+
+
+async def test_a_registry_that_signs_another_past_in_its_statuses_is_convicted(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            note = served.store.head.checkpoint
+            client.seen = Checkpoint(ORIGIN, 1, bytes(32), note=b"another")
+            with pytest.raises(LogConvicted) as convicted:
+                await client.status(acme.auto_id)
+            assert convicted.value.evidence == b"another\n" + note
 
 
 async def test_an_aged_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_path: Path) -> None:

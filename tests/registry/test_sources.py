@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, UsageError
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.audit import Audit, LogConvicted
+from autolink.registry.audit import Audit
+from autolink.registry.evidence import LogConvicted
 from autolink.registry.http import PublicSide
 from autolink.registry.httpd import serving_http
 from autolink.registry.ledger import Standing
