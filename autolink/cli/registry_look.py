@@ -99,15 +99,13 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         try:
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
-                if verified.status.entries == place.entries:
-                    break  # else an entry came in between
+                current = hashlib.sha256(place.certificate).digest() == verified.status.certificate
+                if current and verified.status.entries == place.entries:
+                    break  # else an entry came in between, or a recovery took place
         except CallError as error:
             raise not_on_record(auto_id, error) from None
         _check_age(verified, max_age)
-        if (
-            place.recovered_at is None
-            and hashlib.sha256(place.certificate).digest() != verified.status.certificate
-        ):
+        if not current:
             raise BadSignature(
                 "the certificate that the registry gives is not the one that its log has signed"
             )

@@ -211,9 +211,10 @@ class RegistryService:
 
     @_reads
     async def _record(self, call: Call, auto_id: bytes) -> Place:
-        record = self._store.record(_auto_id(auto_id))
-        if record is None:
+        found = self._store.record(_auto_id(auto_id))
+        if found is None:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
+        record = found.at(self._registrar.now())
         recovery = record.recovery
         return Place(
             head=record.head, authority=record.authority, entries=record.entries, touched=record.touched,

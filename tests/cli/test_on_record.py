@@ -104,7 +104,7 @@ def test_a_rotation_is_put_on_record_after_it_was_done_here(sh, monkeypatch):
     """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
     index = sh.json("id", "register", "acme")["index"]
     sh.ok("id", "revoke", "acme")
-    assert "does not begin later" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
+    assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
     told = sh.json("id", "record-rotation", "acme", "--void-from", str(index + 1))

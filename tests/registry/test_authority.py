@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autolink.errors import EntryRefused, Fault
-from autolink.identity import keys
+from autolink.identity import Certificate, keys
 from autolink.messages import instant
 from autolink.registry.entries import Guardians, Op, Signature, guardian_hash
 from autolink.registry.records import State
@@ -160,6 +160,34 @@ def test_a_thief_of_the_current_key_cannot_outrun_its_owner(log: Log, acme: Part
     assert refused(log, renewal) is Fault.REVOKED
     assert log.append(rotation).state is State.ACTIVE
     assert refused(log, rotation) is Fault.STALE
+
+
+@pytest.mark.parametrize("op", [Op.ROTATE, Op.RECOVER])
+def test_rule_35_a_renewal_outruns_neither_a_rotation_nor_a_recovery(op: Op, log: Log, acme: Party) -> None:
+    """A self-issued ID's thief can give it a certificate that begins this very second, every second."""
+    log.wait(3600)
+    entry = acme.make(op)
+    log.wait(60)
+    log.append(acme.renew())
+    begins = Certificate.parse_untrusted(entry.certificate).not_before
+    assert begins < Certificate.parse_untrusted(log.record(acme).certificate).not_before
+    assert log.append(entry).head == entry.hash
+
+
+def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, organisation: Any) -> None:
+    """Or a thief's renewal would make a name look bound to other keys, or lead its rotations elsewhere."""
+    plain = organisation("plain", plain=True)
+    log.wait(60)
+    elsewhere = keys.hash_of_key(new_key().public_key())
+    for _ in range(2):  # with its first key, and with a later one
+        misled = acme.renew(certificate=acme.certify(acme.key, elsewhere).der)
+        assert refused(log, misled) is Fault.CERTIFICATE
+        assert log.append(acme.renew()).next_key == keys.hash_of_key(acme.next_key.public_key())
+        key, after = acme.next_key, new_key()
+        log.append(acme.rotate(after))
+        acme.take_key(key, after)
+        log.wait(60)
+    log.append(plain.renew())  # a name that is not bound may leave it unsaid
 
 
 def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(

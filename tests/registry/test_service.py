@@ -1,5 +1,6 @@
 """A registry that is served, and agents that believe what it says. On the real clock: SQLite works in threads."""
 
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -440,6 +441,32 @@ async def test_what_a_registry_gives_in_place_of_an_entry_is_not_taken(tmp_path:
 
             with pytest.raises(RemoteProtocolError, match="does not give"):
                 await client.first_since(0)
+
+
+async def test_the_place_of_a_recovered_id_is_behind_its_recovery(tmp_path: Path) -> None:
+    """Nobody wrote that it took place, so the record that is kept is still the one from before."""
+    later = 0
+    async with serving(tmp_path, clock=lambda: now() + later) as served:
+        acme = Credential.self_issued("acme")
+        echo, other = issue(acme, "echo"), issue(acme, "echo")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            await client.submit(registration(echo, acme))
+            place = await client.place(echo.auto_id)
+            following = keys.hash_of_key(new_key().public_key())
+            recovery = entry(
+                Op.RECOVER, echo.auto_id, place.head, certificate=other.leaf.der, next_key=following
+            ).signed(echo.auto_id, other.private_key).signed(acme.auto_id, acme.private_key)  # fmt: skip
+            await client.submit(recovery)
+            begun = await client.place(echo.auto_id)
+            assert begun.certificate == echo.leaf.der
+            assert begun.recovered_at is not None
+            later = begun.recovered_at - now() + 1
+            there = await client.place(echo.auto_id)
+            assert (there.certificate, there.recovered_at) == (other.leaf.der, None)
+            assert there.head == there.authority == recovery.hash
+            verified = await client.status(echo.auto_id)
+            assert hashlib.sha256(there.certificate).digest() == verified.status.certificate
 
 
 async def test_a_log_that_cannot_be_read_is_told_without_internals(
