@@ -230,7 +230,10 @@ class RegistryClient:
                         "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
                     ):
                         for _, data in missed:
+                            before = self.heard
                             self._heed(heed, data)
+                            if self.heard == before:
+                                raise RemoteProtocolError("the registry tells changes again that it has told")
                     async for data in subscription:
                         self._heed(heed, data)
         raise LinkLost("the registry has ended the feed")

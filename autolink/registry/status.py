@@ -190,6 +190,10 @@ class Newest:
         self._most = most
         self._seen: OrderedDict[tuple[str, AutoId], tuple[int, int, bytes]] = OrderedDict()
 
+    def knows(self, origin: str, auto_id: AutoId) -> bool:
+        """Whether a status of this ID was seen."""
+        return (origin, auto_id) in self._seen
+
     def check(self, verified: VerifiedStatus) -> None:
         """Remember a status that is not older than what was seen.
 

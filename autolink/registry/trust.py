@@ -29,8 +29,9 @@ from autolink.trust.presented import Presented
 class Registered(Model):
     """Believes whom a registry's log says is active, issuers included, with the current certificate and no other.
 
-    Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. A
-    peer that shows none is unknown here.
+    Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. So
+    does none, where one was shown before, or the feed has told of the ID or of an end of one above it. Another peer that
+    shows none is unknown here: join this to other models by `&`, or a revoked one that was never seen need only be silent.
 
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
@@ -94,8 +95,14 @@ class Registered(Model):
                     return item
             except RemoteProtocolError as error:
                 raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
-        name = show_name(presented.name)
-        raise NotVouched(f"{name} shows no status of {display(self.log_key.name)}")
+        text = f"{show_name(presented.name)} shows no status of {display(self.log_key.name)}"
+        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
+        if any(change.state is not State.ACTIVE for change in told):
+            raise Contradicted(f"{text}, which has told its end", Reason.REVOKED)
+        own = presented.ids[-1]
+        if own in self._told or self._newest.knows(self.log_key.name, own):
+            raise Contradicted(f"{text}, where it is on record", Reason.NOT_VOUCHED)
+        raise NotVouched(text)
 
     def _check_whose(self, status: Status, presented: Presented) -> None:
         if status.auto_id != presented.auto_id:
