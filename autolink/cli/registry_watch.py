@@ -20,12 +20,12 @@ from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
 from autolink.identity import files
 from autolink.registry.audit import Audit, LogConvicted
-from autolink.registry.client import RegistryClient
+from autolink.registry.client import RegistryClient, Unproved
 from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.monitor import Monitor, Report, keep_evidence
 from autolink.registry.sources import FolderSource, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -23,7 +23,7 @@ from autolink.identity import AutoId, files
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import Audit, LogConvicted, Taken, check_change
-from autolink.registry.client import RegistryClient
+from autolink.registry.client import RegistryClient, Unproved, both
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
@@ -58,15 +58,6 @@ class Report:
     index: int | None
     at: datetime
     evidence: bytes = b""
-
-
-class Unproved(RemoteProtocolError):
-    """What a registry shows does not go together with what it has signed, but nothing that is signed proves it: it may
-    be an old state of the log, another log, or somebody in between. `evidence` holds the checkpoints."""
-
-    def __init__(self, text: str, evidence: bytes) -> None:
-        super().__init__(text)
-        self.evidence = evidence
 
 
 @final
@@ -142,7 +133,7 @@ class Monitor:
         signed = verify_untrusted(note, self._key)
         if signed.size < self.size:
             raise Unproved(
-                "the registry shows fewer entries than its log had before", _both(self.checkpoint, note)
+                "the registry shows fewer entries than its log had before", both(self.checkpoint, note)
             )
         self._check_expected(note)
         while (first := self.size) < signed.size:
@@ -161,7 +152,7 @@ class Monitor:
                     changed[auto_id] = None
                     report(_report(taken))
         if signed.root != self._audit.root:
-            raise LogConvicted("two logs of one size were signed", evidence=_both(self.checkpoint, note))
+            raise LogConvicted("two logs of one size were signed", evidence=both(self.checkpoint, note))
         self.checkpoint = note
         return changed
 
@@ -183,13 +174,13 @@ class Monitor:
             check_consistency(size, root, newest.size, newest.root, path)
         except BadSignature:
             text = "the entries that the registry gives are not those that its log has signed"
-            raise Unproved(text, _both(self.checkpoint, note)) from None
+            raise Unproved(text, both(self.checkpoint, note)) from None
 
     def _check_expected(self, shown: bytes) -> None:
         for signed, note in self._expected.pop(self.size, ()):
             if signed.root != self._audit.root:
                 text = f"it shows different pasts: another log of {signed.size} entries was signed, too"
-                raise LogConvicted(text, evidence=_both(note, shown))
+                raise LogConvicted(text, evidence=both(note, shown))
 
     def _remember(self, taken: Taken) -> None:
         if taken.op in TELLING:
@@ -243,10 +234,6 @@ async def _soon(answer: Awaitable[T]) -> T:
     """A registry that is asked and says nothing is one that is down."""
     with anyio.fail_after(limits.INCLUSION):
         return await answer
-
-
-def _both(one: bytes, other: bytes) -> bytes:
-    return one + b"\n" + other if one else other
 
 
 def keep_evidence(folder: Path, what: str, evidence: bytes, text: str) -> Path:

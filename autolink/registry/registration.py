@@ -30,11 +30,12 @@ from autolink.errors import (
 )
 from autolink.identity import Credential, files
 from autolink.messages import instant, microseconds
-from autolink.registry.client import REFRESH, VISITOR, RegistryClient, show
+from autolink.registry.client import REFRESH, VISITOR, RegistryClient, Unproved, show
 from autolink.registry.discovery import publish
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.monitor import keep_evidence
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
 from autolink.registry.status import VerifiedStatus, verify_untrusted
@@ -63,7 +64,8 @@ async def registered(
         log_key: of its log, known from elsewhere.
         model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
         dialer: who dials the registry; None for a throw-away identity.
-        kept: a file for the newest status, which is shown from there at the next start.
+        kept: a file for the newest status, which is shown from there at the next start. Beside it, in a folder `evidence`,
+            is kept what shows that the log does not go on from what was seen of it.
         addresses: where the agent is to be found: with its methods and channels they are published as its service record,
             now, when its handlers have changed, and before that record ends. Empty: nothing is published.
 
@@ -139,7 +141,7 @@ class Registration:
                 async with reader.connect(contact) as link:
                     await self._use(RegistryClient(link, self._log_key, seen=self._seen))
             except (AutolinkError, TimeoutError, OSError) as error:
-                self._failed(error)
+                await self._failed(error)
             failures = 0 if anyio.current_time() - began >= limits.RETRY_MAX else failures + 1
             await anyio.sleep(back_off(max(1, failures)))
 
@@ -167,7 +169,7 @@ class Registration:
                     await self._staple(client)
                 wait = REFRESH
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
-                self._failed(error)
+                await self._failed(error)
             with anyio.move_on_after(wait):
                 await self._again.wait()
 
@@ -208,10 +210,13 @@ class Registration:
         if any(certificate.auto_id == change.auto_id for certificate in self._agent.credential.chain):
             self.refresh()
 
-    def _failed(self, error: Exception) -> None:
-        say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
+    async def _failed(self, error: Exception) -> None:
+        first = type(error) is not type(self.error)  # of a row
+        say = _log.warning if first else _log.info
         self.error = error
         what = str(error) or "it took too long"
+        if isinstance(error, Unproved) and self._kept is not None and first:
+            what += await self._keep_evidence(self._kept.parent, error)
         if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
             what = f"{self._agent.auto_id} is not on record there"
         now = microseconds(self._agent.clock())
@@ -222,6 +227,15 @@ class Registration:
             rest = f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
         say("registry %s: %s; %s", display(self._log_key.name), what, rest)
         self.tried.set()
+
+    async def _keep_evidence(self, folder: Path, error: Unproved) -> str:
+        try:
+            path = await to_thread.run_sync(
+                keep_evidence, folder / "evidence", "unproved", error.evidence, str(error)
+            )
+        except OSError as failure:
+            return f"; what shows it cannot be kept: {failure}"
+        return f"; what shows it is in {display(str(path))}"
 
 
 def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:

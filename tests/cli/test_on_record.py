@@ -24,7 +24,7 @@ def test_what_proves_an_entry_is_kept_with_the_identity(sh, registry):
     kept = {path.suffix: path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
     key = VerifierKey.parse(registry.log_key)
     _, entry = decode_leaf_untrusted(kept[".leaf"])
-    verify_receipt(kept[".receipt"], key, entry.hash)
+    verify_receipt(kept[".receipt"], key, entry)
     assert LogProof.from_untrusted(kept[".tlog-proof"]).verify(leaf_hash(kept[".leaf"]), key)
     line = sh.fails(3, "id", "register", "acme")
     assert "a name is taken for ever (taken)" in line

@@ -15,10 +15,11 @@ from autolink.identity import AutoId
 from autolink.registry import monitor as module
 from autolink.registry.answers import Consistency
 from autolink.registry.audit import LogConvicted
+from autolink.registry.client import Unproved
 from autolink.registry.entries import Op, encode_leaf
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
-from autolink.registry.monitor import Monitor, Report, Unproved, keep_evidence
+from autolink.registry.monitor import Monitor, Report, keep_evidence
 from autolink.registry.records import State
 from autolink.trust import SelfCertified
 

@@ -343,7 +343,7 @@ async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: P
                 with pytest.raises(Withheld) as error:
                     await submitter.submit(made)
             going_on.set()
-            verify_receipt(error.value.receipt, served.key, made.hash)
+            verify_receipt(error.value.receipt, served.key, made)
             await _until(lambda: served.store.head.size == 1)  # the promise is kept all the same
 
 
@@ -499,7 +499,7 @@ async def test_a_log_that_cannot_be_read_is_told_without_internals(
             monkeypatch.setattr(served.registrar, "proof", broken)
             with pytest.raises(Withheld) as withheld:
                 await client.submit(made := registration(echo := issue(acme, "echo"), acme))
-            verify_receipt(withheld.value.receipt, served.key, made.hash)
+            verify_receipt(withheld.value.receipt, served.key, made)
             assert isinstance(withheld.value.__cause__, CallError)
             monkeypatch.undo()
             assert (await client.status(echo.auto_id)).status.proof.index == 1

@@ -14,7 +14,7 @@ Two checkpoints of one log between which no proof of consistency can lead convic
 a log never signs one to which its earlier ones do not lead, not even after a crash.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -36,12 +36,14 @@ class Checkpoint:
         size: how many entries it has.
         root: of the tree over them.
         extensions: further signed lines, opaque. Their use is advised against: nobody can audit them.
+        note: the signed note in which it was found, which convicts its log beside another one; empty before it is signed.
     """
 
     origin: str
     size: int
     root: bytes
     extensions: tuple[str, ...] = ()
+    note: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -74,13 +76,13 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> Checkpoint:
     """
     note = Note.from_untrusted(data)
     note.verify(key)
-    checkpoint = _parse(note.text)
+    checkpoint = _parse(note.text, data)
     if checkpoint.origin != key.name:
         raise BadSignature(f"checkpoint: not of the log {display(key.name)}, whose key has signed it")
     return checkpoint
 
 
-def _parse(text: str) -> Checkpoint:
+def _parse(text: str, note: bytes = b"") -> Checkpoint:
     lines = text.split("\n", 3 + limits.CHECKPOINT_EXTENSIONS)
     if lines.pop():
         raise RemoteProtocolError(f"checkpoint: more than {limits.CHECKPOINT_EXTENSIONS} extension lines")
@@ -92,6 +94,7 @@ def _parse(text: str) -> Checkpoint:
         decimal_untrusted(size, "checkpoint: size"),
         hash_untrusted(root, "checkpoint: root"),
         tuple(extensions),
+        note,
     )
     if not checkpoint.size and checkpoint.root != merkle.EMPTY:
         raise RemoteProtocolError("checkpoint: no entries, yet a root over some")
