@@ -74,7 +74,8 @@ class Registered(Model):
             verified = verify_untrusted(staple, self.log_key)
             status = verified.status
             self._check_whose(status, presented)
-            self._newest.check(verified)
+            if self._newest.check(verified):
+                self._changed()  # a verdict on the older one is remembered, and links may rest on it
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
         until = self._check_age(status, microseconds(context.now))

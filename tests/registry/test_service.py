@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Credential, CredentialRequest, EntityKind
-from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
+from autolink.errors import CallError, EntryRefused, Fault, Reason, Refused
 from autolink.identity import AutoId, keys
 from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
@@ -271,61 +271,6 @@ async def test_ten_thousand_registrations_from_one_caller_are_too_many(tmp_path:
             assert served.store.head.size == 3
 
 
-async def test_a_registry_that_lies_is_not_believed(tmp_path: Path) -> None:
-    """Another key signs: nothing that it says is taken, and no entry counts as logged."""
-    async with serving(tmp_path) as served:
-        acme = Credential.self_issued("acme")
-        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
-            await client.submit(registration(acme))
-            from autolink.registry.log.note import VerifierKey
-
-            client.log_key = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
-            with pytest.raises(BadSignature):
-                await client.status(acme.auto_id)
-            with pytest.raises(BadSignature):
-                await client.submit(registration(issue(acme, "echo"), acme))
-            with pytest.raises(BadSignature):
-                await client.catch_up()
-
-
-async def test_a_registry_that_forgets_entries_is_caught(tmp_path: Path) -> None:
-    """The same key, another past: its checkpoint does not lead on from the one that was seen."""
-    async with serving(tmp_path / "one") as served:
-        acme = Credential.self_issued("acme")
-        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
-            await client.submit(registration(acme))
-            seen = await client.catch_up()
-    async with serving(tmp_path / "other") as served:
-        other = Credential.self_issued("other")
-        async with served.client(served.join(Agent(other, trust=SelfCertified()))) as client:
-            for number in range(2):
-                await client.submit(registration(Credential.self_issued(f"org-{number}")))
-            client.seen = seen
-            with pytest.raises(BadSignature):
-                await client.catch_up()
-            assert client.seen == seen
-
-
-async def test_an_aged_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        players = await cast(served)
-        players.echo.replace_trust(SelfCertified() & Registered(served.key, max_age=0.3))
-        async with served.network.listening(players.echo, "echo:1"):
-            await staple(served, players.caller)
-            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
-                await _until(lambda: players.echo.links)
-                (far,) = players.echo.links
-                first = far.peer.valid_until
-                await staple(served, players.caller)
-                await _until(lambda: far.peer.valid_until > first)
-                with anyio.fail_after(5):
-                    await link.closed()  # nothing renews it now
-            with pytest.raises(Refused) as refusal:
-                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
-                    pass
-            assert refusal.value.reason is Reason.EXPIRED
-
-
 async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         acme, going_on = Credential.self_issued("acme"), threading.Event()
@@ -412,35 +357,6 @@ async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Pa
 
 def _promises(submitter: Submitter) -> int:
     return sum(bool(waiting.receipt) for waiting in submitter._waiting.values())
-
-
-async def test_what_a_registry_gives_in_place_of_an_entry_is_not_taken(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        acme = Credential.self_issued("acme")
-        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
-            for credential in (acme, Credential.self_issued("other")):
-                await client.submit(registration(credential))
-            proof, status = served.registrar.proof, served.registrar.status
-            served.registrar.proof = lambda place: proof(1 - place)  # type: ignore[method-assign]
-            with pytest.raises(BadSignature, match="another place"):
-                await client.proved(0)
-            served.registrar.proof = proof  # type: ignore[method-assign]
-            served.registrar.status = lambda _: status(acme.auto_id)  # type: ignore[method-assign]
-            with pytest.raises(BadSignature, match="another Auto ID"):
-                await client.status(AutoId(bytes(32)))
-            with pytest.raises(CallError, match="out_of_range"):
-                await client.proved(2)
-            served.store.read_leaves = lambda start, stop: [b"\x93"]  # type: ignore[method-assign]
-            with pytest.raises(EntryRefused):
-                await client.first_since(0)
-            served.agent.handlers.methods.pop("registry.entries")
-
-            @served.agent.handlers.method("registry.entries")
-            async def none(call: Any, places: list[int]) -> list[bytes]:
-                return []
-
-            with pytest.raises(RemoteProtocolError, match="does not give"):
-                await client.first_since(0)
 
 
 async def test_the_place_of_a_recovered_id_is_behind_its_recovery(tmp_path: Path) -> None:
