@@ -13,21 +13,25 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Credential, CredentialRequest, EntityKind
-from autolink.errors import CallError, EntryRefused, Fault, Reason, Refused
+from autolink import Agent, Credential, CredentialRequest, EntityKind, limits
+from autolink.errors import CallError, Code, EntryRefused, Fault, Reason, Refused
 from autolink.identity import AutoId, keys
 from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
+from autolink.registry import registrar as registrar_module
 from autolink.registry.client import RegistryClient, Submitter, Withheld
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
+from autolink.registry.feed import sign_change
+from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
-from autolink.registry.registrar import Registrar
-from autolink.registry.service import RegistryService
+from autolink.registry.records import State
+from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.service import CHANGES, RegistryService
 from autolink.registry.store import SqliteStore, StoreFailed
 from autolink.registry.trust import Registered
 from autolink.testing import Network
-from autolink.trust import Pinned, SelfCertified
+from autolink.trust import Grounds, Model, Pinned, SelfCertified
 
 from .conftest import new_key
 
@@ -383,6 +387,168 @@ async def test_the_place_of_a_recovered_id_is_behind_its_recovery(tmp_path: Path
             assert there.head == there.authority == recovery.hash
             verified = await client.status(echo.auto_id)
             assert hashlib.sha256(there.certificate).digest() == verified.status.certificate
+
+
+async def test_numbers_that_no_log_has_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            for number in (-(2**63), -1, 2**63, 2**64 - 1):
+                asked = {
+                    "history": [acme.auto_id.value, number], "changes_since": number, "entries": [number],
+                    "proof": number, "consistency": number,
+                }  # fmt: skip
+                for method, body in asked.items():
+                    with pytest.raises(CallError) as refusal:
+                        await client._link.call(f"registry.{method}", body)
+                    assert refusal.value.code in (Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE)
+            assert await client.history(acme.auto_id, 2**63 - 1) == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_an_entry_that_we_fail_at_keeps_no_other_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or whoever has found such a fault of ours could end the registry, as often as he likes."""
+    async with serving(tmp_path) as served:
+        poison, good = (registration(Credential.self_issued(name)) for name in ("poison", "good"))
+        apply = registrar_module.apply
+
+        def failing(ledger: Any, one: Entry, **how: Any) -> Any:
+            if one.hash == poison.hash:
+                raise AssertionError("a fault of ours")
+            return apply(ledger, one, **how)
+
+        monkeypatch.setattr(registrar_module, "apply", failing)
+        assert [type(one) for one in served.registrar.append([poison.to_bytes(), good.to_bytes()])] == [
+            EntryRefused,
+            Appended,
+        ]
+        visitor = served.join(Agent(Credential.self_issued("visitor"), trust=SelfCertified()))
+        async with served.client(visitor) as client:
+            with pytest.raises(EntryRefused, match="failed at this entry") as refusal:
+                await client.submit(poison)
+            assert refusal.value.fault is Fault.UNAVAILABLE
+            await client.submit(registration(Credential.self_issued("another")))
+    assert "an entry could not be judged" in caplog.text
+
+
+async def test_a_subscriber_that_never_reads_holds_nobody_up(tmp_path: Path) -> None:
+    """What waits for it is bounded; then it is let go, and may ask for what it has missed."""
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        deaf = served.join(Agent(Credential.self_issued("deaf"), trust=Pinned(served.agent.peer_id)))
+        heard: list[int] = []
+        async with (
+            served.client(deaf) as lazy,
+            lazy._link.subscribe(CHANGES, receives=bytes),
+            served.client(served.join(Agent(acme, trust=SelfCertified()))) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            topic = served.agent.topics[CHANGES]
+            for _ in range(2 * limits.CHANGES_BUFFER):  # more than its credit, and then as many as may wait
+                await topic.publish(bytes(1_024))
+            assert (topic.statistics().subscribers, topic.statistics().disconnected) == (0, 1)
+            tasks.start_soon(client.follow, lambda change: heard.append(change.index))
+            await _until(lambda: topic.statistics().subscribers == 1)
+            await client.submit(registration(acme))
+            places = [await _register_and_revoke(client, acme, f"agent-{number}") for number in range(3)]
+            await _until(lambda: heard == places)
+            missed = await lazy._link.call("registry.changes_since", 0, returns=list[tuple[int, bytes]])
+            assert [place for place, _ in missed] == places
+            tasks.cancel_scope.cancel()
+
+
+async def _register_and_revoke(client: RegistryClient, acme: Credential, name: str) -> int:
+    made = registration(credential := issue(acme, name), acme)
+    await client.submit(made)
+    revocation = entry(Op.REVOKE, credential.auto_id, made.hash).signed(acme.auto_id, acme.private_key)
+    return (await client.submit(revocation)).index
+
+
+async def test_a_ticket_of_a_revoked_peer_and_a_cached_verdict_open_no_link(tmp_path: Path) -> None:
+    """Both ends resume and remember; the one that has heard of the revocation refuses all the same."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        expect = players.echo.peer_id
+        async with served.network.listening(players.echo, "echo:1"):
+            for resumed in (False, True):
+                async with players.caller.connect("echo:1", expect=expect) as link:
+                    assert link.tls.resumed is resumed
+                    await link.ping()
+            async with served.client(served.join(Agent(players.acme, trust=SelfCertified()))) as client:
+                place = await client.place(players.caller.auto_id)
+                revocation = entry(Op.REVOKE, players.caller.auto_id, place.head)
+                signed = revocation.signed(players.acme.auto_id, players.acme.private_key)
+                await client.submit(signed)
+                (told,) = await client._link.call(
+                    "registry.changes_since", 0, returns=list[tuple[int, bytes]]
+                )
+            players.models[0].heed(verify_change(told[1], served.key))
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=expect):
+                    pass
+            assert (refusal.value.by, refusal.value.reason) == ("peer", Reason.REVOKED)
+
+
+async def test_a_revocation_that_is_heard_while_a_link_opens_ends_its_opening(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        told = sign_change(
+            entry(Op.REVOKE, players.caller.auto_id, bytes(32)), State.REVOKED, index=9, at=now(),
+            key=Ed25519PrivateKey.from_private_bytes(bytes(range(32))),
+        )  # fmt: skip
+
+        class Heeding(Model):
+            """Vouches, and the feed speaks just then: what was asked before has not heard it."""
+
+            async def verify(self, presented: Any, context: Any) -> Grounds:
+                players.models[0].heed(told)
+                return Grounds("Heeding", "anyone")
+
+        players.echo.replace_trust(players.models[0] & Heeding())
+        async with served.network.listening(players.echo, "echo:1"):
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            assert refusal.value.reason is Reason.REVOKED
+            assert not players.echo.links
+
+
+async def test_rule_20_who_is_on_record_is_refused_without_a_status_whoever_else_vouches(
+    tmp_path: Path,
+) -> None:
+    """As far as is known: by a status that was shown before, or by what the feed has told of it or of one above it."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        shown = players.caller.evidence
+        joined = players.models[0] | SelfCertified()
+        players.echo.replace_trust(joined)
+        key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+        async def refused(*evidence: bytes) -> Reason | None:
+            players.caller.replace_evidence(*evidence)
+            try:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    return None
+            except Refused as refusal:
+                return refusal.reason
+
+        async with served.network.listening(players.echo, "echo:1"):
+            assert await refused(*shown) is None
+            assert await refused() is Reason.UNTRUSTED
+            players.echo.replace_trust(Registered(served.key) | SelfCertified())
+            assert await refused() is None  # unknown here, and the other model vouches
+            for whom, op, state, reason in (
+                (players.acme, Op.ROTATE, State.ACTIVE, None), (players.acme, Op.REVOKE, State.REVOKED, Reason.REVOKED),
+                (players.caller.credential, Op.ROTATE, State.ACTIVE, Reason.UNTRUSTED),
+                (players.caller.credential, Op.DEACTIVATE, State.DEACTIVATED, Reason.REVOKED),
+            ):  # fmt: skip
+                fresh = Registered(served.key)
+                fresh.heed(sign_change(entry(op, whom.auto_id, bytes(32)), state, index=9, at=now(), key=key))
+                players.echo.replace_trust(fresh | SelfCertified())
+                assert await refused() is reason
 
 
 async def test_a_log_that_cannot_be_read_is_told_without_internals(
