@@ -6,6 +6,7 @@ import os
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record
+from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient, Withheld
@@ -294,3 +295,12 @@ def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
     assert kept.name.startswith("withheld-")
     assert kept.read_bytes() == b"promise"
     assert str(kept.with_suffix("")) in line
+
+    async def unable(client: RegistryClient, entry: Entry) -> None:
+        raise EntryRefused(Fault.UNAVAILABLE, "so it says", receipt=b"another")
+
+    kept.unlink()
+    monkeypatch.setattr(RegistryClient, "submit", unable)
+    assert "its promise is in" in sh.fails(3, "id", "register", "acme")
+    (kept,) = (Keystore().folder("acme") / "registry").iterdir()
+    assert kept.read_bytes() == b"another"
