@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from autolink.errors import EntryRefused, Fault
-from autolink.identity import Certificate, keys
+from autolink.identity import Certificate, EntityKind, keys
+from autolink.identity.issuing import build_self_issued
 from autolink.messages import instant
 from autolink.registry.entries import Guardians, Op, Signature, guardian_hash
 from autolink.registry.records import State
@@ -187,7 +188,25 @@ def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, orga
         log.append(acme.rotate(after))
         acme.take_key(key, after)
         log.wait(60)
+    silent = build_self_issued(
+        acme.credential.leaf.common_name, acme.key, kind=EntityKind.ORGANIZATION, now=instant(log.now),
+        next_key_hash=None, lifetime=timedelta(days=365),
+    )  # fmt: skip
+    assert refused(log, acme.renew(certificate=silent.der)) is Fault.CERTIFICATE
     log.append(plain.renew())  # a name that is not bound may leave it unsaid
+
+
+def test_a_certificate_that_commits_commits_to_the_entrys_next_key(log: Log, organisation: Any) -> None:
+    """Whatever its name is; and never to its own key."""
+    shop = organisation("shop", plain=True, registered=False)
+    own, other = (keys.hash_of_key(key.public_key()) for key in (shop.key, new_key()))
+    committed = build_self_issued(
+        "shop", shop.key, kind=EntityKind.ORGANIZATION, now=instant(log.now), next_key_hash=other,
+        lifetime=timedelta(days=365),
+    ).der  # fmt: skip
+    assert refused(log, shop.register(certificate=committed)) is Fault.CERTIFICATE
+    assert refused(log, shop.register(next_key=own)) is Fault.KEY_USED
+    assert log.append(shop.register(certificate=committed, next_key=other)).next_key == other
 
 
 def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from autolink import limits
 from autolink.errors import Fault
 from autolink.identity import keys
 from autolink.registry.entries import Guardians, Op
@@ -131,6 +132,17 @@ def test_rule_38_a_recovery_may_say_it_too(log: Log, acme: Party, issued: Any) -
 def test_what_is_still_to_come_cannot_be_void(log: Log, acme: Party) -> None:
     assert refused(log, acme.rotate(void_from=len(log.entries) + 1)) is Fault.MALFORMED
     log.append(acme.rotate(void_from=len(log.entries)))
+
+
+def test_rule_38_it_is_said_a_bounded_number_of_times(log: Log, acme: Party, echo: Party) -> None:
+    for number in range(limits.VOIDS + 1):
+        log.wait(60)
+        entry = echo.rotate(after := new_key(), void_from=number)
+        if number < limits.VOIDS:
+            log.append(entry)
+            echo.take_key(echo.next_key, after)
+    assert refused(log, entry) is Fault.MALFORMED
+    assert len(log.append(echo.rotate(new_key())).voids) == limits.VOIDS
 
 
 def test_a_revocation_by_a_stolen_key_stands(log: Log, acme: Party, echo: Party) -> None:
