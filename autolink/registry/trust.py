@@ -5,8 +5,8 @@ open while it is down, until the status ages out. On a live link the peer shows 
 
 Two things make a status that was true worth nothing before it has aged: a newer one of the same ID (`Newest`), and a change
 that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one, and
-for as long as such a status could still be young enough: then it may be forgotten, so what a feed can make us remember is
-bounded by its rate.
+for as long as such a status could still be young enough: then it may be forgotten. What a feed can make us remember is
+bounded, too: beyond that the oldest change is forgotten before its time, and every status from before it is worth nothing.
 """
 
 from collections import OrderedDict
@@ -52,6 +52,7 @@ class Registered(Model):
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
+        self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
 
     def rests_on(self, authority: str) -> bool:
         return authority == self._authority
@@ -62,7 +63,12 @@ class Registered(Model):
         known = self._told.pop(change.auto_id, None)
         self._told[change.auto_id] = change if known is None or change.index >= known.index else known
         oldest = change.at - int(limits.STATUS_AGE * SECOND)
-        while self._told and (first := next(iter(self._told.values()))).at < oldest:
+        while self._told:
+            first = next(iter(self._told.values()))
+            if first.at >= oldest:
+                if len(self._told) <= limits.CHANGES_TOLD:
+                    break
+                self._forgotten = max(self._forgotten, first.index + 1)
             del self._told[first.auto_id]
         self._changed()
 
@@ -129,6 +135,9 @@ class Registered(Model):
         return until
 
     def _check_changes(self, verified: VerifiedStatus, presented: Presented) -> None:
+        if verified.checkpoint.size < self._forgotten:
+            text = "its status is from before more changes than are remembered: a fresh one will do"
+            raise Contradicted(text, Reason.EXPIRED)
         for auto_id in presented.ids:
             change = self._told.get(auto_id)
             if change is not None and change.index >= verified.checkpoint.size:

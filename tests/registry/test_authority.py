@@ -244,6 +244,27 @@ def test_guardians_are_those_committed_to_each_once_and_as_many_as_asked(
     log.append(acme.recover(guards=[second, third]))
 
 
+def test_a_guardian_signs_once(log: Log, acme: Party) -> None:
+    first, second, _ = acme.guards
+    assert refused(log, acme.recover(guards=(first, second, first))) is Fault.UNAUTHORISED
+
+
+def test_rule_21_a_bound_name_is_registered_with_the_key_that_it_is_bound_to(
+    log: Log, organisation: Any
+) -> None:
+    """Whoever has read the name can make a certificate of it; a log that took it would have it taken for ever."""
+    holder = organisation("holder", registered=False)
+    key, following = new_key(), keys.hash_of_key(new_key().public_key())
+    for public, commits in ((key, following), (holder.key, following)):
+        forged = build_self_issued(
+            holder.credential.leaf.common_name, public, kind=EntityKind.ORGANIZATION, now=instant(log.now),
+            next_key_hash=commits, lifetime=timedelta(days=30),
+        )  # fmt: skip
+        entry = holder.register(certificate=forged.der, next_key=commits).with_signatures(())
+        assert refused(log, entry.signed(holder.auto_id, public)) is Fault.CERTIFICATE
+    log.append(holder.register())
+
+
 def test_an_id_without_guardians_is_recovered_by_nobody(log: Log, organisation: Any) -> None:
     alone = organisation("alone")
     assert refused(log, alone.recover()) is Fault.UNAUTHORISED

@@ -551,6 +551,41 @@ async def test_rule_20_who_is_on_record_is_refused_without_a_status_whoever_else
                 assert await refused() is reason
 
 
+async def test_what_a_feed_makes_us_remember_is_bounded_and_what_is_forgotten_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may revoke IDs of his own by the thousand, to have a revocation forgotten."""
+    monkeypatch.setattr("autolink.limits.CHANGES_TOLD", 3)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        model, size = players.models[0], served.store.head.size
+
+        def tell(auto_id: AutoId, index: int, at: int) -> None:
+            told = entry(Op.REVOKE, auto_id, bytes(32))
+            model.heed(sign_change(told, State.REVOKED, index=index, at=at, key=key))
+
+        async def reason() -> Reason | None:
+            try:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    return None
+            except Refused as refusal:
+                return refusal.reason
+
+        async with served.network.listening(players.echo, "echo:1"):
+            long_ago = now() - int(limits.STATUS_AGE * 1_000_000) - 1
+            tell(players.caller.auto_id, size, long_ago)
+            tell(AutoId(bytes(32)), size, now())
+            assert len(model._told) == 1  # nobody believes a status from before that anyway
+            assert await reason() is None
+            tell(players.caller.auto_id, size, now())
+            assert await reason() is Reason.REVOKED
+            for number in range(1, 10):
+                tell(AutoId(bytes([number]) * 32), size + number, now())
+            assert len(model._told) == 3
+            assert await reason() is Reason.EXPIRED
+
+
 async def test_a_log_that_cannot_be_read_is_told_without_internals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -60,7 +60,8 @@ def test_weakness_3_a_deactivation_is_for_ever_and_the_name_stays_taken(
     first = acme.entry(Op.SERVICE, service=b"x").signed(acme.auto_id, acme.key)
     plain = organisation("plain", plain=True)
     log.append(plain.deactivate())
-    log.append(acme.deactivate())
+    log.append(acme.recover())
+    assert log.append(acme.deactivate()).recovery is None
     assert refused(log, first) is Fault.DEACTIVATED
     assert refused(log, acme.register()) is Fault.TAKEN
     another = organisation("plain", plain=True, registered=False)  # another key under the same name
