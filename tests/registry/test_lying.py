@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Contact, Credential
 from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import registration as module
 from autolink.registry.answers import Consistency
@@ -32,11 +33,12 @@ from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.records import SECOND, Record, State
 from autolink.registry.registration import registered
-from autolink.registry.status import sign_status
+from autolink.registry.status import Status, sign_status
 from autolink.registry.store import StoreFailed
 from autolink.registry.trust import Registered
 from autolink.testing import Network
-from autolink.trust import SelfCertified
+from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
+from autolink.trust.presented import present
 
 from .test_monitor import KEY, replaced
 from .test_monitor import client as visitor
@@ -300,6 +302,57 @@ async def test_a_status_older_than_one_that_was_seen_is_refused(tmp_path: Path) 
                 async with again.connect("echo:1", expect=players.echo.peer_id):
                     pass
             assert refusal.value.reason is Reason.MALFORMED
+
+
+HOUR = 3600 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ({}, None), ({"auto_id": AutoId(bytes(32))}, Reason.IMPOSTOR), ({"key": bytes(32)}, Reason.IMPOSTOR),
+        ({"issuers": ()}, Reason.IMPOSTOR), ({"issuers": (bytes(32),)}, Reason.IMPOSTOR),
+        ({"certificate": bytes(32)}, Reason.EXPIRED), ({"state": State.REVOKED}, Reason.REVOKED),
+        ({"state": State.RECOVERING}, Reason.REVOKED), ({"state": State.DEACTIVATED}, Reason.REVOKED),
+        ({"at": 2 * HOUR, "expires_at": HOUR}, Reason.EXPIRED), ({"at": 2 * HOUR, "expires_at": -HOUR}, None),
+        ({"at": 8 * 24 * HOUR, "expires_at": -HOUR}, Reason.EXPIRED),
+        ({"at": -HOUR, "expires_at": -2 * HOUR}, Reason.NOT_YET_VALID),
+        ({"origin": "another.example/log"}, Reason.NOT_VOUCHED), ({"head": bytes(32)}, Reason.MALFORMED),
+        ({"signature": bytes(64)}, Reason.MALFORMED),
+    ],
+)  # fmt: skip
+async def test_each_thing_that_a_status_says_must_be_so(
+    tmp_path: Path, says: dict[str, Any], reason: Reason | None
+) -> None:
+    """Signed by the log's own key, all of them; times are how long ago."""
+    async with serving(tmp_path) as served:
+        caller = (await cast(served)).caller
+        moment = datetime.now(UTC)
+        times = {name: microseconds(moment) - says[name] for name in ("at", "expires_at") if name in says}
+        status = replace(Status.from_untrusted(caller.evidence[0]), **says | times)
+        if "signature" not in says:
+            status = replace(status, signature=KEY.sign(b"autolink/1 status\0" + status.body))
+        judged = present(
+            [one.der for one in caller.credential.chain], evidence=[status.to_bytes()], now=moment
+        )
+        context = Context(moment, "inbound")
+        if reason is None:
+            grounds = await Registered(served.key).verify(judged, context)
+            assert grounds.valid_until == instant(status.expires_at)
+            return
+        with pytest.raises((Contradicted, NotVouched)) as opinion:
+            await Registered(served.key).verify(judged, context)
+        assert opinion.value.reason is reason
+
+
+async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        size = served.store.head.size
+        for index in (size + 1, size - 2):
+            told = entry(Op.ROTATE, players.caller.auto_id, bytes(32))
+            players.models[0].heed(sign_change(told, State.ACTIVE, index=index, at=now(), key=KEY))
+        assert await opens(served, players) is Reason.REVOKED
 
 
 async def test_a_status_with_the_proof_of_another_record_is_refused(tmp_path: Path) -> None:
