@@ -25,6 +25,7 @@ from autolink.registry.answers import Consistency
 from autolink.registry.client import Unproved, Withheld
 from autolink.registry.entries import Op
 from autolink.registry.feed import Change, sign_change
+from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
@@ -33,7 +34,8 @@ from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.records import SECOND, Record, State
 from autolink.registry.registration import registered
-from autolink.registry.status import Status, sign_status
+from autolink.registry.status import Newest, Status, sign_status
+from autolink.registry.status import verify_untrusted as verify_status
 from autolink.registry.store import StoreFailed
 from autolink.registry.trust import Registered
 from autolink.testing import Network
@@ -343,6 +345,50 @@ async def test_each_thing_that_a_status_says_must_be_so(
         with pytest.raises((Contradicted, NotVouched)) as opinion:
             await Registered(served.key).verify(judged, context)
         assert opinion.value.reason is reason
+
+
+async def test_fewer_entries_are_older_under_whatever_checkpoint(tmp_path: Path) -> None:
+    """Such as those from before a revocation, proved again under the newest one."""
+    async with serving(tmp_path) as served:
+        caller = (await cast(served)).caller
+        verified = verify_status(caller.evidence[0], served.key)
+        newest = Newest()
+        assert not newest.check(verified)
+        larger = replace(verified.checkpoint, size=verified.checkpoint.size + 1)
+        fewer = replace(verified, status=replace(verified.status, entries=0), checkpoint=larger)
+        with pytest.raises(BadSignature, match="older"):
+            newest.check(fewer)
+        assert not newest.check(replace(verified, checkpoint=larger))
+
+
+async def test_a_change_that_the_log_has_not_signed_is_not_heeded(tmp_path: Path) -> None:
+    """Nor one of another log, nor of an entry that changes nothing of what was said of an ID."""
+    async with serving(tmp_path) as served:
+        made = entry(Op.REVOKE, AutoId(bytes(32)), bytes(32))
+        good = sign_change(made, State.REVOKED, index=3, at=now(), key=KEY)
+        data = good.to_bytes()
+        assert verify_change(data, served.key) == good
+        for place in range(len(data)):
+            with pytest.raises((BadSignature, RemoteProtocolError)):
+                verify_change(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], served.key)
+        stranger = sign_change(made, State.REVOKED, index=3, at=now(), key=Ed25519PrivateKey.generate())
+        elsewhere = sign_change(replace(made, origin="other/log"), State.REVOKED, index=3, at=now(), key=KEY)
+        renewed = sign_change(
+            replace(made, op=Op.RENEW, certificate=b"x"), State.ACTIVE, index=3, at=now(), key=KEY
+        )
+        for wrong in (stranger, elsewhere, renewed, replace(good, index=2**63)):
+            with pytest.raises((BadSignature, RemoteProtocolError)):
+                verify_change(wrong.to_bytes(), served.key)
+
+        async def told(call: Any, start: int) -> list[tuple[int, bytes]]:
+            return [(3, stranger.to_bytes())]
+
+        replaced(served, "changes_since", told)
+        heeded: list[Change] = []
+        async with visitor(served) as client:
+            with pytest.raises(BadSignature):
+                await client.follow(heeded.append)
+        assert not heeded
 
 
 async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
