@@ -168,15 +168,13 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
         raise _malformed(f"more than {limits.CRL} bytes")
     try:
         crl = x509.load_der_x509_crl(der)
-        list(crl.extensions)
-        _ = (
-            crl.issuer,
-            crl.last_update_utc,
-            crl.next_update_utc,
-            crl.signature_algorithm_oid,
-        )  # each parsed when asked for
+        # Each part is parsed when it is asked for, and what the signature's last byte leaves unused is not looked at.
+        _ = list(crl.extensions), crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid
+        unused = der[-len(crl.signature) - 1]
     except PARSER_ERRORS:
         raise _malformed("not DER of one") from None
+    if unused:
+        raise _malformed("a signature that is not whole bytes")
     return crl
 
 
