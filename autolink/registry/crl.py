@@ -169,7 +169,13 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
         # Each part is parsed when it is asked for, and what the signature's last byte leaves unused is not looked at.
-        _ = list(crl.extensions), crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid
+        _ = (
+            list(crl.extensions),
+            crl.issuer,
+            crl.last_update_utc,
+            crl.next_update_utc,
+            crl.signature_algorithm_oid,
+        )
         unused = der[-len(crl.signature) - 1]
     except PARSER_ERRORS:
         raise _malformed("not DER of one") from None
