@@ -196,6 +196,18 @@ def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, orga
     log.append(plain.renew())  # a name that is not bound may leave it unsaid
 
 
+def test_a_renewal_is_over_the_current_key(log: Log, acme: Party, echo: Party) -> None:
+    """Whoever signs it: another key comes by a rotation or a recovery."""
+    log.wait(60)
+    for party in (acme, echo):
+        other = new_key()
+        for signer in (party.key, other, party.next_key):
+            renewal = party.entry(Op.RENEW, certificate=party.certify(other).der)
+            assert refused(log, renewal.signed(party.auto_id, signer)) is Fault.CERTIFICATE
+        own = party.entry(Op.RENEW, certificate=party.certify(party.key).der)
+        assert refused(log, own.signed(party.auto_id, other)) is Fault.UNAUTHORISED
+
+
 def test_a_certificate_that_commits_commits_to_the_entrys_next_key(log: Log, organisation: Any) -> None:
     """Whatever its name is; and never to its own key."""
     shop = organisation("shop", plain=True, registered=False)
