@@ -307,10 +307,9 @@ def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tupl
 
 
 def _goes_on(certificate: Certificate, record: Record) -> bytes:
-    """What an ID has committed to and goes on to, under a newer certificate of the same key."""
-    if certificate.not_before <= begin_of(
-        record.certificate
-    ):  # an older one would bring back what was replaced
+    """What an ID has committed to and goes on to, under a newer certificate of the same key: an older one would bring back
+    what was replaced."""
+    if certificate.not_before <= begin_of(record.certificate):
         raise _refuse_certificate("it does not begin later than the one that it follows")
     if certificate.spki_sha256 != record.key:
         raise _refuse_certificate("a renewal is over the current key: another one is a rotation")

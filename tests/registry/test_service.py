@@ -351,11 +351,11 @@ async def test_an_entry_that_we_fail_at_keeps_no_other_out(
     """Or whoever has found such a fault of ours could end the registry, as often as he likes."""
     async with serving(tmp_path) as served:
         poison, good = (registration(Credential.self_issued(name)) for name in ("poison", "good"))
-        apply = registrar_module.apply
+        apply, failure = registrar_module.apply, Exception("a fault of ours")
 
         def failing(ledger: Any, one: Entry, **how: Any) -> Any:
             if one.hash == poison.hash:
-                raise AssertionError("a fault of ours")
+                raise failure
             return apply(ledger, one, **how)
 
         monkeypatch.setattr(registrar_module, "apply", failing)
@@ -369,6 +369,9 @@ async def test_an_entry_that_we_fail_at_keeps_no_other_out(
                 await client.submit(poison)
             assert refusal.value.fault is Fault.UNAVAILABLE
             await client.submit(registration(Credential.self_issued("another")))
+        failure = StoreFailed("the disk")  # that is nobody's entry's doing
+        with pytest.raises(StoreFailed):
+            served.registrar.append([poison.to_bytes()])
     assert "an entry could not be judged" in caplog.text
 
 
