@@ -195,11 +195,12 @@ class Fault(StrEnum):
 
 
 class EntryRefused(AutolinkError):
-    """A registry does not take an entry: nothing was appended. `fault` says which rule it breaks."""
+    """A registry does not take an entry: nothing was appended. `fault` says which rule it breaks. `receipt` is the log's
+    promise, as it came, if there was one: where the log's rules do allow the entry, it convicts."""
 
-    def __init__(self, fault: Fault, text: str) -> None:
+    def __init__(self, fault: Fault, text: str, *, receipt: bytes = b"") -> None:
         super().__init__(text)
-        self.fault = fault
+        self.fault, self.receipt = fault, receipt
 
 
 class RemoteProtocolError(AutolinkError):

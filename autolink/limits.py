@@ -367,6 +367,10 @@ ENTRIES_BURST: Final = 300
 SUBMITTERS: Final = 65_536
 """Submitters whose rate is remembered: about 10 MiB."""
 
+CHANGES_TOLD: Final = 65_536
+"""Changes of a registry's feed that an agent remembers, some 700 bytes each. Where more are told within `STATUS_AGE`,
+statuses from before the forgotten ones are not believed. (A million IDs that change once a year: 20,000 in that time.)"""
+
 CHANGES_BUFFER: Final = 1_024
 """Changes that wait for one subscriber of the feed; a slower one is disconnected, and asks for what it missed."""
 

@@ -144,7 +144,7 @@ def _hints(handler: Callable[..., Awaitable[object]], *, parameters: int, shape:
     if len(names) != parameters:
         raise UsageError(f"{display(called.__qualname__)} takes {len(names)} parameters, not `{shape}`")
     try:
-        hints = get_type_hints(called)
+        hints = get_type_hints(called, include_extras=True)
     except NameError as error:
         raise UsageError(
             f"{display(called.__qualname__)}: its annotation names {error.name!r}, which its module does not define: "

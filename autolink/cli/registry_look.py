@@ -107,13 +107,17 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         try:
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
-                if verified.status.entries == place.entries:
-                    break  # else an entry came in between
+                current = hashlib.sha256(place.certificate).digest() == verified.status.certificate
+                if current and verified.status.entries == place.entries:
+                    break  # else an entry came in between, or a recovery took place
         except CallError as error:
             raise not_on_record(auto_id, error) from None
         with against(verified.status.to_bytes()):
             _check_age(verified, max_age)
-            _check_certificate(verified, place)
+            if not current:
+                raise BadSignature(
+                    "the certificate that the registry gives is not the one that its log has signed"
+                )
         try:
             return verified, place, await find_record(client, auto_id, now=datetime.now(UTC), max_age=max_age)
         except NotFound as none:
@@ -137,12 +141,6 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         print_json({"ok": True, **facts, **more})
     else:
         print_facts(facts | _service_in_words(service))
-
-
-def _check_certificate(verified: VerifiedStatus, place: Place) -> None:
-    given = hashlib.sha256(place.certificate).digest()
-    if place.recovered_at is None and given != verified.status.certificate:
-        raise BadSignature("the certificate that the registry gives is not the one that its log has signed")
 
 
 def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:

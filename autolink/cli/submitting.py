@@ -14,7 +14,15 @@ from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_fo
 from autolink.cli.registry_link import Reach, not_on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import CallError, IdentityError, KeystoreError, UsageError, display
+from autolink.errors import (
+    CallError,
+    EntryRefused,
+    Fault,
+    IdentityError,
+    KeystoreError,
+    UsageError,
+    display,
+)
 from autolink.identity import AutoId, Credential, Keystore, files, keys, load_key, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed
@@ -81,9 +89,10 @@ class Submission:
 
         try:
             logged, state, place = reached.use(work)
-        except Withheld as error:
-            path = _keep(self.keep_in, f"withheld-{made[0].hash.hex()[:16]}", {"receipt": error.receipt})
-            error.add_note(f"its promise is in {display(str(path))}")
+        except (Withheld, EntryRefused) as error:
+            if isinstance(error, Withheld) or (error.fault is Fault.UNAVAILABLE and error.receipt):
+                path = _keep(self.keep_in, f"withheld-{made[0].hash.hex()[:16]}", {"receipt": error.receipt})
+                error.add_note(f"its promise is in {display(str(path))}")
             raise
         op = made[0].op
         proof = {"receipt": logged.receipt, "tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}

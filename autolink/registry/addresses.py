@@ -45,10 +45,10 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _METADATA: Final = frozenset(
     map(
         ipaddress.ip_address,
-        # AWS, Azure, Google and others; ECS; Azure's host; Alibaba; Oracle; AWS and Google by IPv6
+        # AWS, Azure, Google and others; ECS; Tencent; Azure's host; Alibaba; Oracle; AWS, Google and OpenStack by IPv6
         (
-            "169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200", "192.0.0.192",
-            "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
+            "169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.0.23", "168.63.129.16", "100.100.100.200",
+            "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fe80::a9fe:a9fe",
         ),
     )
 )  # fmt: skip

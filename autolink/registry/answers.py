@@ -9,7 +9,8 @@ from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 
 _Hash = Annotated[bytes, Field(min_length=HASH, max_length=HASH)]
-_Number = Annotated[int, Field(ge=0, le=TIME_MAX)]
+Number = Annotated[int, Field(ge=0, le=TIME_MAX)]
+"""A count, or a place in the log: no larger than a store can look for."""
 
 
 class _Body(BaseModel):
@@ -33,14 +34,14 @@ class Place(_Body):
 
     head: _Hash
     authority: _Hash
-    entries: _Number
-    touched: _Number
+    entries: Number
+    touched: Number
     certificate: Annotated[bytes, Field(max_length=limits.CERTIFICATE)]
     rotations: Annotated[list[bytes], Field(max_length=limits.ROTATIONS)]
-    delay: _Number
-    threshold: _Number
-    guardians: _Number
-    recovered_at: _Number | None
+    delay: Number
+    threshold: Number
+    guardians: Number
+    recovered_at: Number | None
 
 
 class Consistency(_Body):
@@ -61,6 +62,6 @@ class Answer(_Body):
     receipt: Annotated[bytes, Field(max_length=limits.CONTROL)] = b""
     fault: str = ""
     text: str = ""
-    index: _Number = 0
-    logged_at: _Number = 0
+    index: Number = 0
+    logged_at: Number = 0
     proof: Annotated[bytes, Field(max_length=limits.LOG_PROOF)] = b""

@@ -48,11 +48,11 @@ VISITOR: Final = "visitor"
 
 
 class Withheld(RemoteProtocolError):
-    """A registry has promised to take an entry, and the link ended without a word about it. `receipt` is the promise: if the
-    entry is not in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
+    """A registry has promised to take an entry, and did not show that it has. `receipt` is the promise: if the entry is not
+    in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
 
-    def __init__(self, promise: bytes) -> None:
-        super().__init__("the registry promised to take the entry, and was gone before it said that it had")
+    def __init__(self, promise: bytes, text: str = "was gone before it said that it had") -> None:
+        super().__init__(f"the registry promised to take the entry, and {text}")
         self.receipt = promise
 
 
@@ -99,8 +99,9 @@ class RegistryClient:
         """Have an entry appended; it is durable and proved when this returns.
 
         Raises:
-            EntryRefused: the log's rules or the registry's policy do not allow it.
-            Withheld: the registry was gone after its promise.
+            EntryRefused: the log's rules or the registry's policy do not allow it, or so it says: with the `receipt` that
+                it may have given before.
+            Withheld: the registry did not prove that it has kept its promise.
             BadSignature, RemoteProtocolError: it answers with what is not so.
         """
         async with self.submitting() as submitter:
@@ -239,7 +240,10 @@ class RegistryClient:
                         "registry.changes_since", self.heard, returns=list[tuple[int, bytes]]
                     ):
                         for _, data in missed:
+                            before = self.heard
                             self._heed(heed, data)
+                            if self.heard == before:
+                                raise RemoteProtocolError("the registry tells changes again that it has told")
                     async for data in subscription:
                         self._heed(heed, data)
         raise LinkLost("the registry has ended the feed")
@@ -296,20 +300,23 @@ class Submitter:
         return self._judge(entry, data, waiting)
 
     def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
-        answer = waiting.answer
+        answer, promise = waiting.answer, waiting.receipt
         if answer is not None:
-            _check(answer)
-        if not waiting.receipt:
+            _check(answer, promise)
+        if not promise:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
-        receipt.verify_untrusted(waiting.receipt, self._log_key, entry.hash)
+        receipt.verify_untrusted(promise, self._log_key, entry)
         if answer is None:
-            raise Withheld(waiting.receipt) from self._ended
+            raise Withheld(promise) from self._ended
         leaf = encode_leaf(answer.logged_at, data)
-        proof = LogProof.from_untrusted(answer.proof)
-        if proof.index != answer.index:
-            raise BadSignature("the registry's proof is about another place")
-        proof.verify(leaf_hash(leaf), self._log_key)
-        return Logged(answer.index, answer.logged_at, waiting.receipt, proof, leaf)
+        try:
+            proof = LogProof.from_untrusted(answer.proof)
+            if proof.index != answer.index:
+                raise BadSignature("the registry's proof is about another place")
+            proof.verify(leaf_hash(leaf), self._log_key)
+        except (BadSignature, RemoteProtocolError) as error:
+            raise Withheld(promise, f"does not prove that it has: {error}") from error
+        return Logged(answer.index, answer.logged_at, promise, proof, leaf)
 
     async def read(self) -> None:
         """Hand each answer to who waits for it, until the channel ends."""
@@ -341,11 +348,11 @@ class _Waiting:
             self.done.set()
 
 
-def _check(answer: Answer) -> None:
+def _check(answer: Answer, promise: bytes = b"") -> None:
     """It is no refusal."""
     if answer.fault:
         known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
-        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}")
+        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}", receipt=promise)
 
 
 _FAULTS: Final = frozenset(fault.value for fault in Fault)

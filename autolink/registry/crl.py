@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from autolink import limits
 from autolink.errors import BadSignature, EntryRefused, Fault, IdentityError, UsageError
 from autolink.identity import AutoId, Certificate, Credential, keys
+from autolink.identity.certificate import PARSER_ERRORS
 from autolink.messages import instant, microseconds
 from autolink.registry.audit import Taken
 from autolink.registry.records import Record, State
@@ -167,9 +168,19 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
         raise _malformed(f"more than {limits.CRL} bytes")
     try:
         crl = x509.load_der_x509_crl(der)
-        list(crl.extensions)
-    except ValueError:
+        # Each part is parsed when it is asked for, and what the signature's last byte leaves unused is not looked at.
+        _ = (
+            list(crl.extensions),
+            crl.issuer,
+            crl.last_update_utc,
+            crl.next_update_utc,
+            crl.signature_algorithm_oid,
+        )
+        unused = der[-len(crl.signature) - 1]
+    except PARSER_ERRORS:
         raise _malformed("not DER of one") from None
+    if unused:
+        raise _malformed("a signature that is not whole bytes")
     return crl
 
 
@@ -203,7 +214,7 @@ def _read(crl: x509.CertificateRevocationList) -> CheckedCrl:
     try:
         count = sum(1 for one in crl if not list(one.extensions))
         begin, end = crl.last_update_utc, crl.next_update_utc
-    except ValueError:
+    except PARSER_ERRORS:
         raise _malformed("an entry that is none") from None
     if count != len(crl):
         raise _malformed("an entry with extensions")

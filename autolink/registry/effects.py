@@ -66,14 +66,14 @@ class Step:
         return Applied(record, used=new.key)
 
     def renew(self, record: Record) -> Applied:
-        new = self._new_certificate(record.issuer, after=record.certificate, key=record.key)
+        new = self._new_certificate(record.issuer, renewing=record)
         self._check_signatures((record.auto_id, new.certificate.public_key))
         certificate = self._entry.certificate
         return Applied(replace(record, certificate=certificate, issuers=new.issuers, certified=self._index))
 
     def rotate(self, record: Record) -> Applied:
         entry = self._entry
-        new = self._new_certificate(record.issuer, after=record.certificate)
+        new = self._new_certificate(record.issuer)
         if new.key != record.next_key:
             raise _not_committed()
         self._check_successor(record)
@@ -102,7 +102,7 @@ class Step:
 
     def recover(self, record: Record) -> Applied:
         entry = self._entry
-        new = self._new_certificate(record.issuer, after=record.certificate)
+        new = self._new_certificate(record.issuer)
         self._check_successor(record)
         issuer = record.issuer
         others = self._guardians(record) if issuer is None else [self._acting(issuer, Fault.ISSUER)]
@@ -142,48 +142,42 @@ class Step:
 
     # --- certificates and keys -------------------------------------------------------------------------
 
-    def _new_certificate(
-        self, issuer: AutoId | None, *, after: bytes | None = None, key: bytes | None = None
-    ) -> _New:
+    def _new_certificate(self, issuer: AutoId | None, *, renewing: Record | None = None) -> _New:
         """The entry's certificate as its ID may have it now: its profile, its issuer's signature, its name, its key.
 
         Args:
             issuer: who has issued the ID.
-            after: the certificate that it follows: an older one would bring back what was replaced.
-            key: the one that it must be over; None: one that nobody has had.
+            renewing: the record whose key it is over; None: it is over one that nobody has had.
         """
-        entry = self._entry
         above = [record.at(self._now) for record in path_above(self._ledger, issuer)]
         if above:
             self._acting(above[0].auto_id, Fault.ISSUER)
         try:
             certificate, ids, bound = _examine(
-                (entry.certificate, *(record.certificate for record in above)), instant(self._now)
+                (self._entry.certificate, *(record.certificate for record in above)), instant(self._now)
             )
         except IdentityError as error:
             raise _refuse_certificate(str(error)) from None
-        if not ids or ids[-1] != entry.auto_id:
+        if not ids or ids[-1] != self._entry.auto_id:
             raise _refuse_certificate("it is not this Auto ID's")
-        if after is not None and certificate.not_before <= begin_of(after):
-            raise _refuse_certificate("it does not begin later than the one that it follows")
-        if key is None and self._ledger.is_used(certificate.spki_sha256):
-            raise EntryRefused(
-                Fault.KEY_USED, "this key is or was an ID's in this log, and is nobody's again"
-            )
-        if key is not None and certificate.spki_sha256 != key:
-            raise _refuse_certificate("a renewal is over the current key: another one is a rotation")
-        if entry.next_key:
-            self._check_next(certificate, split_bound(certificate.common_name) is not None and issuer is None)
+        commits = self._commits_anew(certificate) if renewing is None else _goes_on(certificate, renewing)
+        bound_name = issuer is None and split_bound(certificate.common_name) is not None
+        if certificate.next_key_hash != commits and (bound_name or certificate.next_key_hash is not None):
+            raise _refuse_certificate("it commits to another next key than its ID")
         issuers = (above[0].key, *above[0].issuers) if above else ()
         return _New(certificate, certificate.spki_sha256, issuers, bound)
 
-    def _check_next(self, certificate: Certificate, bound: bool) -> None:
+    def _commits_anew(self, certificate: Certificate) -> bytes:
+        """What an ID commits to with a key that nobody has had. Its certificate may begin whenever it likes: being over
+        another key it brings nothing back, and a thief's renewals must not outrun it."""
         next_key = self._entry.next_key
+        if self._ledger.is_used(certificate.spki_sha256):
+            raise EntryRefused(
+                Fault.KEY_USED, "this key is or was an ID's in this log, and is nobody's again"
+            )
         if next_key == certificate.spki_sha256 or self._ledger.is_used(next_key):
             raise EntryRefused(Fault.KEY_USED, "the next key is the current one, or was an ID's before")
-        said = certificate.next_key_hash
-        if said != next_key and (bound or said is not None):
-            raise _refuse_certificate("it commits to another next key than the entry")
+        return next_key
 
     def _check_successor(self, record: Record) -> None:
         """Another key may take over: what an ID keeps about its former ones is bounded."""
@@ -310,6 +304,16 @@ def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tupl
     if presented.issuers is not None:
         MEMORY.keep(presented.issuers)  # they are on record, so no stranger has filled this
     return certificate, presented.ids, presented.bound
+
+
+def _goes_on(certificate: Certificate, record: Record) -> bytes:
+    """What an ID has committed to and goes on to, under a newer certificate of the same key: an older one would bring back
+    what was replaced."""
+    if certificate.not_before <= begin_of(record.certificate):
+        raise _refuse_certificate("it does not begin later than the one that it follows")
+    if certificate.spki_sha256 != record.key:
+        raise _refuse_certificate("a renewal is over the current key: another one is a rotation")
+    return record.next_key
 
 
 def _not_committed() -> EntryRefused:

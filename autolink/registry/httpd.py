@@ -104,10 +104,8 @@ class _Connection:
                 await self._answer(request)
             if taken.cancelled_caught:
                 return
-            self._http.next_event()  # the end of a request without a body
-            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            if not self._goes_on():
                 break
-            self._http.start_next_cycle()
         await self._leave()
 
     async def _request(self) -> h11.Request | None:
@@ -124,6 +122,17 @@ class _Connection:
             return event
         await self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         return None
+
+    def _goes_on(self) -> bool:
+        """Whether another request may follow: none does behind a body, which nobody reads."""
+        try:
+            self._http.next_event()  # the end of a request without a body
+        except h11.RemoteProtocolError:
+            return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
 
     async def _receive(self) -> bytes:
         try:

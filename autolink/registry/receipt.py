@@ -22,6 +22,7 @@ from autolink.errors import BadSignature, RemoteProtocolError
 from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
+from autolink.registry.entries import Entry
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
 
@@ -75,15 +76,20 @@ def sign_receipt(entry_hash: bytes, *, origin: str, now: int, key: Ed25519Privat
     return Receipt(*fields, word.sign(key, PURPOSE, Receipt(*fields).body))
 
 
-def verify_untrusted(data: bytes, key: VerifierKey, entry_hash: bytes) -> Receipt:
-    """A receipt that the log of this key has given for this entry.
+def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
+    """A receipt that the log of this key has given for this entry, and that binds it.
 
     Raises:
         RemoteProtocolError: it is none.
-        BadSignature: it is not this log's, or not for this entry.
+        BadSignature: it is not this log's, or not for this entry, or for when that may be left out: at no time when the log
+            may take it, or in the distant future.
     """
     receipt = Receipt.from_untrusted(data)
     word.check(key, PURPOSE, receipt.origin, receipt.body, receipt.signature, what="receipt")
-    if receipt.entry != entry_hash:
+    if receipt.entry != entry.hash:
         raise BadSignature("receipt: for another entry")
+    if receipt.received_at > entry.expires_at:
+        raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
+    if receipt.deadline > receipt.received_at + int(limits.ENTRY_LIFETIME * SECOND):
+        raise BadSignature("receipt: its deadline is too far ahead to promise anything")
     return receipt

@@ -65,7 +65,8 @@ class Record:
         guardians: who may recover, and the delay.
         head: hash of its last entry.
         authority: hash of its last entry of those that a thief of the current key could not have made. What takes an
-            ID out of a thief's hands may name this as previous, or he could outrun it with entries of his own.
+            ID out of a thief's hands may name this as previous, or he could outrun it with entries of his own. When a
+            recovery has taken place, the last entry before that.
         entries: how many it has.
         registered, certified, touched: log index of its first entry, of the one with its certificate, of its last.
         revoked_by: who ended the current key; None while it lives.
@@ -111,10 +112,12 @@ class Record:
         recovery = self.recovery
         if recovery is None or self.deactivated_by is not None or now < recovery.ready_at:
             return self
-        return self.with_key(
+        recovered = self.with_key(
             certificate=recovery.certificate, key=recovery.key, next_key=recovery.next_key, issuers=recovery.issuers,
             void_from=recovery.void_from, index=recovery.index,
         )  # fmt: skip
+        # What has ended the former key follows an entry from before this, and may not be said again of the new one.
+        return replace(recovered, authority=self.head)
 
     def with_key(
         self,

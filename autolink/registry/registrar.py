@@ -6,6 +6,7 @@ written is the next one: so under load groups grow, and a single entry waits for
 The log's time never goes back: an entry that is appended while the clock is behind the last one's time gets that.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -13,7 +14,7 @@ from typing import Final, final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec
-from autolink.errors import BadSignature, EntryRefused, RemoteProtocolError, UsageError
+from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import EMPTY, leaf_hash
 from autolink.registry.entries import Entry, encode_leaf
@@ -32,6 +33,8 @@ from autolink.registry.store import Group, Head, Store, StoreFailed
 
 GROUP: Final = 256
 """Entries of one group at most: a tile of them."""
+
+_log: Final = logging.getLogger("autolink.registry")
 
 
 @final
@@ -118,6 +121,12 @@ class Registrar:
                 applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
             except EntryRefused as refusal:
                 outcomes.append(refusal)
+                continue
+            except StoreFailed:
+                raise
+            except Exception:  # noqa: BLE001  a fault of ours at one entry must not keep the others out, nor end the registry
+                _log.exception("an entry could not be judged, and is not taken")
+                outcomes.append(EntryRefused(Fault.UNAVAILABLE, "the registry failed at this entry"))
                 continue
             pending.take(applied)
             leaves.append(encode_leaf(now, data))

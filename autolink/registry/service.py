@@ -29,7 +29,7 @@ from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId
 from autolink.messages import instant
 from autolink.registry import crl
-from autolink.registry.answers import Answer, Consistency, Place
+from autolink.registry.answers import Answer, Consistency, Number, Place
 from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
 from autolink.registry.registrar import GROUP, Appended, Registrar
@@ -211,9 +211,10 @@ class RegistryService:
 
     @_reads
     async def _record(self, call: Call, auto_id: bytes) -> Place:
-        record = self._store.record(_auto_id(auto_id))
-        if record is None:
+        found = self._store.record(_auto_id(auto_id))
+        if found is None:
             raise CallError(Code.NOT_FOUND, "this Auto ID is not on record")
+        record = found.at(self._registrar.now())
         recovery = record.recovery
         return Place(
             head=record.head, authority=record.authority, entries=record.entries, touched=record.touched,
@@ -248,12 +249,12 @@ class RegistryService:
         return self._registrar.proof(place).to_bytes()
 
     @_reads
-    async def _history(self, call: Call, asked: tuple[bytes, int]) -> list[int]:
+    async def _history(self, call: Call, asked: tuple[bytes, Number]) -> list[int]:
         auto_id, start = asked
         return self._store.history(_auto_id(auto_id), start, _PAGE)
 
     @_reads
-    async def _changes_since(self, call: Call, start: int) -> list[tuple[int, bytes]]:
+    async def _changes_since(self, call: Call, start: Number) -> list[tuple[int, bytes]]:
         return self._store.changes(start, _PAGE)
 
     @_reads

@@ -19,7 +19,7 @@ That it withholds the newest entry, only its age and whoever watches the log can
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final, Self, final
+from typing import Final, NamedTuple, Self, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -188,23 +188,42 @@ class Newest:
 
     def __init__(self, most: int = limits.STATUSES) -> None:
         self._most = most
-        self._seen: OrderedDict[tuple[str, AutoId], tuple[int, int, bytes]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, AutoId], _Seen] = OrderedDict()
 
-    def check(self, verified: VerifiedStatus) -> None:
+    def knows(self, origin: str, auto_id: AutoId) -> bool:
+        """Whether a status of this ID was seen."""
+        return (origin, auto_id) in self._seen
+
+    def check(self, verified: VerifiedStatus) -> bool:
         """Remember a status that is not older than what was seen.
 
+        Returns:
+            Whether the ID has another state or other keys by it than by the one that was seen, so that no verdict may stand
+            that rests on that one.
+
         Raises:
-            BadSignature: it is: somebody replays it, or the log has lost entries.
+            BadSignature: it is older: somebody replays it, or the log has lost entries.
         """
         status = verified.status
         place = (status.origin, status.auto_id)
-        says = codec.encode([status.state.value, status.certificate, status.key, list(status.issuers)])
-        entries, size, said = self._seen.pop(place, (0, 0, b""))
-        older = status.entries < entries or verified.checkpoint.size < size
-        self._seen[place] = (
-            (entries, size, said) if older else (status.entries, verified.checkpoint.size, says)
-        )
+        shown = _Seen(
+            status.entries, verified.checkpoint.size, status.certificate,
+            (status.state.value, status.key, *status.issuers),
+        )  # fmt: skip
+        seen = self._seen.pop(place, shown)
+        older = shown.entries < seen.entries or shown.size < seen.size
+        self._seen[place] = seen if older else shown
         if len(self._seen) > self._most:
             self._seen.popitem(last=False)
-        if older and (says != said or status.entries != entries):
+        if older and shown._replace(size=seen.size) != seen:
             raise BadSignature(f"status: of {status.auto_id.short}, older than one that was seen before")
+        return shown.standing != seen.standing
+
+
+class _Seen(NamedTuple):
+    """What is remembered of a status."""
+
+    entries: int
+    size: int
+    certificate: bytes
+    standing: tuple[str | bytes, ...]

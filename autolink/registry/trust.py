@@ -5,8 +5,8 @@ open while it is down, until the status ages out. On a live link the peer shows 
 
 Two things make a status that was true worth nothing before it has aged: a newer one of the same ID (`Newest`), and a change
 that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one, and
-for as long as such a status could still be young enough: then it may be forgotten, so what a feed can make us remember is
-bounded by its rate.
+for as long as such a status could still be young enough: then it may be forgotten. What a feed can make us remember is
+bounded, too: beyond that the oldest change is forgotten before its time, and every status from before it is worth nothing.
 """
 
 from collections import OrderedDict
@@ -29,8 +29,9 @@ from autolink.trust.presented import Presented
 class Registered(Model):
     """Believes whom a registry's log says is active, issuers included, with the current certificate and no other.
 
-    Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. A
-    peer that shows none is unknown here.
+    Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. So
+    does none, where one was shown before, or the feed has told of the ID or of an end of one above it. Another peer that
+    shows none is unknown here: join this to other models by `&`, or a revoked one that was never seen need only be silent.
 
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
@@ -51,6 +52,7 @@ class Registered(Model):
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
+        self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
 
     def rests_on(self, authority: str) -> bool:
         return authority == self._authority
@@ -61,7 +63,12 @@ class Registered(Model):
         known = self._told.pop(change.auto_id, None)
         self._told[change.auto_id] = change if known is None or change.index >= known.index else known
         oldest = change.at - int(limits.STATUS_AGE * SECOND)
-        while self._told and (first := next(iter(self._told.values()))).at < oldest:
+        while self._told:
+            first = next(iter(self._told.values()))
+            if first.at >= oldest:
+                if len(self._told) <= limits.CHANGES_TOLD:
+                    break
+                self._forgotten = max(self._forgotten, first.index + 1)
             del self._told[first.auto_id]
         self._changed()
 
@@ -73,7 +80,8 @@ class Registered(Model):
             verified = verify_untrusted(staple, self.log_key)
             status = verified.status
             self._check_whose(status, presented)
-            self._newest.check(verified)
+            if self._newest.check(verified):
+                self._changed()  # a verdict on the older one is remembered, and links may rest on it
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
         until = self._check_age(status, microseconds(context.now))
@@ -94,8 +102,14 @@ class Registered(Model):
                     return item
             except RemoteProtocolError as error:
                 raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
-        name = show_name(presented.name)
-        raise NotVouched(f"{name} shows no status of {display(self.log_key.name)}")
+        text = f"{show_name(presented.name)} shows no status of {display(self.log_key.name)}"
+        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
+        if any(change.state is not State.ACTIVE for change in told):
+            raise Contradicted(f"{text}, which has told its end", Reason.REVOKED)
+        own = presented.ids[-1]
+        if own in self._told or self._newest.knows(self.log_key.name, own):
+            raise Contradicted(f"{text}, where it is on record", Reason.NOT_VOUCHED)
+        raise NotVouched(text)
 
     def _check_whose(self, status: Status, presented: Presented) -> None:
         if status.auto_id != presented.auto_id:
@@ -121,6 +135,9 @@ class Registered(Model):
         return until
 
     def _check_changes(self, verified: VerifiedStatus, presented: Presented) -> None:
+        if verified.checkpoint.size < self._forgotten:
+            text = "its status is from before more changes than are remembered: a fresh one will do"
+            raise Contradicted(text, Reason.EXPIRED)
         for auto_id in presented.ids:
             change = self._told.get(auto_id)
             if change is not None and change.index >= verified.checkpoint.size:

@@ -79,7 +79,8 @@ class Pinned(Model):
 
     A PeerId pins an AutoId to its authority, or, as a key principal, one leaf key under whatever name. A
     certificate pins the AutoId it carries to its own key. Pins may change at any time; an empty set
-    believes nobody.
+    believes nobody. A PeerId that rests on a registry's log names no key that a peer could show: pinned, it refuses
+    all of that name; dial it with `expect`.
 
     Raises:
         UsageError: one AutoId under two authorities, or a certificate without an AutoId.

@@ -1,9 +1,12 @@
 """Registering what an agent does: every mistake is told at the decorator, with what to do instead."""
 
+from typing import Annotated
+
 import anyio
 import pytest
+from pydantic import Field
 
-from autolink import Agent, Call, Channel, Handlers, UsageError
+from autolink import Agent, Call, CallError, Channel, Handlers, UsageError
 from autolink.testing import link_pair
 from autolink.trust import SelfCertified
 
@@ -30,6 +33,29 @@ async def test_handlers_and_the_agents_own_decorators_are_the_same_thing(acme, g
             async with link.open_channel("second") as channel:
                 await channel.send(1)
                 assert await channel.receive() == 2
+
+
+async def test_what_an_annotation_adds_to_a_type_is_checked_too(acme):
+    """Such as pydantic's constraints, at any depth: without them the handler would meet what it has excluded."""
+    few = Annotated[int, Field(ge=0, le=9)]
+    seller, buyer = acme.agent("seller"), acme.agent("buyer")
+
+    @seller.method
+    async def count(call: Call, body: tuple[str, few]) -> few:
+        return body[1]
+
+    @seller.channel
+    async def counts(channel: Channel[few, few]) -> None:
+        await channel.send(await channel.receive())
+
+    async with link_pair(buyer, seller) as (link, _):
+        assert await link.call("count", ["a", 9]) == 9
+        with pytest.raises(CallError, match="invalid_argument: 1: Input should be less than or equal to 9"):
+            await link.call("count", ["a", 10])
+        async with link.open_channel("counts") as channel:
+            await channel.send(10)
+            with pytest.raises(CallError, match="invalid_argument"):
+                await channel.receive()
 
 
 @pytest.mark.parametrize("decorator", ["method", "channel", "forwarder"])

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record
 from autolink.cli.registry_link import Reach
+from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient, Withheld
@@ -25,7 +26,7 @@ def test_what_proves_an_entry_is_kept_with_the_identity(sh, registry):
     kept = {path.suffix: path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
     key = VerifierKey.parse(registry.log_key)
     _, entry = decode_leaf_untrusted(kept[".leaf"])
-    verify_receipt(kept[".receipt"], key, entry.hash)
+    verify_receipt(kept[".receipt"], key, entry)
     assert LogProof.from_untrusted(kept[".tlog-proof"]).verify(leaf_hash(kept[".leaf"]), key)
     line = sh.fails(3, "id", "register", "acme")
     assert "a name is taken for ever (taken)" in line
@@ -105,7 +106,7 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
     index = sh.json("id", "register", "acme")["index"]
     sh.ok("id", "revoke", "acme")
-    assert "does not begin later" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
+    assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
     facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1))
@@ -350,3 +351,12 @@ def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
     assert kept.name.startswith("withheld-")
     assert kept.read_bytes() == b"promise"
     assert str(kept.with_suffix("")) in line
+
+    async def unable(client: RegistryClient, entry: Entry) -> None:
+        raise EntryRefused(Fault.UNAVAILABLE, "so it says", receipt=b"another")
+
+    kept.unlink()
+    monkeypatch.setattr(RegistryClient, "submit", unable)
+    assert "its promise is in" in sh.fails(3, "id", "register", "acme")
+    (kept,) = (Keystore().folder("acme") / "registry").iterdir()
+    assert kept.read_bytes() == b"another"

@@ -296,6 +296,15 @@ def open_word(purpose, data, log):
     return fields | ({"proof": value[2]} if size == 3 else {})
 
 
+def open_receipt(data, log, entry):
+    """The fields of a receipt that promises something to who has submitted this entry."""
+    promised = open_word("receipt", data, log)
+    need(promised["entry"] == sha(entry.body), "tampered", "another entry")
+    need(promised["received_at"] <= entry.expires_at, "tampered", "the entry had expired")
+    need(promised["deadline"] <= promised["received_at"] + 7 * DAY, "tampered", "due too late")
+    return promised
+
+
 def open_status(data, log):
     """A status that the log has signed and proves, with the `index` and `size` of its proof."""
     fields = open_word("status", data, log)

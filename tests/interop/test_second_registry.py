@@ -195,8 +195,7 @@ class Client:
         self.link.say(self.channel, ITEM, [self.number, entry])
         promise, answer = self.link.receive(self.lane), self.link.receive(self.lane)
         assert promise["number"] == answer["number"] == self.number
-        receipt = registry.open_word("receipt", promise["receipt"], LOG)
-        assert receipt["entry"] == sha(registry.parse_entry(entry).body)
+        registry.open_receipt(promise["receipt"], LOG, registry.parse_entry(entry))
         if answer["fault"]:
             return answer["fault"]
         self.ledger.append(answer["logged_at"], entry)

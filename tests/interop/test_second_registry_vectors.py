@@ -84,10 +84,15 @@ def crl(given):
     return dict(zip(("size", "this_update", "serial_numbers"), said, strict=True))
 
 
+def receipt(given):
+    submitted = registry.parse_entry(read(given["submitted"]))
+    return registry.open_receipt(read(given["word"]), of_log(given), submitted)
+
+
 RUNNERS = {
     "entry": entry, "service": service, "log": log, "checkpoint": checkpoint, "proof": proof,
     "consistency": consistency, "status": status, "crl": crl,
-    "receipt": lambda given: registry.open_word("receipt", read(given["word"]), of_log(given)),
+    "receipt": receipt,
     "change": lambda given: registry.open_word("change", read(given["word"]), of_log(given)),
 }  # fmt: skip
 FILES = [file for subject in RUNNERS for file in sorted((VECTORS / subject).glob("*.json"))]

@@ -10,6 +10,7 @@ from autolink.identity import AutoId, Certificate, Credential, CredentialRequest
 from autolink.identity.issuing import build_self_issued
 from autolink.identity.keys import KeyType, PrivateKey
 from autolink.messages import instant, microseconds
+from autolink.registry import registration
 from autolink.registry.entries import FIRST, Entry, Guardians, Op, guardian_hash
 from autolink.registry.ledger import MemoryLedger, Standing, standing
 from autolink.registry.records import SECOND, Record, State
@@ -183,6 +184,12 @@ def _basic() -> Any:
     from cryptography import x509
 
     return x509.BasicConstraints
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that was lost is dialled again at once: no test waits for back-off."""
+    monkeypatch.setattr(registration, "back_off", lambda failures: 0.0)
 
 
 @pytest.fixture

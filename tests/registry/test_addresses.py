@@ -33,7 +33,7 @@ FORBIDDEN = {
     "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1"],
     "metadata": [
         "169.254.169.254", "fd00:ec2::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "::ffff:169.254.169.254",
-        "64:ff9b::a9fe:a9fe", "fd20:ce::254",
+        "64:ff9b::a9fe:a9fe", "fd20:ce::254", "169.254.0.23", "fe80::a9fe:a9fe%eth0",
     ],
     "reserved": ["240.0.0.1", "255.255.255.255", "::127.0.0.1", "4000::1", "64:ff9b:1::7f00:1", "100::1"],
     "site-local": ["fec0::1"],
@@ -49,6 +49,21 @@ async def test_rule_42_only_public_addresses_are_dialled(kind: str, host: str) -
     names = Names(targets(host))
     with pytest.raises(NotAllowed, match=kind):
         await Allowed().resolve(TcpAddress("evil.example", 4433), names)
+
+
+@pytest.mark.parametrize(
+    "host", ["0177.0.0.1", "2130706433", "0x7f.1", "127.1", "0", "0x7f000001", "127.0.0.1."]
+)
+async def test_rule_42_a_number_written_otherwise_is_no_address(host: str) -> None:
+    """The operating system's resolver reads octal, hexadecimal and short forms; it is not asked."""
+    with pytest.raises(UsageError):
+        TcpAddress(host, 4433)
+
+
+async def test_rule_42_what_the_operating_system_resolves_is_judged() -> None:
+    for host in ("localhost", "localhost.", "LOCALHOST", "ｌｏｃａｌｈｏｓｔ"):  # noqa: RUF001
+        with pytest.raises((UsageError, NotAllowed, OSError), match=r"loopback|no host|cannot|known"):
+            await Allowed().resolve(TcpAddress(host, 4433))
 
 
 async def test_rule_42_what_was_judged_is_what_is_dialled() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from autolink.errors import EntryRefused, Fault
-from autolink.identity import keys
+from autolink.identity import Certificate, EntityKind, keys
+from autolink.identity.issuing import build_self_issued
 from autolink.messages import instant
 from autolink.registry.entries import Guardians, Op, Signature, guardian_hash
 from autolink.registry.records import State
@@ -162,6 +163,64 @@ def test_a_thief_of_the_current_key_cannot_outrun_its_owner(log: Log, acme: Part
     assert refused(log, rotation) is Fault.STALE
 
 
+@pytest.mark.parametrize("op", [Op.ROTATE, Op.RECOVER])
+def test_rule_35_a_renewal_outruns_neither_a_rotation_nor_a_recovery(op: Op, log: Log, acme: Party) -> None:
+    """A self-issued ID's thief can give it a certificate that begins this very second, every second."""
+    log.wait(3600)
+    entry = acme.make(op)
+    log.wait(60)
+    log.append(acme.renew())
+    begins = Certificate.parse_untrusted(entry.certificate).not_before
+    assert begins < Certificate.parse_untrusted(log.record(acme).certificate).not_before
+    assert log.append(entry).head == entry.hash
+
+
+def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, organisation: Any) -> None:
+    """Or a thief's renewal would make a name look bound to other keys, or lead its rotations elsewhere."""
+    plain = organisation("plain", plain=True)
+    log.wait(60)
+    elsewhere = keys.hash_of_key(new_key().public_key())
+    for _ in range(2):  # with its first key, and with a later one
+        misled = acme.renew(certificate=acme.certify(acme.key, elsewhere).der)
+        assert refused(log, misled) is Fault.CERTIFICATE
+        assert log.append(acme.renew()).next_key == keys.hash_of_key(acme.next_key.public_key())
+        key, after = acme.next_key, new_key()
+        log.append(acme.rotate(after))
+        acme.take_key(key, after)
+        log.wait(60)
+    silent = build_self_issued(
+        acme.credential.leaf.common_name, acme.key, kind=EntityKind.ORGANIZATION, now=instant(log.now),
+        next_key_hash=None, lifetime=timedelta(days=365),
+    )  # fmt: skip
+    assert refused(log, acme.renew(certificate=silent.der)) is Fault.CERTIFICATE
+    log.append(plain.renew())  # a name that is not bound may leave it unsaid
+
+
+def test_a_renewal_is_over_the_current_key(log: Log, acme: Party, echo: Party) -> None:
+    """Whoever signs it: another key comes by a rotation or a recovery."""
+    log.wait(60)
+    for party in (acme, echo):
+        other = new_key()
+        for signer in (party.key, other, party.next_key):
+            renewal = party.entry(Op.RENEW, certificate=party.certify(other).der)
+            assert refused(log, renewal.signed(party.auto_id, signer)) is Fault.CERTIFICATE
+        own = party.entry(Op.RENEW, certificate=party.certify(party.key).der)
+        assert refused(log, own.signed(party.auto_id, other)) is Fault.UNAUTHORISED
+
+
+def test_a_certificate_that_commits_commits_to_the_entrys_next_key(log: Log, organisation: Any) -> None:
+    """Whatever its name is; and never to its own key."""
+    shop = organisation("shop", plain=True, registered=False)
+    own, other = (keys.hash_of_key(key.public_key()) for key in (shop.key, new_key()))
+    committed = build_self_issued(
+        "shop", shop.key, kind=EntityKind.ORGANIZATION, now=instant(log.now), next_key_hash=other,
+        lifetime=timedelta(days=365),
+    ).der  # fmt: skip
+    assert refused(log, shop.register(certificate=committed)) is Fault.CERTIFICATE
+    assert refused(log, shop.register(next_key=own)) is Fault.KEY_USED
+    assert log.append(shop.register(certificate=committed, next_key=other)).next_key == other
+
+
 def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(
     log: Log, acme: Party, issued: Any, organisation: Any
 ) -> None:
@@ -195,6 +254,27 @@ def test_guardians_are_those_committed_to_each_once_and_as_many_as_asked(
     log.append(first[0].revoke())
     assert refused(log, acme.recover(guards=[first, second])) is Fault.UNAUTHORISED  # judged as they are now
     log.append(acme.recover(guards=[second, third]))
+
+
+def test_a_guardian_signs_once(log: Log, acme: Party) -> None:
+    first, second, _ = acme.guards
+    assert refused(log, acme.recover(guards=(first, second, first))) is Fault.UNAUTHORISED
+
+
+def test_rule_21_a_bound_name_is_registered_with_the_key_that_it_is_bound_to(
+    log: Log, organisation: Any
+) -> None:
+    """Whoever has read the name can make a certificate of it; a log that took it would have it taken for ever."""
+    holder = organisation("holder", registered=False)
+    key, following = new_key(), keys.hash_of_key(new_key().public_key())
+    for public, commits in ((key, following), (holder.key, following)):
+        forged = build_self_issued(
+            holder.credential.leaf.common_name, public, kind=EntityKind.ORGANIZATION, now=instant(log.now),
+            next_key_hash=commits, lifetime=timedelta(days=30),
+        )  # fmt: skip
+        entry = holder.register(certificate=forged.der, next_key=commits).with_signatures(())
+        assert refused(log, entry.signed(holder.auto_id, public)) is Fault.CERTIFICATE
+    log.append(holder.register())
 
 
 def test_an_id_without_guardians_is_recovered_by_nobody(log: Log, organisation: Any) -> None:

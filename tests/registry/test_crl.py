@@ -220,6 +220,14 @@ def test_the_registry_takes_what_the_issuer_has_signed_and_nothing_else(small: K
     assert (checked.size, checked.count) == (small.store.head.size, 1)
 
 
+def test_a_list_changed_byte_by_byte_is_refused_and_nothing_else(small: Kept) -> None:
+    """Whatever its parser makes of it, and when: what is wrong with some parts it finds only when they are asked for."""
+    good = forge(small, entries=[entry()])
+    for place, byte in enumerate(good):
+        for other in {0, 1, 2, 5, 0x17, 0x30, 0xFF, byte ^ 1, byte ^ 0x20} - {byte}:
+            assert refused(small, good[:place] + bytes([other]) + good[place + 1 :]) is not None
+
+
 def test_an_older_list_does_not_come_back(small: Kept) -> None:
     first = forge(small)
     small.log.wait(1)

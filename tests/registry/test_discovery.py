@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from autolink import Agent, AutoId, Call, Contact, Credential, Handlers
+from autolink import Agent, AutoId, Call, Contact, Credential, Handlers, limits
 from autolink.errors import BadSignature, EntryRefused, Fault, LinkLost, RemoteProtocolError, UsageError
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.messages.merkle import leaf_hash
@@ -343,6 +343,52 @@ async def test_a_signature_of_another_key_is_none_even_if_the_log_has_taken_it(t
         here.client.proved = real_proved  # type: ignore[method-assign]
         with pytest.raises(BadSignature):
             await here.find()
+
+
+async def test_an_older_record_is_not_proved_in_the_place_of_the_one_that_was_shown(tmp_path: Path) -> None:
+    """It was signed by the same key and is in the log. The registry names its place as the newer one's."""
+    async with scene(tmp_path) as here:
+        await here.publish("9.9.9.9:1")
+        await here.publish("9.9.9.9:2")
+        await here.submit(Op.RENEW, certificate=_renewed(here, 1))
+        honest = await here.client.history(here.echo.auto_id)
+        leaves = await here.client.entries(honest)
+        claimed = [0, honest[0], honest[1], honest[3]]
+        here.answer("registry.history")(lambda places: claimed if places else [])
+        shown = here.client.entries
+
+        async def entries(places: Any) -> list[bytes]:
+            return leaves if list(places) == claimed else await shown(places)
+
+        here.client.entries = entries  # type: ignore[method-assign]
+        with pytest.raises(BadSignature, match="another entry than it has shown"):
+            await here.find()
+
+
+async def test_another_certificate_than_the_status_names_signs_nothing(tmp_path: Path) -> None:
+    """With one of the registry's own, and a log that lets it in, the record would be its word."""
+    async with scene(tmp_path) as here:
+        await here.publish()
+        other = issue(here.acme, "echo").leaf.der
+        here.answer("registry.record")(lambda place: place.model_copy(update={"certificate": other}))
+        with pytest.raises(BadSignature, match="another certificate than its status names"):
+            await here.find()
+
+
+async def test_the_registrys_word_is_as_old_as_is_asked_for_at_most(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        await here.publish()
+        later = clock() + timedelta(seconds=100)
+        for max_age in (60.0, 0.001):
+            with pytest.raises(BadSignature, match="too long ago"):
+                await find_record(here.client, here.echo.auto_id, now=later, max_age=max_age)
+        assert await find_record(here.client, here.echo.auto_id, now=later, max_age=120)
+        with pytest.raises(
+            BadSignature, match="too long ago"
+        ):  # by the log's own word, whatever is asked for
+            await find_record(
+                here.client, here.echo.auto_id, now=later + timedelta(hours=1), max_age=limits.STATUS_AGE
+            )
 
 
 # --- addresses are attacker-chosen -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.transport import parse_address
-from autolink.trust import AllOf, AnyOf, Context, Grounds, Model, SelfCertified, UnsafeAnyone
+from autolink.trust import AllOf, AnyOf, Context, Grounds, Model, Pinned, SelfCertified, UnsafeAnyone
 
 from .test_service import ORIGIN, Served, registration, serving, staple
 
@@ -65,6 +65,22 @@ async def test_rule_20_what_is_left_to_the_verdict_is_refused_by_it(tmp_path: Pa
                 with pytest.raises(Refused) as refusal:
                     await caller.connect("shop:1", expect=expected).__aenter__()
             assert refusal.value.reason is reason
+
+
+async def test_a_peer_id_that_rests_on_a_log_is_expected_and_not_pinned(tmp_path: Path) -> None:
+    """A pin is a key that the peer itself shows. A log's key is none, so such a pin refuses everybody of the name."""
+    async with serving(tmp_path) as served:
+        shop = await plain(served)
+        peer_id = PeerId(shop.auto_id, by(served))
+        pinned = Agent(Credential.self_issued("caller"), trust=Pinned(peer_id) & Registered(served.key))
+        by_key = Pinned(PeerId(shop.auto_id, key_authority(shop.credential.leaf.spki_sha256)))
+        both = Agent(Credential.self_issued("caller"), trust=by_key & Registered(served.key))
+        async with served.network.listening(shop, "shop:1"):
+            with pytest.raises(Refused) as refusal:
+                await served.join(pinned).connect("shop:1", expect=peer_id).__aenter__()
+            assert refusal.value.reason is Reason.IMPOSTOR
+            async with served.join(both).connect("shop:1", expect=ANYONE_TRUSTED) as link:
+                assert link.peer.auto_id == shop.auto_id
 
 
 async def test_a_key_that_no_chain_has_and_no_model_rests_on_is_objected_to_before_we_show_ourselves() -> (

@@ -117,6 +117,27 @@ async def test_what_is_no_request_is_refused_and_the_next_client_is_served(
         assert await curl(f"http://127.0.0.1:{port}/checkpoint") == small.store.head.checkpoint
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"ZZZ\r\n",
+        b"f" * 40 + b"\r\nabc",
+        b"3\r\nabc\r\n0\r\n\r\n" + HEAD + b"\r\n",
+        b"0\r\nx\x00y: z\r\n\r\n",
+    ],
+)
+async def test_whatever_is_in_a_body_is_no_request_and_not_in_our_log(
+    small: Kept, caplog: pytest.LogCaptureFixture, method: bytes, body: bytes
+) -> None:
+    request = HEAD.replace(b"GET", method) + b"transfer-encoding: chunked\r\n\r\n" + body
+    async with serving(PublicSide(small.store, small.registrar)) as port:
+        answer = await to_thread.run_sync(ask, port, request)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 405"))
+    assert not caplog.records
+
+
 async def test_a_body_that_goes_on_and_on_does_not_take_the_refusal_back(small: Kept) -> None:
     async with serving(PublicSide(small.store, small.registrar)) as port:
         request = HEAD + b"content-length: 1000000\r\n\r\n" + b"x" * 500_000

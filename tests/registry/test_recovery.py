@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from autolink import limits
 from autolink.errors import Fault
 from autolink.identity import keys
-from autolink.registry.entries import Op
-from autolink.registry.records import Record, State
+from autolink.registry.entries import Guardians, Op
+from autolink.registry.records import SECOND, Record, State
 
 from .conftest import DELAY, Log, Party, new_key
 from .test_authority import refused
@@ -73,6 +74,38 @@ def test_rule_38_what_a_stolen_key_did_is_void_from_the_index_that_its_owner_nam
     assert log.state(planted) is State.ACTIVE
 
 
+def test_rule_36_a_revocation_of_the_former_key_is_not_said_again_of_the_recovered_one(
+    log: Log, acme: Party, issued: Any
+) -> None:
+    """The issuer's revocation may outlive the delay: whoever has read it in the log cannot end the new key with it."""
+    echo = issued(acme, "quick", registered=False)
+    log.append(echo.register(guardians=Guardians((), 0, 3600)))
+    log.append(echo.recover())
+    revocation = echo.revoke(by=acme, expires_at=log.now + 7 * 24 * 3600 * SECOND)
+    log.append(revocation)
+    assert log.state(echo) is State.RECOVERING
+    log.wait(3600)
+    assert log.state(echo) is State.ACTIVE
+    assert refused(log, revocation) is Fault.STALE
+    assert log.append(echo.revoke(by=acme)).revoked_by == acme.auto_id  # it can say so anew
+
+
+def test_after_a_recovery_what_outruns_a_thief_follows_the_last_entry_before_it(
+    log: Log, acme: Party, echo: Party
+) -> None:
+    key, after = new_key(), new_key()
+    begun = log.append(echo.recover(key, next_key=keys.hash_of_key(after.public_key())))
+    lengthened = log.append(echo.delay())
+    log.wait(2 * DELAY)
+    assert log.record(echo).authority == lengthened.head
+    echo.take_key(key, after)
+    stale = echo.deactivate(previous=begun.head)
+    outrunning = echo.deactivate(previous=lengthened.head)
+    log.append(echo.service())  # the thief of the new key, in between
+    assert refused(log, stale) is Fault.STALE
+    assert log.append(outrunning).state is State.DEACTIVATED
+
+
 def test_rule_38_a_child_renewed_with_the_stolen_key_is_void_until_it_is_renewed_again(
     log: Log, acme: Party, echo: Party
 ) -> None:
@@ -99,6 +132,17 @@ def test_rule_38_a_recovery_may_say_it_too(log: Log, acme: Party, issued: Any) -
 def test_what_is_still_to_come_cannot_be_void(log: Log, acme: Party) -> None:
     assert refused(log, acme.rotate(void_from=len(log.entries) + 1)) is Fault.MALFORMED
     log.append(acme.rotate(void_from=len(log.entries)))
+
+
+def test_rule_38_it_is_said_a_bounded_number_of_times(log: Log, acme: Party, echo: Party) -> None:
+    for number in range(limits.VOIDS + 1):
+        log.wait(60)
+        entry = echo.rotate(after := new_key(), void_from=number)
+        if number < limits.VOIDS:
+            log.append(entry)
+            echo.take_key(echo.next_key, after)
+    assert refused(log, entry) is Fault.MALFORMED
+    assert len(log.append(echo.rotate(new_key())).voids) == limits.VOIDS
 
 
 def test_a_revocation_by_a_stolen_key_stands(log: Log, acme: Party, echo: Party) -> None:

@@ -1,6 +1,5 @@
 """An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
 
-import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,7 @@ from autolink.trust import Pinned, SelfCertified
 
 from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
 
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that was lost is dialled again at once: no test waits for back-off."""
-    monkeypatch.setattr(module, "back_off", lambda failures: 0.0)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 def contact(served: Served) -> str:
@@ -86,40 +81,6 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
         await _until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
 
 
-async def test_a_registry_that_is_down_is_logged_and_dialled_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "autolink")
-    key = Ed25519PrivateKey.generate()
-    async with serving(tmp_path, key=key) as served:
-        _, (echo,) = await register(served, "echo")
-        where, log_key, peer_id = contact(served), served.key, served.agent.peer_id
-    agent, file = Agent(echo, trust=SelfCertified()), tmp_path / "kept.status"
-    Network().join(agent)
-    async with registered(agent, where, log_key, kept=file) as standing:
-        assert standing.status is None
-        assert standing.error is not None
-        assert agent.evidence == ()
-    assert "we have no status to show" in caplog.text
-    assert not file.exists()
-    async with serving(tmp_path, key=key) as served:
-        served.join(agent)
-        expected = Contact(served.agent.peer_id, _address())
-        assert peer_id != expected.peer_id
-        async with registered(agent, str(expected), log_key, kept=file) as standing:
-            assert standing.status is not None
-            served.network.cut()
-            await _until(lambda: standing.error is not None)
-            await _until(lambda: standing.error is None)
-    assert "answers again" in caplog.text
-    shown = agent.evidence
-    restarted = Agent(echo, trust=SelfCertified())
-    Network().join(restarted)
-    async with registered(restarted, where, log_key, kept=file) as standing:
-        assert restarted.evidence == shown
-        assert "our status is good until" in caplog.text
-
-
 async def test_a_kept_status_that_is_not_ours_is_not_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,30 +134,6 @@ def forks(served: Served, other: Served) -> None:
         served.agent.handlers.methods[f"registry.{method}"] = other.agent.handlers.methods[
             f"registry.{method}"
         ]
-
-
-async def test_a_registry_whose_log_has_another_past_is_not_believed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It comes back with the same key and other entries: what was shown before stays, and what shows it is kept."""
-    key, evidence = Ed25519PrivateKey.generate(), tmp_path / "evidence"
-    async with serving(tmp_path / "one", key=key) as served:
-        _, (echo,) = await register(served, "echo")
-        agent = served.join(Agent(echo, trust=SelfCertified()))
-        seen = served.store.head.checkpoint
-        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
-            shown = agent.evidence
-            async with serving(tmp_path / "other", key=key) as forked:
-                await register(forked, "one", "two")
-                forks(served, forked)
-                standing.refresh()
-                await _until(lambda: "what shows that the registry lies is in" in caplog.text)
-                assert isinstance(standing.error, Unproved)
-                both = seen + b"\n" + forked.store.head.checkpoint
-    assert agent.evidence == shown
-    (kept,) = evidence.glob("*.evidence")
-    assert kept.read_bytes() == both
-    assert "does not lead" in kept.with_suffix(".evidence.txt").read_text()
 
 
 async def test_another_past_is_known_after_a_restart_by_the_kept_status(tmp_path: Path) -> None:
@@ -266,27 +203,6 @@ async def test_evidence_that_cannot_be_kept_is_told(tmp_path: Path, caplog: pyte
             served.network.cut()
             await _until(lambda: "cannot be kept" in caplog.text)
             assert isinstance(standing.error, LogConvicted)
-
-
-async def test_a_registry_that_says_nothing_is_dialled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
-    async with serving(tmp_path) as served:
-        _, (echo,) = await register(served, "echo")
-        agent = served.join(Agent(echo, trust=SelfCertified()))
-        answer = served.agent.handlers.methods.pop("registry.consistency")
-
-        @served.agent.handlers.method("registry.consistency")
-        async def silent(call: Any, old: int) -> None:
-            await anyio.sleep_forever()
-
-        async with registered(agent, contact(served), served.key) as standing:
-            assert isinstance(standing.error, TimeoutError)
-            assert standing.status is None
-            monkeypatch.setattr(module, "_PATIENCE", 30.0)
-            served.agent.handlers.methods["registry.consistency"] = answer
-            await _until(lambda: standing.status is not None)
 
 
 async def test_another_dialer_and_another_model_may_be_given(tmp_path: Path) -> None:

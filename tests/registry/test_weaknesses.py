@@ -1,19 +1,40 @@
 """One test for each weakness of the registry that Auto ID had upstream: ours has none of them."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from autolink import limits
 from autolink.errors import EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId, Credential, keys
-from autolink.registry.entries import Entry, Op, Signature
-from autolink.registry.records import State
+from autolink.registry.entries import FIRST, Entry, Guardians, Op, Signature
+from autolink.registry.records import SECOND, State
 from autolink.registry.state import apply
+from tests.trust.conftest import Forged, forge
 
 from .conftest import DELAY, ORIGIN, Log, Party, new_key
 from .test_authority import refused
+
+
+def registration(log: Log, forged: Forged, issuer: Party, certificate: bytes = b"") -> Entry:
+    """Of a certificate of any kind; signed by its key and by the issuer, who has looked at nothing."""
+    entry = Entry(
+        ORIGIN, Op.REGISTER, forged.auto_id, FIRST, log.now + 3600 * SECOND, issuer=issuer.auto_id,
+        certificate=certificate or forged.der, next_key=bytes(32), guardians=Guardians(),
+    )  # fmt: skip
+    return entry.signed(forged.auto_id, forged.key).signed(issuer.auto_id, issuer.key)
+
+
+def given(name: str, issuer: Party, **how: Any) -> Forged:
+    """A certificate that the issuer's key has signed, of the profile but for what `how` changes."""
+    above = Forged(issuer.credential.leaf.x509, issuer.key, issuer.auto_id, None)
+    return forge(name, above, **{"begin": timedelta(0)} | how)
 
 
 def test_weakness_1_a_public_certificate_authorises_nothing(log: Log, acme: Party) -> None:
@@ -39,7 +60,8 @@ def test_weakness_3_a_deactivation_is_for_ever_and_the_name_stays_taken(
     first = acme.entry(Op.SERVICE, service=b"x").signed(acme.auto_id, acme.key)
     plain = organisation("plain", plain=True)
     log.append(plain.deactivate())
-    log.append(acme.deactivate())
+    log.append(acme.recover())
+    assert log.append(acme.deactivate()).recovery is None
     assert refused(log, first) is Fault.DEACTIVATED
     assert refused(log, acme.register()) is Fault.TAKEN
     another = organisation("plain", plain=True, registered=False)  # another key under the same name
@@ -106,6 +128,25 @@ def test_weakness_8_what_is_too_large_or_malformed_is_an_error() -> None:
         assert refusal.value.fault is Fault.MALFORMED
 
 
+def test_weakness_8_what_is_out_of_bounds_in_a_certificate_is_an_error(log: Log, acme: Party) -> None:
+    """Upstream a long serial number may have ended the node."""
+    unknown = x509.ObjectIdentifier("1.2.3")
+    large = given(
+        "agent", acme, extra=[(x509.UnrecognizedExtension(unknown, bytes(limits.CERTIFICATE)), False)]
+    )
+    with pytest.raises(EntryRefused) as refusal:
+        Entry.from_untrusted(registration(log, large, acme).to_bytes())
+    assert refusal.value.fault is Fault.MALFORMED
+    critical = given("agent", acme, extra=[(x509.UnrecognizedExtension(unknown, b""), True)])
+    good = given("agent", acme, serial=2**158)
+    serial = good.x509.serial_number.to_bytes(20, "big")
+    too_long = good.der.replace(b"\x02\x14" + serial, b"\x02\x14\x7f" + b"\xff" * 19)
+    negative = good.der.replace(b"\x02\x14" + serial, b"\x02\x14\xff" + b"\x00" * 19)
+    for der in (critical.der, too_long, negative, good.der[:-1], good.der + b"\x00"):
+        entry = registration(log, good, acme, certificate=der)
+        assert refused(log, entry) is Fault.CERTIFICATE
+
+
 def test_weakness_9_the_algorithm_is_the_keys_and_never_the_entrys(log: Log, acme: Party) -> None:
     """There is no field to choose one, and what the key signed in another way is not signed."""
     assert not {"algorithm", "scheme"} & set(Entry.__dataclass_fields__)
@@ -117,19 +158,43 @@ def test_weakness_9_the_algorithm_is_the_keys_and_never_the_entrys(log: Log, acm
         refused(log, entry.with_signatures((Signature(acme.auto_id, b"", otherwise),))) is Fault.UNAUTHORISED
     )
     log.append(entry.signed(acme.auto_id, acme.key))
+    short = rsa.generate_private_key(65537, 1024)  # noqa: S505
+    for weak in (short, ec.generate_private_key(ec.SECP521R1())):
+        forged = replace(given("weak", acme, key=weak), key=new_key())
+        assert refused(log, registration(log, forged, acme)) is Fault.CERTIFICATE
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"end": timedelta(days=4000)}, {"end": timedelta(seconds=30)}, {"begin": timedelta(minutes=2)},
+        {"begin": timedelta(days=-1)}, {"names": []}, {"purposes": [ExtendedKeyUsageOID.CODE_SIGNING]},
+        {"names": [x509.UniformResourceIdentifier("autoid:auto:" + "0" * 64)]},
+        {"usage": {"digital_signature": False, "key_agreement": True}}, {"usage": {"key_cert_sign": True}},
+        {"signer": ec.derive_private_key(7, ec.SECP256R1())}, {"digest": hashes.SHA224()},
+    ],
+)  # fmt: skip
 def test_weakness_10_a_registration_holds_the_certificate_against_the_profile(
-    log: Log, acme: Party, issued: Any
+    log: Log, acme: Party, how: dict[str, Any]
 ) -> None:
-    """pathLen and lifetime, too: an agent that may not issue registers nobody below it."""
+    """Upstream looked at none of it, and a leaf's key signed nothing."""
+    log.wait(60)
+    assert refused(log, registration(log, given("agent", acme, **how), acme)) is Fault.CERTIFICATE
+    good = registration(log, given("agent", acme), acme)
+    nobody = good.with_signatures(good.signatures[1:])  # the issuer alone: nobody has shown the key
+    assert refused(log, nobody) is Fault.UNAUTHORISED
+    assert log.append(good).auto_id == good.auto_id
+
+
+def test_weakness_10_who_may_not_issue_registers_nobody_below_it(log: Log, acme: Party, issued: Any) -> None:
     team = issued(acme, "team", may_issue=0)
-    lower = issued(team, "lower")
-    assert lower.issuer is team
-    with pytest.raises(IdentityError):
-        issued(lower, "lowest")
-    entry = team.register()
-    assert refused(log, entry) is Fault.TAKEN
+    echo = issued(acme, "echo")
+    for issuer, how in (
+        (team, {"issues": True, "path_length": 0}),
+        (echo, {}),
+    ):  # beyond its pathLen, and not at all
+        entry = registration(log, given("lowest", issuer, **how), issuer)
+        assert refused(log, entry) is Fault.CERTIFICATE
 
 
 def test_weakness_11_a_key_is_rotated(log: Log, acme: Party, echo: Party) -> None:

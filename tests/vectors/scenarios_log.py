@@ -27,8 +27,10 @@ from blocks_registry import (
     REVOKE,
     ROTATE,
     Steps,
+    body,
     checkpoint,
     consistency,
+    entry,
     later,
     log_name,
     next_of,
@@ -36,6 +38,7 @@ from blocks_registry import (
     proof,
     raw,
     said,
+    signatures,
     status,
 )
 from cryptography import x509
@@ -142,20 +145,29 @@ def consistencies():
 
 def words():
     """subjects `receipt` and `change`."""
-    entry = leaf_hash(b"the body of an entry")
-    receipt = {"origin": ORIGIN, "entry": entry, "received_at": MICROS, "deadline": MICROS + 60 * SECOND}
+    signed = body(REVOKE, ACME.id, [], previous=sha256(b"the body of the entry before"))
+    submitted = entry(signed, *signatures(signed, [ACME]))
+    receipt = {
+        "origin": ORIGIN,
+        "entry": sha256(signed),
+        "received_at": MICROS,
+        "deadline": MICROS + 60 * SECOND,
+    }
     change = {"origin": ORIGIN, "id": ACME.id, "op": ROTATE, "state": "active", "index": 3, "at": MICROS}
-    for subject, fields in (("receipt", receipt), ("change", change)):
+    for subject, fields, given in (
+        ("receipt", receipt, LOG | {"submitted": submitted}),
+        ("change", change, LOG),
+    ):
         good = said(subject, fields.values())
         expect = {name: value for name, value in fields.items() if name != "origin"}
-        yield subject, "good", "signed by the log's key", LOG | {"word": pack(good)}, expect
+        yield subject, "good", "signed by the log's key", given | {"word": pack(good)}, expect
         for name, made in {
             "bad-origin": said(subject, (fields | {"origin": "registry.example/other"}).values()),
             "bad-key": said(subject, fields.values(), key=OTHER),
             "bad-purpose": said(subject, fields.values(), domain=b"autolink/1 status\0"),
             "bad-signature": [good[0], good[1][::-1]],
         }.items():  # fmt: skip
-            yield subject, name, "not this log's word", LOG | {"word": pack(made)}, TAMPERED
+            yield subject, name, "not this log's word", given | {"word": pack(made)}, TAMPERED
         odd = {
             "bad-more": [*good, b""], "bad-signature-63": [good[0], good[1][:63]],
             "bad-tag": said("word", fields.values(), domain=f"autolink/1 {subject}\0".encode()),
@@ -164,13 +176,25 @@ def words():
             "bad-time-beyond-9999": said(subject, [*list(fields.values())[:-1], 253402300800000000]),
         }  # fmt: skip
         if subject == "receipt":
-            odd["bad-entry-31"] = said(subject, (fields | {"entry": entry[:31]}).values())
+            odd["bad-entry-31"] = said(subject, (fields | {"entry": sha256(signed)[:31]}).values())
+            for name, shows, empty in (
+                ("bad-entry", "of another entry", {"entry": sha256(b"another")}),
+                ("bad-expired", "the entry had expired", {"received_at": MICROS + DAY + 1, "deadline": MICROS + 2 * DAY}),
+                ("bad-deadline", "due after more than 7 days", {"deadline": MICROS + 7 * DAY + 1}),
+            ):  # fmt: skip
+                yield (
+                    subject,
+                    name,
+                    shows,
+                    given | {"word": pack(said(subject, (fields | empty).values()))},
+                    TAMPERED,
+                )
         else:
             odd["bad-op"] = said(subject, (fields | {"op": 2}).values())
             odd["bad-state"] = said(subject, (fields | {"state": "lost"}).values())
         for name, made in odd.items():
-            yield subject, name, f"no {subject}", LOG | {"word": pack(made)}, MALFORMED
-        yield subject, "bad-trailing-byte", "one value", LOG | {"word": pack(good) + b"\xc0"}, MALFORMED
+            yield subject, name, f"no {subject}", given | {"word": pack(made)}, MALFORMED
+        yield subject, "bad-trailing-byte", "one value", given | {"word": pack(good) + b"\xc0"}, MALFORMED
 
 
 def statuses():

@@ -1,0 +1,264 @@
+"""The feed of changes: a revocation ends what rests on the key, whoever reads late or not at all. On the real clock."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import Agent, Credential, limits
+from autolink.errors import BadSignature, Reason, Refused, RemoteProtocolError
+from autolink.identity import AutoId
+from autolink.registry.client import RegistryClient
+from autolink.registry.entries import Op
+from autolink.registry.feed import Change, sign_change
+from autolink.registry.feed import verify_untrusted as verify_change
+from autolink.registry.records import State
+from autolink.registry.service import CHANGES
+from autolink.registry.trust import Registered
+from autolink.trust import Grounds, Model, Pinned, SelfCertified
+
+from .test_monitor import KEY, replaced
+from .test_monitor import client as visitor
+from .test_service import Served, _until, cast, entry, issue, now, opens, registration, serving
+
+
+@pytest.mark.parametrize("whom", ["echo", "acme"])
+async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
+    tmp_path: Path, whom: str
+) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        revoked = players.acme if whom == "acme" else players.echo.credential
+        served.policy = None
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            served.client(served.join(Agent(players.acme, trust=SelfCertified()))) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            for agent, model in zip((players.echo, players.caller), players.models, strict=True):
+                tasks.start_soon(_follow, served, agent, model)
+            await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 2)
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+                await _until(lambda: players.echo.links)
+                (far,) = players.echo.links
+                place = await client.place(revoked.auto_id)
+                await client.submit(
+                    entry(Op.REVOKE, revoked.auto_id, place.head).signed(
+                        players.acme.auto_id, players.acme.private_key
+                    )
+                )
+                with anyio.fail_after(5):
+                    await link.closed()
+                    await far.closed()
+                assert Reason.REVOKED in players.caller.statistics().refused
+            with pytest.raises(Refused):
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            tasks.cancel_scope.cancel()
+
+
+async def _follow(served: Served, agent: Agent, model: Registered) -> None:
+    reader = served.join(Agent(agent.credential, trust=Pinned(served.agent.peer_id)))
+    async with served.client(reader) as client:
+        await client.follow(model.heed)
+
+
+async def test_a_subscriber_that_never_reads_holds_nobody_up(tmp_path: Path) -> None:
+    """What waits for it is bounded; then it is let go, and may ask for what it has missed."""
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        deaf = served.join(Agent(Credential.self_issued("deaf"), trust=Pinned(served.agent.peer_id)))
+        heard: list[int] = []
+        async with (
+            served.client(deaf) as lazy,
+            lazy._link.subscribe(CHANGES, receives=bytes),
+            served.client(served.join(Agent(acme, trust=SelfCertified()))) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            topic = served.agent.topics[CHANGES]
+            for _ in range(2 * limits.CHANGES_BUFFER):  # more than its credit, and then as many as may wait
+                await topic.publish(bytes(1_024))
+            assert (topic.statistics().subscribers, topic.statistics().disconnected) == (0, 1)
+            tasks.start_soon(client.follow, lambda change: heard.append(change.index))
+            await _until(lambda: topic.statistics().subscribers == 1)
+            await client.submit(registration(acme))
+            places = [await _register_and_revoke(client, acme, f"agent-{number}") for number in range(3)]
+            await _until(lambda: heard == places)
+            missed = await lazy._link.call("registry.changes_since", 0, returns=list[tuple[int, bytes]])
+            assert [place for place, _ in missed] == places
+            tasks.cancel_scope.cancel()
+
+
+async def _register_and_revoke(client: RegistryClient, acme: Credential, name: str) -> int:
+    made = registration(credential := issue(acme, name), acme)
+    await client.submit(made)
+    revocation = entry(Op.REVOKE, credential.auto_id, made.hash).signed(acme.auto_id, acme.private_key)
+    return (await client.submit(revocation)).index
+
+
+async def test_a_ticket_of_a_revoked_peer_and_a_cached_verdict_open_no_link(tmp_path: Path) -> None:
+    """Both ends resume and remember; the one that has heard of the revocation refuses all the same."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        expect = players.echo.peer_id
+        async with served.network.listening(players.echo, "echo:1"):
+            for resumed in (False, True):
+                async with players.caller.connect("echo:1", expect=expect) as link:
+                    assert link.tls.resumed is resumed
+                    await link.ping()
+            async with served.client(served.join(Agent(players.acme, trust=SelfCertified()))) as client:
+                place = await client.place(players.caller.auto_id)
+                revocation = entry(Op.REVOKE, players.caller.auto_id, place.head)
+                signed = revocation.signed(players.acme.auto_id, players.acme.private_key)
+                await client.submit(signed)
+                (told,) = await client._link.call(
+                    "registry.changes_since", 0, returns=list[tuple[int, bytes]]
+                )
+            players.models[0].heed(verify_change(told[1], served.key))
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=expect):
+                    pass
+            assert (refusal.value.by, refusal.value.reason) == ("peer", Reason.REVOKED)
+
+
+async def test_a_revocation_that_is_heard_while_a_link_opens_ends_its_opening(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        told = sign_change(
+            entry(Op.REVOKE, players.caller.auto_id, bytes(32)), State.REVOKED, index=9, at=now(),
+            key=KEY,
+        )  # fmt: skip
+
+        class Heeding(Model):
+            """Vouches, and the feed speaks just then: what was asked before has not heard it."""
+
+            async def verify(self, presented: Any, context: Any) -> Grounds:
+                players.models[0].heed(told)
+                return Grounds("Heeding", "anyone")
+
+        players.echo.replace_trust(players.models[0] & Heeding())
+        async with served.network.listening(players.echo, "echo:1"):
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            assert refusal.value.reason is Reason.REVOKED
+            assert not players.echo.links
+
+
+async def test_rule_20_who_is_on_record_is_refused_without_a_status_whoever_else_vouches(
+    tmp_path: Path,
+) -> None:
+    """As far as is known: by a status that was shown before, or by what the feed has told of it or of one above it."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        shown = players.caller.evidence
+        joined = players.models[0] | SelfCertified()
+        players.echo.replace_trust(joined)
+
+        async def refused(*evidence: bytes) -> Reason | None:
+            players.caller.replace_evidence(*evidence)
+            return await opens(served, players)
+
+        assert await refused(*shown) is None
+        assert await refused() is Reason.UNTRUSTED
+        players.echo.replace_trust(Registered(served.key) | SelfCertified())
+        assert await refused() is None  # unknown here, and the other model vouches
+        for whom, op, state, reason in (
+            (players.acme, Op.ROTATE, State.ACTIVE, None), (players.acme, Op.REVOKE, State.REVOKED, Reason.REVOKED),
+            (players.caller.credential, Op.ROTATE, State.ACTIVE, Reason.UNTRUSTED),
+            (players.caller.credential, Op.DEACTIVATE, State.DEACTIVATED, Reason.REVOKED),
+        ):  # fmt: skip
+            fresh = Registered(served.key)
+            fresh.heed(sign_change(entry(op, whom.auto_id, bytes(32)), state, index=9, at=now(), key=KEY))
+            players.echo.replace_trust(fresh | SelfCertified())
+            assert await refused() is reason
+
+
+async def test_what_a_feed_makes_us_remember_is_bounded_and_what_is_forgotten_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may revoke IDs of his own by the thousand, to have a revocation forgotten."""
+    monkeypatch.setattr("autolink.limits.CHANGES_TOLD", 3)
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        model, size = players.models[0], served.store.head.size
+
+        def tell(auto_id: AutoId, index: int, at: int) -> None:
+            told = entry(Op.REVOKE, auto_id, bytes(32))
+            model.heed(sign_change(told, State.REVOKED, index=index, at=at, key=KEY))
+
+        long_ago = now() - int(limits.STATUS_AGE * 1_000_000) - 1
+        tell(players.caller.auto_id, size, long_ago)
+        tell(AutoId(bytes(32)), size, now())
+        assert len(model._told) == 1  # nobody believes a status from before that anyway
+        assert await opens(served, players) is None
+        tell(players.caller.auto_id, size, now())
+        assert await opens(served, players) is Reason.REVOKED
+        for number in range(1, 10):
+            tell(AutoId(bytes([number]) * 32), size + number, now())
+        assert len(model._told) == 3
+        assert await opens(served, players) is Reason.EXPIRED
+
+
+async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        size = served.store.head.size
+        for index in (size + 1, size - 2):
+            told = entry(Op.ROTATE, players.caller.auto_id, bytes(32))
+            players.models[0].heed(sign_change(told, State.ACTIVE, index=index, at=now(), key=KEY))
+        assert await opens(served, players) is Reason.REVOKED
+
+
+async def test_a_change_that_the_log_has_not_signed_is_not_heeded(tmp_path: Path) -> None:
+    """Nor one of another log, nor of an entry that changes nothing of what was said of an ID."""
+    async with serving(tmp_path) as served:
+        made = entry(Op.REVOKE, AutoId(bytes(32)), bytes(32))
+        good = sign_change(made, State.REVOKED, index=3, at=now(), key=KEY)
+        data = good.to_bytes()
+        assert verify_change(data, served.key) == good
+        for place in range(len(data)):
+            with pytest.raises((BadSignature, RemoteProtocolError)):
+                verify_change(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], served.key)
+        stranger = sign_change(made, State.REVOKED, index=3, at=now(), key=Ed25519PrivateKey.generate())
+        elsewhere = sign_change(replace(made, origin="other/log"), State.REVOKED, index=3, at=now(), key=KEY)
+        renewed = sign_change(
+            replace(made, op=Op.RENEW, certificate=b"x"), State.ACTIVE, index=3, at=now(), key=KEY
+        )
+        for wrong in (stranger, elsewhere, renewed, replace(good, index=2**63)):
+            with pytest.raises((BadSignature, RemoteProtocolError)):
+                verify_change(wrong.to_bytes(), served.key)
+
+        async def told(call: Any, start: int) -> list[tuple[int, bytes]]:
+            return [(3, stranger.to_bytes())]
+
+        replaced(served, "changes_since", told)
+        heeded: list[Change] = []
+        async with visitor(served) as client:
+            with pytest.raises(BadSignature):
+                await client.follow(heeded.append)
+        assert not heeded
+
+
+async def test_changes_that_are_told_again_and_again_do_not_keep_the_feed_back(tmp_path: Path) -> None:
+    """A page of what was told already would be asked for for ever, and what is told meanwhile never heard."""
+    async with serving(tmp_path) as served:
+        told = sign_change(
+            entry(Op.REVOKE, AutoId(bytes(32)), bytes(32)), State.REVOKED, index=3, at=now(), key=KEY
+        )
+        asked: list[int] = []
+
+        async def again(call: Any, start: int) -> list[tuple[int, bytes]]:
+            asked.append(start)
+            return [(start, told.to_bytes())]
+
+        replaced(served, "changes_since", again)
+        heeded: list[Change] = []
+        async with visitor(served) as client:
+            with anyio.fail_after(5), pytest.raises(RemoteProtocolError, match="told"):
+                await client.follow(heeded.append)
+        assert asked == [0, 4]
+        assert heeded == [told, told]

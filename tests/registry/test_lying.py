@@ -1,0 +1,437 @@
+"""A registry that is down, slow, wrong about the time, or lies: each is refused with its reason, and what shows it is kept.
+
+What only an audit or a monitor can find is in `test_monitor` and `test_sources`; what a finder is told, in `test_discovery`.
+On the real clock: SQLite works in threads.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink import Agent, Contact, Credential
+from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
+from autolink.identity import AutoId
+from autolink.messages import instant, microseconds
+from autolink.messages.merkle import leaf_hash
+from autolink.registry import registration as module
+from autolink.registry.answers import Consistency
+from autolink.registry.client import Withheld
+from autolink.registry.evidence import LogConvicted, Unproved
+from autolink.registry.ledger import standing as standing_of
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.receipt import Receipt, sign_receipt
+from autolink.registry.receipt import verify_untrusted as verify_receipt
+from autolink.registry.records import SECOND, Record, State
+from autolink.registry.registration import registered
+from autolink.registry.status import Newest, Status, sign_status
+from autolink.registry.status import verify_untrusted as verify_status
+from autolink.registry.store import StoreFailed
+from autolink.registry.trust import Registered
+from autolink.testing import Network
+from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
+from autolink.trust.presented import present
+
+from .test_monitor import KEY, replaced
+from .test_monitor import client as visitor
+from .test_registered import _address, contact, forks, register, revoke
+from .test_service import ORIGIN, Served, _until, cast, issue, now, opens, registration, serving, staple
+
+pytestmark = pytest.mark.usefixtures("soon")
+
+
+# --- time --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "max_age", "reason"),
+    [
+        (50, None, None), (90, None, Reason.NOT_YET_VALID), (-3000, None, None), (-3700, None, Reason.EXPIRED),
+        (-3000, 3060.0, None), (-3000, 2900.0, Reason.EXPIRED),
+    ],
+)  # fmt: skip
+async def test_a_registry_whose_clock_is_ahead_or_behind(
+    tmp_path: Path, seconds: int, max_age: float | None, reason: Reason | None
+) -> None:
+    """A minute is forgiven to come, and what is behind has aged by as much."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        players.echo.replace_trust(SelfCertified() & Registered(served.key, max_age=max_age))
+        record = served.store.record(players.caller.auto_id)
+        assert record is not None
+        players.caller.replace_evidence(signed(served, record, record.touched, now() + seconds * SECOND))
+        assert await opens(served, players) is reason
+
+
+def signed(served: Served, record: Record, place: int, at: int) -> bytes:
+    """A status as the log would sign it at some time, with the proof of the entry at a place."""
+    (leaf,) = served.store.read_leaves(record.touched, record.touched + 1)
+    return sign_status(
+        record, standing_of(served.store, record, at), origin=ORIGIN, leaf=leaf_hash(leaf),
+        proof=served.registrar.proof(place), now=at, key=KEY,
+    ).to_bytes()  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [-90, -50, 50, 90])
+async def test_a_peer_whose_clock_is_ahead_or_behind(tmp_path: Path, seconds: int) -> None:
+    """Its status is of the log's time, so only how far apart two agents are counts, as for every link."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        skewed = Agent(
+            players.caller.credential, trust=SelfCertified() & players.models[1],
+            clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds),
+        )  # fmt: skip
+        players.caller = served.join(skewed)
+        await staple(served, skewed)
+        reason = await opens(served, players)
+        assert reason is None if abs(seconds) < 60 else reason in (Reason.CLOCK_SKEW, Reason.NOT_YET_VALID)
+
+
+# --- down, and slow ----------------------------------------------------------------------------------------
+
+
+async def test_a_registry_that_is_down_is_logged_and_dialled_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "autolink")
+    key = Ed25519PrivateKey.generate()
+    async with serving(tmp_path, key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        where, log_key, peer_id = contact(served), served.key, served.agent.peer_id
+    agent, file = Agent(echo, trust=SelfCertified()), tmp_path / "kept.status"
+    Network().join(agent)
+    async with registered(agent, where, log_key, kept=file) as standing:
+        assert standing.status is None
+        assert standing.error is not None
+        assert agent.evidence == ()
+    assert "we have no status to show" in caplog.text
+    assert not file.exists()
+    async with serving(tmp_path, key=key) as served:
+        served.join(agent)
+        expected = Contact(served.agent.peer_id, _address())
+        assert peer_id != expected.peer_id
+        async with registered(agent, str(expected), log_key, kept=file) as standing:
+            assert standing.status is not None
+            served.network.cut()
+            await _until(lambda: standing.error is not None)
+            await _until(lambda: standing.error is None)
+    assert "answers again" in caplog.text
+    shown = agent.evidence
+    restarted = Agent(echo, trust=SelfCertified())
+    Network().join(restarted)
+    async with registered(restarted, where, log_key, kept=file) as standing:
+        assert restarted.evidence == shown
+        assert "our status is good until" in caplog.text
+
+
+async def test_a_slow_registry_is_given_up_and_dialled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        answer = served.agent.handlers.methods.pop("registry.consistency")
+
+        @served.agent.handlers.method("registry.consistency")
+        async def silent(call: Any, old: int) -> None:
+            await anyio.sleep_forever()
+
+        async with registered(agent, contact(served), served.key) as standing:
+            assert isinstance(standing.error, TimeoutError)
+            assert standing.status is None
+            monkeypatch.setattr(module, "_PATIENCE", 5)
+            served.agent.handlers.methods["registry.consistency"] = answer
+            await _until(lambda: standing.status is not None)
+
+
+# --- wrong root, forked log ----------------------------------------------------------------------------------
+
+
+def shows(served: Served, note: bytes, path: Sequence[bytes] = ()) -> None:
+    """What the registry says of its log from now on."""
+
+    async def shown(call: Any, old: int) -> Consistency:
+        return Consistency(checkpoint=note, path=list(path))
+
+    replaced(served, "consistency", shown)
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_a_wrong_root_is_not_gone_on_with_and_both_checkpoints_are_kept(
+    tmp_path: Path, more: bool
+) -> None:
+    """Of a log as long as the one that was seen, and of a longer one with the path that belongs to the right root."""
+    async with serving(tmp_path) as served:
+        await register(served, "echo")
+        async with visitor(served) as client:
+            seen = await client.catch_up()
+            if more:
+                await register(served, "again")
+            false = Checkpoint(ORIGIN, served.store.head.size, bytes(32)).signed(KEY)
+            right = await client.consistency(seen.size)
+            shows(served, false, right.path)
+            with pytest.raises(Unproved if more else LogConvicted) as error:
+                await client.catch_up()
+            assert error.value.evidence == seen.note + b"\n" + false
+            assert client.seen.root == seen.root
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+async def test_a_forked_log_is_not_gone_on_with_and_both_checkpoints_are_kept(
+    tmp_path: Path, more: int
+) -> None:
+    """The same key, another past: shorter than the one that was seen, as long, or longer."""
+    async with serving(tmp_path / "one") as served:
+        await register(served, "echo")
+        async with visitor(served) as client:
+            seen = await client.catch_up()
+    async with serving(tmp_path / "other") as served:
+        await register(served, *("one", "two")[:more])
+        async with visitor(served) as client:
+            if not more:
+                shows(served, served.store.head.checkpoint)
+            client.seen = seen
+            with pytest.raises(LogConvicted if more == 1 else Unproved) as error:
+                await client.catch_up()
+            assert client.seen == seen
+            assert error.value.evidence == seen.note + b"\n" + served.store.head.checkpoint
+            for note in (seen.note, served.store.head.checkpoint):
+                assert verify_checkpoint(note, served.key)
+
+
+async def test_a_forked_log_changes_nothing_of_what_an_agent_shows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes back with the same key and other entries: what was shown before stays, and what shows it is kept."""
+    key, evidence = Ed25519PrivateKey.generate(), tmp_path / "evidence"
+    async with serving(tmp_path / "one", key=key) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        seen = served.store.head.checkpoint
+        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
+            shown = agent.evidence
+            async with serving(tmp_path / "other", key=key) as forked:
+                await register(forked, "one", "two")
+                forks(served, forked)
+                standing.refresh()
+                await _until(lambda: "what shows that the registry lies is in" in caplog.text)
+                assert isinstance(standing.error, Unproved)
+                both = seen + b"\n" + forked.store.head.checkpoint
+    assert agent.evidence == shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == both
+    assert "does not lead" in kept.with_suffix(".evidence.txt").read_text()
+
+
+async def test_what_another_key_has_signed_is_not_believed(tmp_path: Path) -> None:
+    """Another key signs: nothing that it says is taken, and no entry counts as logged."""
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            client.log_key = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
+            with pytest.raises(BadSignature):
+                await client.status(acme.auto_id)
+            with pytest.raises(BadSignature):
+                await client.submit(registration(issue(acme, "echo"), acme))
+            with pytest.raises(BadSignature):
+                await client.catch_up()
+
+
+# --- stale status, a proof for another record ----------------------------------------------------------------
+
+
+async def test_a_stale_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        players.echo.replace_trust(SelfCertified() & Registered(served.key, max_age=0.3))
+        async with served.network.listening(players.echo, "echo:1"):
+            await staple(served, players.caller)
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+                await _until(lambda: players.echo.links)
+                (far,) = players.echo.links
+                first = far.peer.valid_until
+                await staple(served, players.caller)
+                await _until(lambda: far.peer.valid_until > first)
+                with anyio.fail_after(5):
+                    await link.closed()  # nothing renews it now
+            with pytest.raises(Refused) as refusal:
+                async with players.caller.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            assert refusal.value.reason is Reason.EXPIRED
+
+
+async def test_a_status_older_than_one_that_was_seen_is_refused(tmp_path: Path) -> None:
+    """It was true, is young enough, and says active: but who is asked has seen that there is more to say. Not even a
+    verdict that was made on it stands, nor a link that rests on it."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        old, own = players.caller.evidence, players.caller.credential
+        async with served.network.listening(players.echo, "echo:1"):
+            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
+                await revoke(served, players.acme, own)
+                again = served.join(Agent(own, trust=players.caller.trust))
+                await staple(served, again)  # as the owner may do, to whom the link is a thief's
+                with pytest.raises(Refused) as refusal:
+                    async with again.connect("echo:1", expect=players.echo.peer_id):
+                        pass
+                assert refusal.value.reason is Reason.REVOKED
+                with anyio.fail_after(5):
+                    await link.closed()
+            again.replace_evidence(*old)
+            with pytest.raises(Refused) as refusal:
+                async with again.connect("echo:1", expect=players.echo.peer_id):
+                    pass
+            assert refusal.value.reason is Reason.MALFORMED
+
+
+HOUR = 3600 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ({}, None), ({"auto_id": AutoId(bytes(32))}, Reason.IMPOSTOR), ({"key": bytes(32)}, Reason.IMPOSTOR),
+        ({"issuers": ()}, Reason.IMPOSTOR), ({"issuers": (bytes(32),)}, Reason.IMPOSTOR),
+        ({"certificate": bytes(32)}, Reason.EXPIRED), ({"state": State.REVOKED}, Reason.REVOKED),
+        ({"state": State.RECOVERING}, Reason.REVOKED), ({"state": State.DEACTIVATED}, Reason.REVOKED),
+        ({"at": 2 * HOUR, "expires_at": HOUR}, Reason.EXPIRED), ({"at": 2 * HOUR, "expires_at": -HOUR}, None),
+        ({"at": 8 * 24 * HOUR, "expires_at": -HOUR}, Reason.EXPIRED),
+        ({"at": -HOUR, "expires_at": -2 * HOUR}, Reason.NOT_YET_VALID),
+        ({"origin": "another.example/log"}, Reason.NOT_VOUCHED), ({"head": bytes(32)}, Reason.MALFORMED),
+        ({"signature": bytes(64)}, Reason.MALFORMED),
+    ],
+)  # fmt: skip
+async def test_each_thing_that_a_status_says_must_be_so(
+    tmp_path: Path, says: dict[str, Any], reason: Reason | None
+) -> None:
+    """Signed by the log's own key, all of them; times are how long ago."""
+    async with serving(tmp_path) as served:
+        caller = (await cast(served)).caller
+        moment = datetime.now(UTC)
+        times = {name: microseconds(moment) - says[name] for name in ("at", "expires_at") if name in says}
+        status = replace(Status.from_untrusted(caller.evidence[0]), **says | times)
+        if "signature" not in says:
+            status = replace(status, signature=KEY.sign(b"autolink/1 status\0" + status.body))
+        judged = present(
+            [one.der for one in caller.credential.chain], evidence=[status.to_bytes()], now=moment
+        )
+        context = Context(moment, "inbound")
+        if reason is None:
+            grounds = await Registered(served.key).verify(judged, context)
+            assert grounds.valid_until == instant(status.expires_at)
+            return
+        with pytest.raises((Contradicted, NotVouched)) as opinion:
+            await Registered(served.key).verify(judged, context)
+        assert opinion.value.reason is reason
+
+
+async def test_fewer_entries_are_older_under_whatever_checkpoint(tmp_path: Path) -> None:
+    """Such as those from before a revocation, proved again under the newest one."""
+    async with serving(tmp_path) as served:
+        caller = (await cast(served)).caller
+        verified = verify_status(caller.evidence[0], served.key)
+        newest = Newest()
+        assert not newest.check(verified)
+        larger = replace(verified.checkpoint, size=verified.checkpoint.size + 1)
+        fewer = replace(verified, status=replace(verified.status, entries=0), checkpoint=larger)
+        with pytest.raises(BadSignature, match="older"):
+            newest.check(fewer)
+        assert not newest.check(replace(verified, checkpoint=larger))
+
+
+async def test_a_status_with_the_proof_of_another_record_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        record = served.store.record(players.caller.auto_id)
+        assert record is not None
+        for place in range(served.store.head.size):
+            players.caller.replace_evidence(signed(served, record, place, now()))
+            assert await opens(served, players) is (None if place == record.touched else Reason.MALFORMED)
+
+
+async def test_a_proof_or_status_of_another_record_is_not_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            for credential in (acme, Credential.self_issued("other")):
+                await client.submit(registration(credential))
+            proof, status = served.registrar.proof, served.registrar.status
+            served.registrar.proof = lambda place: proof(1 - place)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another place"):
+                await client.proved(0)
+            served.registrar.proof = proof  # type: ignore[method-assign]
+            served.registrar.status = lambda _: status(acme.auto_id)  # type: ignore[method-assign]
+            with pytest.raises(BadSignature, match="another Auto ID"):
+                await client.status(AutoId(bytes(32)))
+            with pytest.raises(CallError, match="out_of_range"):
+                await client.proved(2)
+            served.store.read_leaves = lambda start, stop: [b"\x93"]  # type: ignore[method-assign]
+            with pytest.raises(EntryRefused):
+                await client.first_since(0)
+            served.agent.handlers.methods.pop("registry.entries")
+
+            @served.agent.handlers.method("registry.entries")
+            async def none(call: Any, places: list[int]) -> list[bytes]:
+                return []
+
+            with pytest.raises(RemoteProtocolError, match="does not give"):
+                await client.first_since(0)
+
+
+# --- a withheld entry ------------------------------------------------------------------------------------------
+
+
+async def test_a_promised_entry_that_is_refused_or_not_proved_leaves_the_promise(tmp_path: Path) -> None:
+    """Such as a rotation, while a recovery of the operator's runs out."""
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        async with visitor(served) as client:
+            await client.submit(registration(Credential.self_issued("first")))
+            made, append, proof = registration(acme), served.registrar.append, served.registrar.proof
+
+            def refusing(entries: Any) -> Any:
+                raise StoreFailed("so it says")
+
+            served.registrar.append = refusing  # type: ignore[method-assign]
+            with pytest.raises(EntryRefused) as refusal:
+                await client.submit(made)
+            assert refusal.value.fault is Fault.UNAVAILABLE
+            verify_receipt(refusal.value.receipt, served.key, made)
+            served.registrar.append = append  # type: ignore[method-assign]
+            served.registrar.proof = lambda place: proof(0)  # type: ignore[method-assign]
+            with pytest.raises(Withheld, match="does not prove that it has") as withheld:
+                await client.submit(made)
+            verify_receipt(withheld.value.receipt, served.key, made)
+
+
+async def test_a_receipt_that_promises_nothing_is_not_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        made = registration(Credential.self_issued("acme"))
+        good = sign_receipt(made.hash, origin=ORIGIN, now=now(), key=KEY)
+        assert verify_receipt(good.to_bytes(), served.key, made) == good
+        for changes, says in (
+            ({"received_at": made.expires_at + 1, "deadline": made.expires_at + 2}, "promises nothing"),
+            ({"deadline": good.deadline + 8 * 24 * 3600 * SECOND}, "too far ahead"),
+            ({"entry": bytes(32)}, "another entry"),
+        ):
+            receipt = _signed(replace(good, **changes))
+            served.registrar.receipt = lambda _, receipt=receipt: receipt  # type: ignore[method-assign,misc]
+            async with visitor(served) as client:
+                with pytest.raises((BadSignature, EntryRefused), match=f"{says}|on record already"):
+                    await client.submit(made)
+            with pytest.raises(BadSignature, match=says):
+                verify_receipt(receipt.to_bytes(), served.key, made)
+
+
+def _signed(receipt: Receipt) -> Receipt:
+    return replace(receipt, signature=KEY.sign(b"autolink/1 receipt\0" + receipt.body))
