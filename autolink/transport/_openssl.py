@@ -130,9 +130,10 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
         if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
-            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
+            if error:
+                _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
-        if error == _lib.X509_V_OK:
+        if not error:
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_CERT_REJECTED)
         return 0
 
@@ -147,24 +148,36 @@ def presented_count(connection: SSL.Connection) -> int:
     return 0 if stack == _ffi.NULL else _lib.sk_X509_num(stack)
 
 
-def peer_chain(connection: SSL.Connection) -> list[bytes]:
+Written = dict[Any, bytes]
+"""Certificates of one handshake that were written down already, by OpenSSL's object: it keeps them while the handshake
+lasts, and asks about the same ones that the peer presented."""
+
+
+def peer_chain(connection: SSL.Connection, written: Written) -> list[bytes]:
     """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
     there is none."""
     stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
-    return [der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+    return [der(_lib.sk_X509_value(stack, place), written) for place in range(presented_count(connection))]
 
 
-def peer_leaf(connection: SSL.Connection) -> bytes:
+def peer_leaf(connection: SSL.Connection, written: Written) -> bytes:
     """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
     leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
     try:
-        return der(leaf)
+        return der(leaf, written)
     finally:
         _lib.X509_free(leaf)
 
 
-def der(certificate: object) -> bytes:
+def der(certificate: object, written: Written) -> bytes:
     """The bytes of a certificate of OpenSSL's."""
+    known = written.get(certificate)
+    if known is None:
+        known = written[certificate] = _write_down(certificate)
+    return known
+
+
+def _write_down(certificate: object) -> bytes:
     bio = _lib.BIO_new(_lib.BIO_s_mem())
     try:
         if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:

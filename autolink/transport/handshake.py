@@ -93,7 +93,7 @@ async def handshake(
                 with anyio.move_on_after(limits.REFUSAL_DRAIN):
                     await wire.drain()  # so that our alert arrives
             raise failure from error
-        chain = verification.chain or tls.presented_chain(connection, dialer=dialer)
+        chain = verification.chain or verification.presented(connection)
         return SecureStream(connection, wire, chain, loop, peer=peer)
     except BaseException:
         await wire.close()

@@ -23,7 +23,7 @@ key the peer holds, and nothing more.
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -119,6 +119,7 @@ class Verification:
 
     Attributes:
         chain: (dialing) what the peer presented, as soon as it has been looked at.
+        written: the certificates whose bytes were looked at.
     """
 
     dialer: bool
@@ -126,6 +127,7 @@ class Verification:
     refusal: tuple[Reason, str] | None = None
     chain: tuple[bytes, ...] = ()
     looked: bool = False
+    written: _openssl.Written = field(default_factory=dict)
 
     def refuse(self, reason: Reason, detail: str) -> bool:
         if self.refusal is None:  # the first reason is the cause, the rest follow from it
@@ -149,7 +151,7 @@ class Verification:
         # which are in no path, so that the callback was not called for them.
         presented = _openssl.presented_count(connection) + (not self.dialer)
         if self.dialer and limits.CHAIN < presented <= limits.CHAIN + limits.ROTATIONS:
-            presented = _length(presented_chain(connection, dialer=True))
+            presented = _length(self.presented(connection))
         if presented > limits.CHAIN:
             return self.refuse(
                 Reason.MALFORMED, f"it shows {presented} certificates, {limits.CHAIN} are allowed"
@@ -159,9 +161,18 @@ class Verification:
     def _meets_expectation(self, connection: SSL.Connection) -> bool:
         if not self.dialer:
             return True
-        self.chain = presented_chain(connection, dialer=True)
+        self.chain = self.presented(connection)
         objection = self.expect(self.chain) if self.expect else None
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
+
+    def presented(self, connection: SSL.Connection) -> tuple[bytes, ...]:
+        """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified. After resumption it is
+        the leaf alone, as remembered from the handshake that proved its key."""
+        chain = _openssl.peer_chain(connection, self.written)
+        if self.dialer and chain:
+            return tuple(chain)
+        # OpenSSL gives a listener the leaf separately.
+        return (_openssl.peer_leaf(connection, self.written), *chain)
 
 
 def server_context(credential: TlsIdentity, *, resume: bool = False, trust: str = "") -> SSL.Context:
@@ -198,15 +209,6 @@ def client_context(credential: TlsIdentity) -> SSL.Context:
     context = _context(credential, SSL.OP_NO_TICKET)
     context.set_alpn_protos([ALPN])
     return context
-
-
-def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
-    """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified. After resumption it is
-    the leaf alone, as remembered from the handshake that proved its key."""
-    if dialer and (chain := _openssl.peer_chain(connection)):
-        return tuple(chain)
-    # OpenSSL gives a listener the leaf separately.
-    return (_openssl.peer_leaf(connection), *_openssl.peer_chain(connection))
 
 
 def negotiated(connection: SSL.Connection) -> TlsInfo:
@@ -254,7 +256,10 @@ def _verify(
             return False
         if error in _JUDGED_LATER:
             return True
-        objection = _openssl.verify_error_text(error) if error else _weakness(_openssl.der(certificate))
+        if error:
+            objection: str | None = _openssl.verify_error_text(error)
+        else:
+            objection = _weakness(_openssl.der(certificate, verification.written))
         return objection is None or verification.refuse(
             Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
         )
