@@ -325,15 +325,18 @@ def write(connection: SSL.Connection, data: memoryview) -> int:
     return taken
 
 
+_anywhere: Final = _ffi.new("char **")  # written and never read: only the count is asked for
+
+
 def incoming(connection: SSL.Connection) -> int:
     """How many bytes a Connection on memory BIOs has not read yet."""
-    count: int = _lib.BIO_get_mem_data(connection._into_ssl, _ffi.new("char **"))  # noqa: SLF001
+    count: int = _lib.BIO_get_mem_data(connection._into_ssl, _anywhere)  # noqa: SLF001
     return count
 
 
 def outgoing(connection: SSL.Connection) -> int:
     """How many bytes a Connection on memory BIOs wants sent."""
-    count: int = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
+    count: int = _lib.BIO_get_mem_data(connection._from_ssl, _anywhere)  # noqa: SLF001
     return count
 
 
@@ -346,6 +349,8 @@ def give_incoming(connection: SSL.Connection, data: bytes) -> None:
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
     taken = b""
+    if not outgoing(connection):
+        return taken
     while True:
         buffer = _no_zeros("char[]", _PIECE)
         count = _lib.BIO_read(connection._from_ssl, buffer, _PIECE)  # noqa: SLF001

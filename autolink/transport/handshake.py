@@ -74,9 +74,11 @@ async def handshake(
         anyio.BrokenResourceError: the connection was cut.
     """
     loop = running_loop()
-    wire = (
-        SocketWire(transport, loop) if isinstance(transport, socket.socket) else StreamWire(transport, loop)
-    )
+    wire: Wire
+    if isinstance(transport, socket.socket):
+        wire = SocketWire(transport, loop, dialer=dialer)
+    else:
+        wire = StreamWire(transport, loop)
     verification = tls.Verification(dialer, expect)
     connection = _openssl.new_connection(context)
     connection.set_app_data(verification)
