@@ -25,6 +25,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -71,6 +72,7 @@ SYMBOLS: Final = (
     "SSL_session_reused",
     "SSL_set_fd",
     "SSL_set_session",
+    "SSL_set_verify",
     "SSL_write",
     "X509_STORE_CTX_get_current_cert",
     "X509_STORE_CTX_get_error",
@@ -112,7 +114,19 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], bool]
+class Answer(Enum):
+    """A verify callback's.
+
+    Attributes:
+        ENOUGH: (dialing) go on with the handshake, and do not look at this chain any further: all is known about it.
+    """
+
+    YES = 1
+    NO = 2
+    ENOUGH = 3
+
+
+VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], Answer]
 """Connection, its application data, the certificate (see `der`), OpenSSL's error about it (0: none), its depth in the
 chain."""
 
@@ -123,17 +137,21 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
     context.set_verify(mode, lambda *_: False)  # pyOpenSSL's own, replaced below: it never runs
     index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    yes, enough = Answer.YES, Answer.ENOUGH
 
     def verify(_ok: int, store: object) -> int:
         connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store, index)]  # noqa: SLF001
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
+        answer = callback(connection, connection._app_data, certificate, error, depth)  # noqa: SLF001
+        if answer is yes:
             if error:
                 _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
-        if not error:
+        if answer is enough:  # at a no a dialer's OpenSSL stops, and only then looks whether it needs a yes
+            _lib.SSL_set_verify(connection._ssl, SSL.VERIFY_NONE, _ffi.NULL)  # noqa: SLF001
+        elif not error:
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_CERT_REJECTED)
         return 0
 

@@ -16,11 +16,14 @@ The callback refuses, in this order:
    OpenSSL's to refuse;
 4. any certificate of the chain with a key or a signature algorithm that is off the list.
 
+(Dialling) a chain that has passed once is not examined again, but its ALPN, its length and what the caller expects are.
+
 TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's
 key the peer holds, and nothing more.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,6 +78,14 @@ _ALGORITHMS: Final = frozenset(
         Algorithm.RSASSA_PSS,  # with a hash that OpenSSL's security level 2 allows
     }
 )
+
+
+_YES, _NO, _ENOUGH = _openssl.Answer
+
+_PASSED_MOST: Final = 64
+_passed: Final[OrderedDict[tuple[bytes, ...], None]] = OrderedDict()
+"""Chains of listeners that have passed 2 to 4, the most recent. That they do is a fact about their bytes: no clock and
+nobody's trust has a say in it."""
 
 
 class HasX509(Protocol):
@@ -141,7 +152,12 @@ class Verification:
 
     def look_again(self, connection: SSL.Connection) -> bool:
         """When the handshake is over: at a resumed connection for the first time, at a listener's certificates too."""
-        return (self.looked and self.dialer) or self.check_connection(connection)
+        if not (self.looked and self.dialer):
+            return self.check_connection(connection)
+        _passed[self.chain] = None
+        while len(_passed) > _PASSED_MOST:
+            _passed.popitem(last=False)
+        return True
 
     def check_connection(self, connection: SSL.Connection) -> bool:
         """What is not about one certificate."""
@@ -250,21 +266,25 @@ def _context(credential: TlsIdentity, options: int) -> SSL.Context:
 
 def _verify(
     connection: SSL.Connection, verification: Verification, certificate: object, error: int, depth: int
-) -> bool:
+) -> _openssl.Answer:
     try:
-        if not (verification.looked or verification.look(connection)):
-            return False
+        if not verification.looked:
+            if not verification.look(connection):
+                return _NO
+            if verification.chain in _passed:
+                return _ENOUGH
         if error in _JUDGED_LATER:
-            return True
+            return _YES
         if error:
             objection: str | None = _openssl.verify_error_text(error)
         else:
             objection = _weakness(_openssl.der(certificate, verification.written))
-        return objection is None or verification.refuse(
-            Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
-        )
+        if objection is None:
+            return _YES
+        verification.refuse(Reason.MALFORMED, f"certificate {depth} of the chain: {objection}")
     except Exception as failure:  # noqa: BLE001  `expect` is the caller's; raising through OpenSSL would lose it
-        return verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
+        verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
+    return _NO
 
 
 def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
