@@ -331,7 +331,7 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     connection._socket = sock  # noqa: SLF001
 
 
-def write(connection: SSL.Connection, data: memoryview) -> int:
+def write(connection: SSL.Connection, data: bytes | memoryview) -> int:
     """As `connection.send`, which asks OpenSSL what went wrong also when nothing did: how many bytes it took.
 
     Raises:
