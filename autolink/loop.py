@@ -9,7 +9,7 @@ the path of a message or of a handshake uses AnyIO itself.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import lru_cache, partial
 from socket import socket
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -122,4 +122,14 @@ _TRIO: Final = Loop(
 
 def running_loop() -> Loop:
     """Those of the event loop that runs."""
-    return _TRIO if _lowlevel.in_trio_run() else _ANY
+    try:
+        clock = _lowlevel.current_clock()
+    except RuntimeError:
+        return _ANY
+    return _on_trio(clock)
+
+
+@lru_cache(maxsize=4)
+def _on_trio(clock: Any) -> Loop:  # noqa: ANN401
+    """With the running clock's own time, for which Trio goes through two functions at each question."""
+    return _TRIO._replace(current_time=clock.current_time)

@@ -367,8 +367,6 @@ def give_incoming(connection: SSL.Connection, data: bytes) -> None:
 def take_outgoing(connection: SSL.Connection) -> bytes:
     """Everything that a Connection on memory BIOs wants sent; empty when there is nothing."""
     taken = b""
-    if not outgoing(connection):
-        return taken
     while True:
         buffer = _no_zeros("char[]", _PIECE)
         count = _lib.BIO_read(connection._from_ssl, buffer, _PIECE)  # noqa: SLF001

@@ -109,7 +109,7 @@ class Wire(ABC):
         alert."""
         buffer = self._partial
         while True:
-            count, end = _records(buffer, most)
+            count, end = _records(buffer, most) if buffer else (0, 0)
             if count:
                 break
             data = await self.read(limits.TLS_STEP)
