@@ -47,8 +47,8 @@ MOST = {
 
 @pytest.mark.parametrize("kind", MOST)
 async def test_opening_a_link_gets_no_heavier(kind):
-    """Three tasks (the listener's link and its handler, the dialer's reader), one wait for each flight but the first, one call
-    into OpenSSL for each; leaving the link waits once, for the peer's goodbye."""
+    """Three tasks (the listener's link and its handler, the dialer's reader), one wait for each flight but the first, one
+    call into OpenSSL for each; leaving the link waits once, for the peer's goodbye."""
     acme = Authority("acme")
     seller = acme.agent("seller", trust=IssuedBy(acme.anchor))
     buyer = Agent(acme.issue("buyer"), trust=IssuedBy(acme.anchor), resume=kind == "resumed")
