@@ -9,7 +9,7 @@ the path of a message or of a handshake uses AnyIO itself.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from functools import lru_cache, partial
+from functools import partial
 from socket import socket
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -120,16 +120,17 @@ _TRIO: Final = Loop(
 )  # fmt: skip
 
 
+_here: Final[Any] = _lowlevel.RunVar("autolink.loop")
+
+
 def running_loop() -> Loop:
     """Those of the event loop that runs."""
     try:
-        clock = _lowlevel.current_clock()
-    except RuntimeError:
+        loop: Loop = _here.get()
+    except RuntimeError:  # not Trio's
         return _ANY
-    return _on_trio(clock)
-
-
-@lru_cache(maxsize=4)
-def _on_trio(clock: Any) -> Loop:  # noqa: ANN401
-    """With the running clock's own time, for which Trio goes through two functions at each question."""
-    return _TRIO._replace(current_time=clock.current_time)
+    except LookupError:
+        # Once for each run. Trio itself goes through two functions to its clock, at each question.
+        loop = _TRIO._replace(current_time=_lowlevel.current_clock().current_time)
+        _here.set(loop)
+    return loop
