@@ -120,6 +120,17 @@ _TRIO: Final = Loop(
 )  # fmt: skip
 
 
+_here: Final[Any] = _lowlevel.RunVar("autolink.loop")
+
+
 def running_loop() -> Loop:
     """Those of the event loop that runs."""
-    return _TRIO if _lowlevel.in_trio_run() else _ANY
+    try:
+        loop: Loop = _here.get()
+    except RuntimeError:  # not Trio's
+        return _ANY
+    except LookupError:
+        # Once for each run. Trio itself goes through two functions to its clock, at each question.
+        loop = _TRIO._replace(current_time=_lowlevel.current_clock().current_time)
+        _here.set(loop)
+    return loop

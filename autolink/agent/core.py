@@ -149,7 +149,7 @@ class LinkCore:
     @property
     def _reads_only(self) -> bool:
         """No task beside the reader's is there, to be cancelled."""
-        return not (self._last_opened_by_peer or self._writer or self._finishing or self._keeper.judging)
+        return self.server.idle and not (self._writer or self._finishing or self._keeper.judging)
 
     def _ending(self) -> bool:
         """Nothing but the reader runs, and it waits for the peer's goodbye, or for its own deadline."""

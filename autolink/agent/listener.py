@@ -30,6 +30,7 @@ class Listener:
     Attributes:
         addresses: the real ones, with the ports that were taken.
         contacts: for each of them one string that holds the address and whom to expect there.
+        accepting: whether new connections are taken: until it drains or its block ends.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Listener:
         self._openings = anyio.Semaphore(limits.OPENINGS, fast_acquire=True)
         self._links: set[Link] = set()
         self._sockets = list(sockets)
+        self.accepting = True
         self._accepting = anyio.CancelScope()
 
     @property
@@ -65,6 +67,7 @@ class Listener:
             self._stop_listening()
 
     def _stop_listening(self) -> None:
+        self.accepting = False
         self._accepting.cancel()
         for one in self._sockets:
             one.close()
@@ -105,11 +108,6 @@ class Listener:
         finally:
             for _ in range(held):
                 self._openings.release()
-
-    @property
-    def accepting(self) -> bool:
-        """Whether new connections are taken: until it drains or its block ends."""
-        return not self._accepting.cancel_called
 
     async def _accept(self) -> None:
         async with running_loop().tasks() as connections:

@@ -55,9 +55,15 @@ class Server:
         self._workers = Workers(link.traffic.loop, self._run)
         self.running = 0
 
+    @property
+    def idle(self) -> bool:
+        """No task of a handler's is there, working or waiting."""
+        return not (self.running or self._workers.waiting)
+
     def let_go(self) -> None:
         """The link has ended, and nothing runs here."""
-        del self._link, self._workers
+        self._workers.let_go()
+        del self._link
 
     def start(self, lane: Lane, received: Received) -> None:
         """Start a task for what the opening message asks for, or answer that there is no such thing."""

@@ -75,7 +75,8 @@ class Traffic:
         self._next_id = 0
         self.loop = running_loop()
         self._current_time = self.loop.current_time
-        self._epoch = int(clock().timestamp() * 1_000_000) - int(self._current_time() * 1_000_000)
+        self.heard_at = now = self._current_time()
+        self._epoch = int(clock().timestamp() * 1_000_000) - int(now * 1_000_000)
         self.lanes: dict[int, Lane] = {}
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
@@ -91,7 +92,6 @@ class Traffic:
         self._over = False
         self.batches_sent = self.batches_verified = 0
         self.messages_sent = self.messages_verified = 0
-        self.heard_at = self._current_time()
 
     # --- time and leaves ---------------------------------------------------------------------------------
 

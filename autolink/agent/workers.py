@@ -35,6 +35,15 @@ class Workers:
         self._idle: list[_Worker] = []
         self._keeps: bool | None = None  # None: as soon as one has been started
 
+    @property
+    def waiting(self) -> int:
+        """Tasks that have done their work and wait for more."""
+        return len(self._idle)
+
+    def let_go(self) -> None:
+        """Nothing runs here, and nothing will."""
+        del self._work
+
     def start(self, tasks: Tasks, name: str, *args: object) -> Scope:
         """Have a task do the work soon, in a context copied from ours. Returns the scope that cancels it, until it ends."""
         if self._idle:

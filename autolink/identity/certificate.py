@@ -52,6 +52,8 @@ _PRINTABLE_STRING: Final = 0x13
 _OCTET_STRING: Final = 0x04
 _COMMON_NAME_OID: Final = bytes.fromhex("0603550403")
 _NAME_HEAD: Final = 13
+_NAME_TAG: Final = 11
+_TEXT_TAGS: Final = (bytes((_UTF8_STRING,)), bytes((_PRINTABLE_STRING,)))
 
 # What `cryptography` was seen to raise on hostile bytes; its errors have no common base. Warning: a program, such
 # as our tests, may have turned warnings into errors.
@@ -273,10 +275,9 @@ def _read_name(name: bytes) -> str | None:
     """The one common name, in a form that `common_name` takes, which a DER Name consists of; None for any other."""
     value = name[_NAME_HEAD:]
     size = len(value)
-    if size > limits.COMMON_NAME or name[:_NAME_HEAD] not in (
-        _name_head(_UTF8_STRING, size),
-        _name_head(_PRINTABLE_STRING, size),
-    ):
+    if size > limits.COMMON_NAME or name[_NAME_TAG : _NAME_TAG + 1] not in _TEXT_TAGS:
+        return None
+    if name[:_NAME_HEAD] != _name_head(name[_NAME_TAG], size):
         return None
     return value.decode()
 

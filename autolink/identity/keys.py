@@ -24,6 +24,7 @@ from typing import Any, Final, cast
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.x509.oid import ObjectIdentifier, SignatureAlgorithmOID
 
 from autolink.errors import BadSignature, IdentityError
@@ -48,7 +49,7 @@ class KeyType(StrEnum):
 
 SHA256: Final = hashes.SHA256()
 _CURVE: Final = ec.SECP256R1.name
-_ECDSA: Final = ec.ECDSA(SHA256)
+_ECDSA: Final = ec.ECDSA(Prehashed(SHA256))  # hashed here: there it is asked of each object what it is
 _PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32)
 _RSA_BITS: Final = range(2048, 4097)
 _RSA_EXPONENTS: Final = range(65537, 2**32)  # a huge exponent makes verifying as slow as signing
@@ -142,16 +143,24 @@ def hash_of_key(public_key: PublicKey) -> bytes:
 
 def sign(private_key: PrivateKey, data: bytes) -> bytes:
     """Sign with the one scheme of this kind of key (see `verify`)."""
-    signature: bytes = private_key.sign(data, *_signing(type(private_key)))
-    return signature
+    return _signing(type(private_key))(private_key, data)
+
+
+def _sign_ecdsa(private_key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
+    return private_key.sign(hashlib.sha256(data).digest(), _ECDSA)
+
+
+_SIGNING: Final[tuple[tuple[type, Callable[[Any, bytes], bytes]], ...]] = (
+    (ec.EllipticCurvePrivateKey, _sign_ecdsa),
+    (rsa.RSAPrivateKey, lambda private_key, data: private_key.sign(data, _PSS, SHA256)),
+    (object, lambda private_key, data: private_key.sign(data)),
+)
 
 
 @lru_cache(maxsize=16)  # by class: an instance check against an abstract class takes longer than it should
-def _signing(kind: type) -> tuple[Any, ...]:
-    """What `sign` takes besides the data."""
-    if issubclass(kind, ec.EllipticCurvePrivateKey):
-        return (_ECDSA,)
-    return (_PSS, SHA256) if issubclass(kind, rsa.RSAPrivateKey) else ()
+def _signing(kind: type) -> Callable[[Any, bytes], bytes]:
+    """How a key of this class signs."""
+    return next(sign for known, sign in _SIGNING if issubclass(kind, known))
 
 
 def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
@@ -175,7 +184,7 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes) -> None:
 def _verify_ecdsa(public_key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
     if public_key.curve.name != _CURVE:
         raise IdentityError(f"no signature scheme for this kind of key: {type_error}")
-    public_key.verify(signature, data, _ECDSA)
+    public_key.verify(signature, hashlib.sha256(data).digest(), _ECDSA)
 
 
 def _verify_ed25519(public_key: ed25519.Ed25519PublicKey, signature: bytes, data: bytes) -> None:

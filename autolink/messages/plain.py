@@ -54,8 +54,7 @@ class PlainLeaves:
     def __init__(self, author: AutoId, recipient: AutoId | str) -> None:
         self._author, self._recipient = author, recipient
         to = recipient.value if isinstance(recipient, AutoId) else recipient
-        self._parties = codec.pack(author.value) + codec.pack(to)
-        self._short, self._layouts = _layouts(len(self._parties))
+        self._parties, self._short, self._layouts = _between(author.value, to)
 
     def write(
         self, message_id: bytes, seq: int, sent_at: int, expires_at: int, kind: Kind, channel: int, body: bytes,
@@ -108,6 +107,13 @@ class PlainLeaves:
         if body is None or len(body) > limits.MESSAGE:
             return None
         return seq, sent_at, expires_at, kind, body, method, timeout
+
+
+@lru_cache(maxsize=256)
+def _between(author: str, recipient: str) -> tuple[bytes, _Layout, dict[int, _Layout]]:
+    """The parties' bytes, and `_layouts`: the same at each link to the same peer."""
+    parties = codec.pack(author) + codec.pack(recipient)
+    return parties, *_layouts(len(parties))
 
 
 @lru_cache(maxsize=64)

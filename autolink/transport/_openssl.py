@@ -25,6 +25,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -71,6 +72,7 @@ SYMBOLS: Final = (
     "SSL_session_reused",
     "SSL_set_fd",
     "SSL_set_session",
+    "SSL_set_verify",
     "SSL_write",
     "X509_STORE_CTX_get_current_cert",
     "X509_STORE_CTX_get_error",
@@ -112,7 +114,19 @@ def set_groups(context: SSL.Context) -> None:
         raise NotImplementedError("this OpenSSL lacks X25519MLKEM768: autolink needs OpenSSL 3.5 or later")
 
 
-VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], bool]
+class Answer(Enum):
+    """A verify callback's.
+
+    Attributes:
+        ENOUGH: (dialing) go on with the handshake, and do not look at this chain any further: all is known about it.
+    """
+
+    YES = 1
+    NO = 2
+    ENOUGH = 3
+
+
+VerifyCallback = Callable[[SSL.Connection, Any, Any, int, int], Answer]
 """Connection, its application data, the certificate (see `der`), OpenSSL's error about it (0: none), its depth in the
 chain."""
 
@@ -123,16 +137,21 @@ def set_verify(context: SSL.Context, callback: VerifyCallback) -> None:
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
     context.set_verify(mode, lambda *_: False)  # pyOpenSSL's own, replaced below: it never runs
     index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    yes, enough = Answer.YES, Answer.ENOUGH
 
     def verify(_ok: int, store: object) -> int:
         connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store, index)]  # noqa: SLF001
         error = _lib.X509_STORE_CTX_get_error(store)
         certificate = _lib.X509_STORE_CTX_get_current_cert(store)
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
-        if callback(connection, connection._app_data, certificate, error, depth):  # noqa: SLF001
-            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
+        answer = callback(connection, connection._app_data, certificate, error, depth)  # noqa: SLF001
+        if answer is yes:
+            if error:
+                _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
-        if error == _lib.X509_V_OK:
+        if answer is enough:  # at a no a dialer's OpenSSL stops, and only then looks whether it needs a yes
+            _lib.SSL_set_verify(connection._ssl, SSL.VERIFY_NONE, _ffi.NULL)  # noqa: SLF001
+        elif not error:
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_CERT_REJECTED)
         return 0
 
@@ -147,24 +166,36 @@ def presented_count(connection: SSL.Connection) -> int:
     return 0 if stack == _ffi.NULL else _lib.sk_X509_num(stack)
 
 
-def peer_chain(connection: SSL.Connection) -> list[bytes]:
+Written = dict[Any, bytes]
+"""Certificates of one handshake that were written down already, by OpenSSL's object: it keeps them while the handshake
+lasts, and asks about the same ones that the peer presented."""
+
+
+def peer_chain(connection: SSL.Connection, written: Written) -> list[bytes]:
     """DER of the chain as the peer sent it: to a dialer leaf first, to a listener without the leaf. After resumption
     there is none."""
     stack = _lib.SSL_get_peer_cert_chain(connection._ssl)  # noqa: SLF001
-    return [der(_lib.sk_X509_value(stack, place)) for place in range(presented_count(connection))]
+    return [der(_lib.sk_X509_value(stack, place), written) for place in range(presented_count(connection))]
 
 
-def peer_leaf(connection: SSL.Connection) -> bytes:
+def peer_leaf(connection: SSL.Connection, written: Written) -> bytes:
     """DER of the certificate whose key TLS has proved, now or before the session that was resumed."""
     leaf = _lib.SSL_get_peer_certificate(connection._ssl)  # noqa: SLF001
     try:
-        return der(leaf)
+        return der(leaf, written)
     finally:
         _lib.X509_free(leaf)
 
 
-def der(certificate: object) -> bytes:
+def der(certificate: object, written: Written) -> bytes:
     """The bytes of a certificate of OpenSSL's."""
+    known = written.get(certificate)
+    if known is None:
+        known = written[certificate] = _write_down(certificate)
+    return known
+
+
+def _write_down(certificate: object) -> bytes:
     bio = _lib.BIO_new(_lib.BIO_s_mem())
     try:
         if bio == _ffi.NULL or _lib.i2d_X509_bio(bio, certificate) != 1:
@@ -300,7 +331,7 @@ def attach_socket(connection: SSL.Connection, sock: socket.socket) -> None:
     connection._socket = sock  # noqa: SLF001
 
 
-def write(connection: SSL.Connection, data: memoryview) -> int:
+def write(connection: SSL.Connection, data: bytes | memoryview) -> int:
     """As `connection.send`, which asks OpenSSL what went wrong also when nothing did: how many bytes it took.
 
     Raises:
@@ -312,15 +343,18 @@ def write(connection: SSL.Connection, data: memoryview) -> int:
     return taken
 
 
+_anywhere: Final = _ffi.new("char **")  # written and never read: only the count is asked for
+
+
 def incoming(connection: SSL.Connection) -> int:
     """How many bytes a Connection on memory BIOs has not read yet."""
-    count: int = _lib.BIO_get_mem_data(connection._into_ssl, _ffi.new("char **"))  # noqa: SLF001
+    count: int = _lib.BIO_get_mem_data(connection._into_ssl, _anywhere)  # noqa: SLF001
     return count
 
 
 def outgoing(connection: SSL.Connection) -> int:
     """How many bytes a Connection on memory BIOs wants sent."""
-    count: int = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.new("char **"))  # noqa: SLF001
+    count: int = _lib.BIO_get_mem_data(connection._from_ssl, _anywhere)  # noqa: SLF001
     return count
 
 

@@ -74,9 +74,11 @@ async def handshake(
         anyio.BrokenResourceError: the connection was cut.
     """
     loop = running_loop()
-    wire = (
-        SocketWire(transport, loop) if isinstance(transport, socket.socket) else StreamWire(transport, loop)
-    )
+    wire: Wire
+    if isinstance(transport, socket.socket):
+        wire = SocketWire(transport, loop, dialer=dialer)
+    else:
+        wire = StreamWire(transport, loop)
     verification = tls.Verification(dialer, expect)
     connection = _openssl.new_connection(context)
     connection.set_app_data(verification)
@@ -93,7 +95,7 @@ async def handshake(
                 with anyio.move_on_after(limits.REFUSAL_DRAIN):
                     await wire.drain()  # so that our alert arrives
             raise failure from error
-        chain = verification.chain or tls.presented_chain(connection, dialer=dialer)
+        chain = verification.chain or verification.presented(connection)
         return SecureStream(connection, wire, chain, loop, peer=peer)
     except BaseException:
         await wire.close()

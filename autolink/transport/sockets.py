@@ -152,13 +152,12 @@ def prepare(sock: socket.socket, *, tcp: bool) -> None:
 def remote_address(sock: socket.socket) -> str:
     """The other end, as an address without its IPv6 zone, or ``unix:`` (the other end of a Unix socket has no
     name)."""
-    family = sock.family
-    if family == socket.AF_UNIX:
-        return "unix:"
-    host, port, *_ = sock.getpeername()
-    if family == socket.AF_INET:
-        return f"{host}:{port}"
-    return str(TcpAddress(host.partition("%")[0], port))
+    match sock.getpeername():
+        case host, port:
+            return f"{host}:{port}"
+        case host, port, _, _:
+            return str(TcpAddress(host.partition("%")[0], port))
+    return "unix:"
 
 
 async def _connect_one(target: Target) -> socket.socket:

@@ -168,7 +168,7 @@ class SecureStream:
         try:
             if self._unsaid:
                 said, self._unsaid = self._unsaid, b""
-                self._tls.sendall(said)
+                _openssl.write(self._tls, said)  # to memory: all of it
                 self.records_sent += 1
                 self.bytes_sent += len(said)
             await self._wire.flush(self._tls)

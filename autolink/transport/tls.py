@@ -16,14 +16,17 @@ The callback refuses, in this order:
    OpenSSL's to refuse;
 4. any certificate of the chain with a key or a signature algorithm that is off the list.
 
+(Dialling) a chain that has passed once is not examined again, but its ALPN, its length and what the caller expects are.
+
 TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's
 key the peer holds, and nothing more.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -77,6 +80,14 @@ _ALGORITHMS: Final = frozenset(
 )
 
 
+_YES, _NO, _ENOUGH = _openssl.Answer
+
+_PASSED_MOST: Final = 64
+_passed: Final[OrderedDict[tuple[bytes, ...], None]] = OrderedDict()
+"""Chains of listeners that have passed 2 to 4, the most recent. That they do is a fact about their bytes: no clock and
+nobody's trust has a say in it."""
+
+
 class HasX509(Protocol):
     """A certificate, for what TLS needs of it."""
 
@@ -119,6 +130,7 @@ class Verification:
 
     Attributes:
         chain: (dialing) what the peer presented, as soon as it has been looked at.
+        written: the certificates whose bytes were looked at.
     """
 
     dialer: bool
@@ -126,6 +138,7 @@ class Verification:
     refusal: tuple[Reason, str] | None = None
     chain: tuple[bytes, ...] = ()
     looked: bool = False
+    written: _openssl.Written = field(default_factory=dict)
 
     def refuse(self, reason: Reason, detail: str) -> bool:
         if self.refusal is None:  # the first reason is the cause, the rest follow from it
@@ -139,7 +152,12 @@ class Verification:
 
     def look_again(self, connection: SSL.Connection) -> bool:
         """When the handshake is over: at a resumed connection for the first time, at a listener's certificates too."""
-        return (self.looked and self.dialer) or self.check_connection(connection)
+        if not (self.looked and self.dialer):
+            return self.check_connection(connection)
+        _passed[self.chain] = None
+        while len(_passed) > _PASSED_MOST:
+            _passed.popitem(last=False)
+        return True
 
     def check_connection(self, connection: SSL.Connection) -> bool:
         """What is not about one certificate."""
@@ -149,7 +167,7 @@ class Verification:
         # which are in no path, so that the callback was not called for them.
         presented = _openssl.presented_count(connection) + (not self.dialer)
         if self.dialer and limits.CHAIN < presented <= limits.CHAIN + limits.ROTATIONS:
-            presented = _length(presented_chain(connection, dialer=True))
+            presented = _length(self.presented(connection))
         if presented > limits.CHAIN:
             return self.refuse(
                 Reason.MALFORMED, f"it shows {presented} certificates, {limits.CHAIN} are allowed"
@@ -159,9 +177,18 @@ class Verification:
     def _meets_expectation(self, connection: SSL.Connection) -> bool:
         if not self.dialer:
             return True
-        self.chain = presented_chain(connection, dialer=True)
+        self.chain = self.presented(connection)
         objection = self.expect(self.chain) if self.expect else None
         return objection is None or self.refuse(Reason.WRONG_PEER, objection)
+
+    def presented(self, connection: SSL.Connection) -> tuple[bytes, ...]:
+        """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified. After resumption it is
+        the leaf alone, as remembered from the handshake that proved its key."""
+        chain = _openssl.peer_chain(connection, self.written)
+        if self.dialer and chain:
+            return tuple(chain)
+        # OpenSSL gives a listener the leaf separately.
+        return (_openssl.peer_leaf(connection, self.written), *chain)
 
 
 def server_context(credential: TlsIdentity, *, resume: bool = False, trust: str = "") -> SSL.Context:
@@ -198,15 +225,6 @@ def client_context(credential: TlsIdentity) -> SSL.Context:
     context = _context(credential, SSL.OP_NO_TICKET)
     context.set_alpn_protos([ALPN])
     return context
-
-
-def presented_chain(connection: SSL.Connection, *, dialer: bool) -> tuple[bytes, ...]:
-    """The chain as the peer sent it: DER, leaf first, duplicates kept, unsorted, unverified. After resumption it is
-    the leaf alone, as remembered from the handshake that proved its key."""
-    if dialer and (chain := _openssl.peer_chain(connection)):
-        return tuple(chain)
-    # OpenSSL gives a listener the leaf separately.
-    return (_openssl.peer_leaf(connection), *_openssl.peer_chain(connection))
 
 
 def negotiated(connection: SSL.Connection) -> TlsInfo:
@@ -248,18 +266,25 @@ def _context(credential: TlsIdentity, options: int) -> SSL.Context:
 
 def _verify(
     connection: SSL.Connection, verification: Verification, certificate: object, error: int, depth: int
-) -> bool:
+) -> _openssl.Answer:
     try:
-        if not (verification.looked or verification.look(connection)):
-            return False
+        if not verification.looked:
+            if not verification.look(connection):
+                return _NO
+            if verification.chain in _passed:
+                return _ENOUGH
         if error in _JUDGED_LATER:
-            return True
-        objection = _openssl.verify_error_text(error) if error else _weakness(_openssl.der(certificate))
-        return objection is None or verification.refuse(
-            Reason.MALFORMED, f"certificate {depth} of the chain: {objection}"
-        )
+            return _YES
+        if error:
+            objection: str | None = _openssl.verify_error_text(error)
+        else:
+            objection = _weakness(_openssl.der(certificate, verification.written))
+        if objection is None:
+            return _YES
+        verification.refuse(Reason.MALFORMED, f"certificate {depth} of the chain: {objection}")
     except Exception as failure:  # noqa: BLE001  `expect` is the caller's; raising through OpenSSL would lose it
-        return verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
+        verification.refuse(Reason.INTERNAL, f"checking the certificate failed: {failure!r}")
+    return _NO
 
 
 def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:

@@ -109,7 +109,7 @@ class Wire(ABC):
         alert."""
         buffer = self._partial
         while True:
-            count, end = _records(buffer, most)
+            count, end = _records(buffer, most) if buffer else (0, 0)
             if count:
                 break
             data = await self.read(limits.TLS_STEP)
@@ -140,10 +140,12 @@ def _records(buffer: bytearray, most: int) -> tuple[int, int]:
 
 
 class SocketWire(Wire):
-    """A connected socket, which this object owns."""
+    """A connected socket, which this object owns. Who has dialled speaks first, and mostly has done so when the connection
+    is taken up; it is hardly ever answered already when it comes to read."""
 
-    def __init__(self, sock: socket.socket, loop: Loop) -> None:
+    def __init__(self, sock: socket.socket, loop: Loop, *, dialer: bool) -> None:
         super().__init__(loop)
+        self._waits = dialer
         if sock.gettimeout() != 0:
             sock.setblocking(False)
         self._socket = sock
@@ -151,7 +153,9 @@ class SocketWire(Wire):
 
     async def read(self, size: int) -> bytes:
         while True:
-            await self._loop.wait_readable(self._socket)  # first: the peer has hardly ever answered already
+            if self._waits:
+                await self._loop.wait_readable(self._socket)
+            self._waits = True
             try:
                 return self._socket.recv(size)
             except BlockingIOError:

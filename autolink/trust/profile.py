@@ -234,11 +234,11 @@ _NEVER: Final = frozenset(
 
 
 def _extensions(it: Placed) -> str | None:  # 4
-    for extension in it.extensions.values():
-        if extension.oid in _NEVER:
-            return f"has the extension {extension.oid.dotted_string}, which this profile does not have"
-        if extension.critical and extension.oid not in _MAY_BE_CRITICAL:
-            return f"has the unknown critical extension {extension.oid.dotted_string}"
+    for oid, extension in it.extensions.items():
+        if oid in _NEVER:
+            return f"has the extension {oid.dotted_string}, which this profile does not have"
+        if extension.critical and oid not in _MAY_BE_CRITICAL:
+            return f"has the unknown critical extension {oid.dotted_string}"
     return None
 
 

@@ -360,7 +360,7 @@ async def test_who_is_accepted_in_the_moment_of_stopping_is_not_dropped(serving)
     with socket.create_server(("127.0.0.1", 0)) as unused:
 
         def accept() -> tuple[socket.socket, object]:
-            listener._accepting.cancel()
+            listener._stop_listening()
             return far, None
 
         listening = ListeningSocket(unused, parse_address("127.0.0.1:1"), accept=accept)
