@@ -18,6 +18,7 @@ from typing import Final, Protocol, final
 from autolink.errors import AutolinkError, EntryRefused
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Op, decode_leaf_untrusted
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
@@ -28,7 +29,7 @@ from autolink.registry.sources import Progress, Source, SourceFailed
 from autolink.registry.state import apply
 from autolink.registry.status import Status, VerifiedStatus
 from autolink.registry.status import verify_untrusted as verify_status
-from autolink.registry.store import Store, StoreFailed
+from autolink.registry.store import Store
 
 _PAGE: Final = 256
 """Entries that are read at once: those of a tile."""

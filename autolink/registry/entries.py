@@ -167,15 +167,17 @@ class Entry:
         """The bytes that `by` signs with the key of `spki`."""
         return b"".join((PURPOSE, by.value, hashlib.sha256(spki).digest(), self.hash))
 
-    def check_signature(self, signature: Signature, public_key: PublicKey) -> None:
+    def check_signature(self, signature: Signature, public_key: PublicKey, spki: bytes) -> None:
         """Verify one of its signatures.
+
+        Args:
+            public_key, spki: the key that must have made it, whatever key the signature shows.
 
         Raises:
             EntryRefused: UNAUTHORISED.
         """
-        preimage = self.preimage(signature.by, signature.key or keys.spki(public_key))
         try:
-            keys.verify(public_key, signature.value, preimage)
+            keys.verify(public_key, signature.value, self.preimage(signature.by, spki))
         except BadSignature:
             raise EntryRefused(
                 Fault.UNAUTHORISED, f"the signature of {signature.by.short} does not verify"

@@ -28,8 +28,9 @@ from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.records import as_kept
 from autolink.registry.sources import FolderSource, SourceFailed
-from autolink.registry.store import DATABASE, SqliteStore, as_kept
+from autolink.registry.store import DATABASE, SqliteStore
 
 LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"

@@ -18,12 +18,13 @@ from autolink.identity import AutoId, keys
 from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient, Submitter, Withheld
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
-from autolink.registry.store import SqliteStore, StoreFailed
+from autolink.registry.store import SqliteStore
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified

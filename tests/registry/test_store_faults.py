@@ -23,10 +23,11 @@ from autolink import codec
 from autolink.errors import AutolinkError, UsageError
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import check_store
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import encode_leaf
 from autolink.registry.records import Record
 from autolink.registry.registrar import Appended, Registrar
-from autolink.registry.store import SqliteStore, StoreFailed
+from autolink.registry.store import SqliteStore
 
 from .appender import KEY
 from .conftest import ORIGIN, Log, Party
