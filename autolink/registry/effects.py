@@ -156,7 +156,7 @@ class Step:
         entry = self._entry
         above = [record.at(self._now) for record in path_above(self._ledger, issuer)]
         if above:
-            self._acting(above[0].auto_id, Fault.ISSUER)
+            self._check_active(above[0], Fault.ISSUER)
         try:
             certificate, ids, bound = _examine(
                 (entry.certificate, *(record.certificate for record in above)), instant(self._now)
@@ -242,12 +242,14 @@ class Step:
         record = self._ledger.record(auto_id)
         if record is None:
             raise EntryRefused(fault, f"{auto_id.short} is not on record")
+        self._check_active(record, fault)
+        return self._own(record.at(self._now))
+
+    def _check_active(self, record: Record, fault: Fault) -> None:
         where = standing(self._ledger, record, self._now)
         if where.state is not State.ACTIVE:
-            raise EntryRefused(
-                fault, f"{auto_id.short} is {where.state} (by the record of {where.because.short})"
-            )
-        return self._own(record.at(self._now))
+            text = f"{record.auto_id.short} is {where.state} (by the record of {where.because.short})"
+            raise EntryRefused(fault, text)
 
     def _guardians(self, record: Record) -> list[Signer]:
         """Those that the entry reveals, each of them one that the ID has committed to."""

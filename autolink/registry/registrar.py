@@ -215,22 +215,24 @@ class _Pending:
 
     def __init__(self, store: Store, auto_ids: Collection[AutoId]) -> None:
         self._ledger = store
-        self._seen = store.records(auto_ids)
+        self._seen: dict[bytes, Record | None] = {auto_id.value: None for auto_id in auto_ids}
+        self._seen |= {record.auto_id.value: record for record in store.records(auto_ids)}
         self.records: dict[AutoId, Record] = {}
         self.used: list[bytes] = []
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
-        if auto_id not in self._seen:
-            self._seen[auto_id] = self._ledger.record(auto_id)
-        return self._seen[auto_id]
+        key = auto_id.value
+        if key not in self._seen:
+            self._seen[key] = self._ledger.record(auto_id)
+        return self._seen[key]
 
     def is_used(self, key: bytes) -> bool:
         return key in self.used or self._ledger.is_used(key)
 
     def take(self, applied: Applied) -> None:
         auto_id = applied.record.auto_id
-        self.records[auto_id] = self._seen[auto_id] = applied.record
+        self.records[auto_id] = self._seen[auto_id.value] = applied.record
         self.ids.append(auto_id)
         if applied.used is not None:
             self.used.append(applied.used)

@@ -119,7 +119,7 @@ class Store(Ledger, Protocol):
             StoreFailed: nothing can be read.
         """
 
-    def records(self, auto_ids: Collection[AutoId]) -> dict[AutoId, Record | None]:
+    def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
         """What is on record about several IDs, at most a group: for the one who appends, of the newest state.
 
         Raises:
@@ -292,9 +292,9 @@ class SqliteStore:
 
     def record(self, auto_id: AutoId) -> Record | None:
         found: bytes | None = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
-        return None if found is None else self._record(auto_id, found)
+        return None if found is None else self._record(auto_id.value, found)
 
-    def records(self, auto_ids: Collection[AutoId]) -> dict[AutoId, Record | None]:
+    def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
         marks = ", ".join("?" * len(auto_ids))
         query = f"SELECT auto_id, record FROM records WHERE auto_id IN ({marks})"  # noqa: S608  marks only
         with self._writing:  # the writer's: the pages that the group changes are then in its memory
@@ -302,16 +302,12 @@ class SqliteStore:
                 rows = self._writer.execute(query, [auto_id.value for auto_id in auto_ids]).fetchall()
             except UNREADABLE as error:
                 raise self._failed(error) from error
-        found: dict[AutoId, Record | None] = dict.fromkeys(auto_ids)
-        for value, kept in rows:
-            auto_id = AutoId(value)
-            found[auto_id] = self._record(auto_id, kept)
-        return found
+        return [self._record(value, kept) for value, kept in rows]
 
-    def _record(self, auto_id: AutoId, kept: bytes) -> Record:
+    def _record(self, auto_id: bytes, kept: bytes) -> Record:
         record = read_kept(kept)
-        if record is None or record.auto_id != auto_id:
-            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id.short} is not what was kept")
+        if record is None or record.auto_id.value != auto_id:
+            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id[:4].hex()}… is not what was kept")
         return record
 
     def is_used(self, key: bytes) -> bool:
