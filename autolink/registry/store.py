@@ -147,13 +147,6 @@ class Store(Ledger, Protocol):
             StoreFailed: one of them is not there.
         """
 
-    def check(self) -> None:
-        """Look at all that is kept, which takes time with its size: whether it is whole. What it says, `audit` finds out.
-
-        Raises:
-            StoreFailed: it is damaged.
-        """
-
     def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, at most so many."""
 
@@ -235,11 +228,6 @@ class SqliteStore:
             raise UsageError(f"{_in(folder)} exists already") from None
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
-
-    def check(self) -> None:
-        found = self._all("PRAGMA integrity_check(1)")
-        if found != ["ok"]:
-            raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
 
     @contextmanager
     def snapshot(self) -> Iterator[Head]:
