@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -45,6 +45,17 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def read_size(path: Path) -> int:
+    """How many entries a log has, what a killed process has left included; nothing is moved or written.
+
+    Raises:
+        sqlite3.Error, TypeError: it cannot be read.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        (size,) = db.execute("SELECT CAST(size AS INTEGER) FROM log").fetchone()
+    return int(size)
 
 
 def check_file(db: sqlite3.Connection, path: Path) -> None:

@@ -4,6 +4,7 @@
 
     <folder>/           0700
         log.db          the log and its state; with it SQLite's log.db-wal and log.db-shm while it is open
+        signed          how many entries it has signed, see extent.py
         lock            held by the one process that appends
         log.key         the log's key, see identity/sealed.py
         invited         the Auto IDs that may register themselves, one a line; what follows on a line is for people
@@ -210,8 +211,11 @@ def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
         RemoteProtocolError, BadSignature: the checkpoint, or a change, is nothing that this key has signed.
         LogConvicted: something that was signed is not so.
     """
+    least = source.signed()  # before a moment is held: a server may go on
     with source.snapshot():
         source.check()
+        if (found := source.count("leaves")) < least:
+            raise SourceFailed(f"there are {found} entries, and {least} were signed")
         note = source.checkpoint()
         _check_entries(source, verify_untrusted(note, key))
         replayed, compared = Audit(key), _Comparison(source, key)

@@ -23,6 +23,7 @@ from autolink.errors import RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
 from autolink.registry.source import Source, SourceFailed
@@ -91,7 +92,7 @@ class FolderSource(_Silent):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._name = display(str(folder))
+        self._name, self._folder = display(str(folder)), folder
         if not (folder / DATABASE).is_file():
             raise UsageError(f"there is no registry in {self._name}")
         self._db = _open_readonly(folder / DATABASE)
@@ -129,6 +130,13 @@ class FolderSource(_Silent):
         if found != [b"ok"]:
             text = display(b" ".join(found).decode(errors="replace"))
             raise SourceFailed(f"{self._name} is damaged: {text}")
+
+    def signed(self) -> int:
+        """How many entries the log has signed by now at least."""
+        try:
+            return read_extent(self._folder)
+        except OSError as error:
+            raise SourceFailed(f"{self._name}: {error.strerror}") from error
 
     def time(self) -> int:
         """The log's, microseconds."""

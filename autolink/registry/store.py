@@ -29,7 +29,9 @@ from autolink.registry.database import (
     StoreFailed,
     check_file,
     connect,
+    read_size,
 )
+from autolink.registry.extent import Extent, check_extent
 from autolink.registry.ledger import Ledger
 from autolink.registry.log.tiles import Tile
 from autolink.registry.records import Record, as_kept, read_kept
@@ -189,6 +191,7 @@ class SqliteStore:
         with ExitStack() as opened:
             opened.callback(os.close, _claim(folder))
             try:
+                check_extent(folder, read_size(folder / DATABASE))  # before anything is moved
                 self._writer = opened.enter_context(closing(connect(folder / DATABASE, WRITER_KIB)))
                 opened.enter_context(closing(self._readers))
                 check_file(self._writer, folder / DATABASE)
@@ -196,8 +199,11 @@ class SqliteStore:
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
+                self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
+            except OSError as error:
+                raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
             if form != FORMAT:
                 raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
             self.head = Head(*head)
@@ -246,6 +252,7 @@ class SqliteStore:
                     self._write(self.head.size, group)
             except UNREADABLE as error:
                 raise self._failed(error) from error
+            self._extent.write(group.head.size)
             self.head = group.head
 
     def _write(self, first: int, group: Group) -> None:

@@ -39,7 +39,9 @@ class TemporaryLedger:
         self._db.execute("PRAGMA journal_mode = OFF")  # nobody goes on with it after a fault
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_SCHEMA)
-        self._db.execute("BEGIN")  # and nothing is ever committed: pages are written when they make room for others
+        self._db.execute(
+            "BEGIN"
+        )  # and nothing is ever committed: pages are written when they make room for others
 
     def record(self, auto_id: AutoId) -> Record | None:
         kept = self.kept(auto_id)

@@ -25,8 +25,10 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import encode_leaf
 from autolink.registry.folder import audit_folder
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record
 from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.source import SourceFailed
 from autolink.registry.sources import FolderSource
 from autolink.registry.store import SqliteStore
 
@@ -175,8 +177,73 @@ def test_a_write_ahead_log_that_ends_anywhere_holds_whole_groups(
         copy = tmp_path / f"cut-{cut}"
         shutil.copytree(folder, copy)
         os.truncate(copy / "log.db-wal", cut)
+        (copy / "signed").unlink()
         found.add(check(copy, groups, log, 0))
     assert len(found) > 5
+
+
+def test_a_write_ahead_log_that_has_rotted_is_not_gone_on_without(
+    folder: Path, groups: Groups, log: Log, tmp_path: Path
+) -> None:
+    """What was acknowledged is there, or the registry does not open, says how much is lost and throws nothing away."""
+    with appending(folder, groups[:12], log) as process:
+        total = sum(map(len, groups[:12]))
+        for line in said(process):
+            if line == str(total - 1):
+                break
+        process.kill()
+        process.wait()
+    wal = (folder / "log.db-wal").read_bytes()
+    chosen, refused = Random(SEED), 0  # noqa: S311  the same in every run
+    for number in range(20):
+        copy = tmp_path / f"rotten-{number}"
+        shutil.copytree(folder, copy)
+        bit = chosen.randrange(8 * len(wal))
+        changed = bytearray(wal)
+        changed[bit // 8] ^= 1 << bit % 8
+        (copy / "log.db-wal").write_bytes(changed)
+        before = {path.name: path.read_bytes() for path in copy.iterdir() if path.name != "log.db-shm"}
+        try:
+            assert check(copy, groups, log, total) == total
+        except UsageError as error:
+            words = str(error)
+        else:
+            continue
+        assert f" has lost entries that it has signed: of {total} there are " in words
+        assert before == {path.name: path.read_bytes() for path in copy.iterdir() if path.name in before}
+        with FolderSource(copy) as source, pytest.raises(SourceFailed, match=f" {total} were signed"):
+            audit_folder(source, VerifierKey.of(ORIGIN, KEY.public_key()))
+        (copy / "signed").unlink()
+        assert check(copy, groups, log, 0) < total
+        refused += 1
+    assert refused > 10
+
+
+def test_what_says_how_much_was_signed_may_be_missing_old_or_damaged(
+    folder: Path, groups: Groups, log: Log
+) -> None:
+    """A power failure may leave any of these: it says nothing against the log, and is written anew."""
+    with SqliteStore(folder) as store:
+        registrar = Registrar(store, KEY, lambda: log.now)
+        before = (folder / "signed").read_bytes()
+        registrar.append(groups[0])
+        newest = (folder / "signed").read_bytes()
+    assert (int(before[:20]), int(newest[:20])) == (0, 4)
+    for left in (
+        None,
+        before,
+        b"",
+        newest[:10],
+        bytes(30),
+        b"9" + newest[1:],
+        newest + newest,
+        b"nonsense\n",
+    ):
+        (folder / "signed").unlink()
+        if left is not None:
+            (folder / "signed").write_bytes(left)
+        SqliteStore(folder).close()
+        assert (folder / "signed").read_bytes() == newest
 
 
 # --- disks that are full, or closed ------------------------------------------------------------------------
@@ -258,6 +325,7 @@ def test_a_folder_that_may_not_be_written_is_refused(
         "lock": (0o777, 0o444, 0o666),
         "file": (0o777, 0o666, 0o444),
     }
+    (folder / "signed").chmod(0o666)
     for path, mode in reversed(
         list(zip((folder, folder / "lock", folder / "log.db"), modes[closed], strict=True))
     ):
