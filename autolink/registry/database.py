@@ -143,6 +143,6 @@ class Readers:
 
     def _give(self, db: sqlite3.Connection) -> None:
         with self._lock:
-            if self._idle is not None:
+            if self._idle is not None and not db.in_transaction:  # as when a moment could not be ended
                 return self._idle.append(db)
         return db.close()

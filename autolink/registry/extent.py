@@ -61,7 +61,7 @@ class Extent:
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._file = os.open(folder / NAME, flags, 0o600)
         try:
             os.pwrite(self._file, _line(size), 0)

@@ -138,7 +138,7 @@ class Registrar:
             frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
             new_head = self._head(frontier, now)
             self._store.append(
-                Group(leaves, pending.ids, tiles, pending.records, pending.used, changes, new_head)
+                Group(leaves, pending.ids, tiles, pending.records, tuple(pending.used), changes, new_head)
             )
             self._frontier = frontier
         return outcomes
@@ -218,7 +218,7 @@ class _Pending:
         self._seen: dict[bytes, Record | None] = {auto_id.value: None for auto_id in auto_ids}
         self._seen |= {record.auto_id.value: record for record in store.records(auto_ids)}
         self.records: dict[AutoId, Record] = {}
-        self.used: list[bytes] = []
+        self.used: dict[bytes, None] = {}  # in their order
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
@@ -235,4 +235,4 @@ class _Pending:
         self.records[auto_id] = self._seen[auto_id.value] = applied.record
         self.ids.append(auto_id)
         if applied.used is not None:
-            self.used.append(applied.used)
+            self.used[applied.used] = None

@@ -360,14 +360,17 @@ def test_another_process_has_the_folder_until_it_ends(folder: Path, groups: Grou
         SqliteStore(folder).close()
 
 
-def test_a_lock_that_leads_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lock", "signed"])
+def test_a_file_beside_the_log_that_leads_elsewhere_is_refused(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
     """Whoever may write the folder could have us open, or make, any file of ours."""
     for target in (tmp_path / "elsewhere", tmp_path / "nothing"):
-        (folder / "lock").symlink_to(target)
+        (folder / name).symlink_to(target)
         (tmp_path / "elsewhere").write_text("mine")
         with pytest.raises(UsageError, match=rf"^the registry in {folder} cannot be used: Too many levels"):
             SqliteStore(folder)
-        (folder / "lock").unlink()
+        (folder / name).unlink()
     assert (tmp_path / "elsewhere").read_text() == "mine"
     assert not (tmp_path / "nothing").exists()
 
