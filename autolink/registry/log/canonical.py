@@ -5,7 +5,6 @@ decoder any bits behind the last byte.
 """
 
 import base64
-import binascii
 from typing import Final
 
 from autolink import limits
@@ -29,7 +28,7 @@ def decimal_untrusted(text: str, what: str) -> int:
 
 def base64_text(data: bytes) -> str:
     """The one base64 form (RFC 4648, section 4): padded, on one line."""
-    return binascii.b2a_base64(data, newline=False).decode()
+    return base64.b64encode(data).decode()
 
 
 def base64_untrusted(text: str, what: str) -> bytes:
@@ -40,7 +39,7 @@ def base64_untrusted(text: str, what: str) -> bytes:
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except ValueError:  # one of binascii's, or not ASCII
+    except ValueError:  # binascii.Error, or not ASCII
         data = b""
     if base64_text(data) != text:
         raise RemoteProtocolError(f"{what}: not base64 in its one form")
