@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from autolink.errors import UsageError
-from autolink.identity import Certificate, certificate, keys
+from autolink.identity import Certificate, Credential, KeyType, certificate, keys
 from autolink.identity.certificate import begin_of
 from autolink.messages.merkle import leaf_hash, leaf_hashes
 from autolink.registry.database import StoreFailed
@@ -55,6 +56,25 @@ def test_an_entrys_body_is_the_bytes_that_came_and_would_be_made_again(
 def test_when_a_certificate_begins_is_what_its_parsing_says(acme: Party, echo: Party) -> None:
     for party in (acme, echo):
         assert begin_of(party.credential.leaf.der) == party.credential.leaf.not_before
+
+
+@pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519, KeyType.ML_DSA_65])
+def test_a_spki_that_is_taken_from_a_certificate_is_the_keys_one_encoding(kind: KeyType) -> None:
+    leaf = Credential.self_issued("acme", key_type=kind).leaf
+    assert leaf.spki == keys.spki(leaf.public_key)
+    assert keys.is_one_encoding(leaf.spki, kind) == (kind is not KeyType.ML_DSA_65)
+
+
+def test_another_encoding_of_a_key_is_not_taken_for_the_one() -> None:
+    """A compressed point, which a certificate may hold."""
+    key = keys.generate(KeyType.P256).public_key()
+    point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    one = keys.spki(key)
+    other = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
+    assert keys.spki(load_der_public_key(other)) == one  # type: ignore[arg-type]
+    assert keys.is_one_encoding(one, KeyType.P256)
+    assert not keys.is_one_encoding(other, KeyType.P256)
+    assert not keys.is_one_encoding(one, KeyType.ED25519)
 
 
 def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_two_questions(
