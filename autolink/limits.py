@@ -420,7 +420,7 @@ HTTP_LARGE: Final = 64
 """Entry bundles that are on their way at once, of up to 16 MiB each; ordinary ones have a quarter of one."""
 
 HTTP_READERS: Final = 4
-"""Threads that make answers: SQLite's pages and one lock are what they share."""
+"""Threads that make answers, each with a connection to the database and 8 MiB of its pages."""
 
 HTTP_PAGE: Final = 256
 """Places of one page of an ID's history."""

@@ -7,7 +7,7 @@ spread, are agents whose keys are kept: their entries are judged like anybody's.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -125,8 +125,8 @@ class _Filling:
             return holder.registration.to_bytes(), holder.record(place)
         if place == 0:
             return self._bytes, self._organisation()
-        copied = replace(
-            self._pattern.record(place), auto_id=id_at(place, self._size), key=_ascending(b"key", place, self._size),
+        copied = self._pattern.record(place)._replace(
+            auto_id=id_at(place, self._size), key=_ascending(b"key", place, self._size),
             head=hashlib.sha256(b"head" + place.to_bytes(8)).digest(),
         )  # fmt: skip
         return self._bytes + copied.head, copied

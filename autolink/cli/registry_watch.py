@@ -78,11 +78,11 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
 
 def _facts(replayed: Audit) -> dict[str, Any]:
     ledger = replayed.ledger
-    found = [record for auto_id in ledger.ids() if (record := ledger.record(auto_id))]
+    found = (record for auto_id in ledger.ids() if (record := ledger.record(auto_id)))
     states = Counter(standing(ledger, record, replayed.time).state.value for record in found)
     return {
         "entries": replayed.size,
-        "ids": len(found),
+        "ids": ledger.count(),
         "states": dict(sorted(states.items())),
         "root": replayed.root.hex(),
     }
@@ -138,11 +138,11 @@ def monitor(
         reached.log_key, clock=lambda: datetime.now(UTC), watched=map(auto_id_of, who) if who else None, seen=notes,
         max_age=max_age,
     )  # fmt: skip
-    odd: list[Report] = []
+    odd = False
 
     def tell(report: Report) -> None:
-        if report.index is None:
-            odd.append(report)
+        nonlocal odd
+        odd = odd or report.index is None
         _tell(report, evidence, as_json=as_json)
 
     async def look(client: RegistryClient) -> None:

@@ -179,7 +179,8 @@ class Certificate:
     @cached_property
     def spki(self) -> bytes:
         """DER of the SubjectPublicKeyInfo, in the key's one encoding."""
-        return keys.spki(self.public_key)
+        written = self.der[self.parts.spki]
+        return written if keys.is_one_encoding(written, self.key_type) else keys.spki(self.public_key)
 
     @cached_property
     def fingerprint(self) -> bytes:

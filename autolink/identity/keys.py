@@ -119,6 +119,20 @@ def spki(public_key: PublicKey) -> bytes:
     )
 
 
+_SPKI_FORMS: Final = {
+    KeyType.P256: (bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"), 91),
+    KeyType.ED25519: (bytes.fromhex("302a300506032b6570032100"), 44),
+}
+"""How a SPKI begins, and its bytes, of the kinds of key whose one encoding is a point behind a fixed head."""
+
+
+def is_one_encoding(der: bytes, kind: KeyType) -> bool:
+    """Whether a SPKI that was parsed as a key of this kind is seen to be in its one encoding; false where that takes
+    encoding the key again."""
+    head, size = _SPKI_FORMS.get(kind, (b"", -1))
+    return len(der) == size and der.startswith(head)
+
+
 def load_spki(der: bytes) -> PublicKey:
     """The public key that a SubjectPublicKeyInfo holds.
 

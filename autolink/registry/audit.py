@@ -10,39 +10,28 @@ on from where the audit is.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from autolink.errors import EntryRefused
 from autolink.identity import AutoId
-from autolink.messages.merkle import HASH, StreamingRoot, leaf_hash
+from autolink.messages.merkle import StreamingRoot, leaf_hash
 from autolink.registry.entries import Op, decode_leaf_untrusted
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import TELLING, Change
-from autolink.registry.ledger import Applied, Ledger, MemoryLedger, standing
+from autolink.registry.ledger import standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record
-from autolink.registry.sources import Progress, Source, SourceFailed
+from autolink.registry.source import Progress, Source, SourceFailed
 from autolink.registry.state import apply
 from autolink.registry.status import Status, VerifiedStatus
 from autolink.registry.status import verify_untrusted as verify_status
-from autolink.registry.store import Store, StoreFailed
+from autolink.registry.temporary import TemporaryLedger
 
 _PAGE: Final = 256
-"""Entries that are read at once: those of a tile."""
-
-
-class TakingLedger(Ledger, Protocol):
-    """A state that can go on."""
-
-    def take(self, applied: Applied) -> None:
-        """The state after an entry."""
-
-    def ids(self) -> Iterable[AutoId]:
-        """Who is on record."""
+"""Entries between two words on the progress."""
 
 
 @final
@@ -63,16 +52,16 @@ class Audit:
 
     Args:
         key: the log's, and all that is believed.
-        ledger: where the state goes; in memory if not given.
 
     Attributes:
+        ledger: the state after the entries so far.
         time: of the last entry, microseconds.
         checkpoint: the signed note that was found right last: beside another root of its size it is evidence.
     """
 
-    def __init__(self, key: VerifierKey, ledger: TakingLedger | None = None) -> None:
+    def __init__(self, key: VerifierKey) -> None:
         self._key = key
-        self.ledger: TakingLedger = MemoryLedger() if ledger is None else ledger
+        self.ledger = TemporaryLedger()
         self._tree = StreamingRoot()
         self.time = 0
         self.checkpoint = b""
@@ -207,16 +196,16 @@ class Audit:
             RemoteProtocolError, BadSignature: what it says is not signed by the log.
             UsageError: nobody serves statuses there.
         """
-        asked = tuple(self.ledger.ids() if ids is None else ids)
-        for done, auto_id in enumerate(asked, 1):
+        wanted, done = self.ledger.count() if ids is None else len(ids), 0
+        for done, auto_id in enumerate(self.ledger.ids() if ids is None else ids, 1):
             data = source.status(auto_id)
             if data is not None:
                 self._check_served(source, auto_id, verify_status(data, self._key))
             elif self.ledger.record(auto_id) is not None:
                 raise SourceFailed(f"{auto_id.short} is on record, and there is no status of it")
             if progress is not None:
-                progress(done, len(asked))
-        return len(asked)
+                progress(done, max(done, wanted))
+        return done
 
     def _check_served(self, source: Source, auto_id: AutoId, verified: VerifiedStatus) -> None:
         status, signed = verified.status, verified.checkpoint
@@ -268,33 +257,4 @@ def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit
             break
         replayed.take(leaf)
     replayed.check_checkpoint(checkpoint)
-    return replayed
-
-
-def check_store(store: Store, key: VerifierKey) -> Audit:
-    """Audit a log where it is kept, and compare the state beside it with the one that follows: neither may have rotted.
-
-    Takes memory for every record.
-
-    Raises:
-        StoreFailed: something cannot be read, or the state is another.
-        RemoteProtocolError, BadSignature, LogConvicted: see `audit`.
-    """
-    store.check()
-    ledger, head = MemoryLedger(), store.head
-    replayed, places = Audit(key, ledger), defaultdict[AutoId, list[int]](list)
-    for start in range(0, head.size, _PAGE):
-        for leaf in store.read_leaves(start, min(start + _PAGE, head.size)):
-            taken = replayed.take(leaf)
-            places[taken.record.auto_id].append(taken.index)
-            if store.read_tile(0, taken.index // _PAGE, taken.index % _PAGE + 1)[-HASH:] != taken.leaf_hash:
-                raise StoreFailed(f"entry {taken.index} is not what its tile says")
-    replayed.check_checkpoint(head.checkpoint)
-    if replayed.time != head.time:
-        raise StoreFailed("the log's time is not that of its last entry")
-    for auto_id, record in ledger.records.items():
-        if store.record(auto_id) != record or store.history(auto_id, most=head.size) != places[auto_id]:
-            raise StoreFailed(f"the record of {auto_id.short} is not what follows from its entries")
-    if not all(map(store.is_used, ledger.used)):
-        raise StoreFailed("a key that was used is not on record as used")
     return replayed

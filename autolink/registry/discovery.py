@@ -165,7 +165,7 @@ async def _check_signed(client: RegistryClient, status: Status, entry: Entry) ->
         certificate = Certificate.parse_untrusted(der)
         if [(one.by, one.key) for one in entry.signatures] != [(status.auto_id, b"")]:
             raise BadSignature("the service record is not signed by its ID alone")
-        entry.check_signature(entry.signatures[0], certificate.public_key)
+        entry.check_signature(entry.signatures[0], certificate.public_key, certificate.spki)
     except (IdentityError, EntryRefused) as error:
         raise BadSignature(f"the service record is not its current key's: {error}") from error
 

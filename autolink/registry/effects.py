@@ -6,6 +6,7 @@ Issuers, ancestors and guardians sign with their key on record, and must stand a
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Final, cast
 
 from cryptography.x509 import BasicConstraints
@@ -24,8 +25,8 @@ from autolink.registry.records import SECOND, Record, Recovery, State
 from autolink.trust.issuers import MEMORY
 from autolink.trust.presented import sound, sound_issuers
 
-Signer = tuple[AutoId, PublicKey]
-"""Who must have signed, and with which key."""
+Signer = tuple[AutoId, PublicKey, bytes]
+"""Who must have signed, with which key, and that key's SPKI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Step:
             raise _refuse_certificate("its name is bound to another key")
         self._check_guardians(entry.issuer)
         issuer = [] if entry.issuer is None else [self._acting(entry.issuer, Fault.ISSUER)]
-        self._check_signatures((entry.auto_id, new.certificate.public_key), *issuer)
+        self._check_signatures(_signer(entry.auto_id, new.certificate), *issuer)
         record = Record(
             entry.auto_id, entry.issuer, bound, entry.certificate, new.key, new.issuers, entry.next_key, guardians,
             head=entry.hash, authority=entry.hash, entries=1,
@@ -67,9 +68,9 @@ class Step:
 
     def renew(self, record: Record) -> Applied:
         new = self._new_certificate(record.issuer, renewing=record)
-        self._check_signatures((record.auto_id, new.certificate.public_key))
+        self._check_signatures(_signer(record.auto_id, new.certificate))
         certificate = self._entry.certificate
-        return Applied(replace(record, certificate=certificate, issuers=new.issuers, certified=self._index))
+        return Applied(record._replace(certificate=certificate, issuers=new.issuers, certified=self._index))
 
     def rotate(self, record: Record) -> Applied:
         entry = self._entry
@@ -77,7 +78,7 @@ class Step:
         if new.key != record.next_key:
             raise _not_committed()
         self._check_successor(record)
-        self._check_signatures((record.auto_id, new.certificate.public_key))
+        self._check_signatures(_signer(record.auto_id, new.certificate))
         return Applied(
             record.with_key(
                 certificate=entry.certificate, key=new.key, next_key=entry.next_key, issuers=new.issuers,
@@ -92,13 +93,13 @@ class Step:
         by = self._only_signer()
         signer = self._own(record) if by == record.auto_id else self._ancestor(record, by)
         self._check_signatures(signer)
-        return Applied(replace(record, revoked_by=by))
+        return Applied(record._replace(revoked_by=by))
 
     def deactivate(self, record: Record) -> Applied:
         by = self._only_signer()
         signer = self._committed(record) if by == record.auto_id else self._ancestor(record, by)
         self._check_signatures(signer)
-        return Applied(replace(record, deactivated_by=by, recovery=None))
+        return Applied(record._replace(deactivated_by=by, recovery=None))
 
     def recover(self, record: Record) -> Applied:
         entry = self._entry
@@ -106,13 +107,13 @@ class Step:
         self._check_successor(record)
         issuer = record.issuer
         others = self._guardians(record) if issuer is None else [self._acting(issuer, Fault.ISSUER)]
-        self._check_signatures((record.auto_id, new.certificate.public_key), *others)
+        self._check_signatures(_signer(record.auto_id, new.certificate), *others)
         recovery = Recovery(
             entry.certificate, new.key, entry.next_key, new.issuers,
             ready_at=self._now + record.guardians.delay * SECOND, void_from=entry.void_from, index=self._index,
             by=record.issuer or record.auto_id,
         )  # fmt: skip
-        return Applied(replace(record, recovery=recovery), used=new.key)
+        return Applied(record._replace(recovery=recovery), used=new.key)
 
     def delay(self, record: Record) -> Applied:
         recovery = record.recovery
@@ -126,7 +127,7 @@ class Step:
             )
         self._check_signatures(self._own(record))
         later = recovery.ready_at + record.guardians.delay * SECOND
-        return Applied(replace(record, recovery=replace(recovery, ready_at=later, delayed=True)))
+        return Applied(record._replace(recovery=replace(recovery, ready_at=later, delayed=True)))
 
     def guardians(self, record: Record) -> Applied:
         guardians = self._entry.guardians
@@ -134,11 +135,11 @@ class Step:
             raise AssertionError("a parsed entry of this kind has guardians")
         self._check_guardians(record.issuer)
         self._check_signatures(self._committed(record))
-        return Applied(replace(record, guardians=guardians))
+        return Applied(record._replace(guardians=guardians))
 
     def service(self, record: Record) -> Applied:
         self._check_signatures(self._own(record))
-        return Applied(replace(record, service=self._entry.service))
+        return Applied(record._replace(service=self._entry.service))
 
     # --- certificates and keys -------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class Step:
         """
         above = [record.at(self._now) for record in path_above(self._ledger, issuer)]
         if above:
-            self._acting(above[0].auto_id, Fault.ISSUER)
+            self._check_active(above[0], Fault.ISSUER)
         try:
             certificate, ids, bound = _examine(
                 (self._entry.certificate, *(record.certificate for record in above)), instant(self._now)
@@ -210,7 +211,7 @@ class Step:
         return self._entry.signatures[0].by
 
     def _own(self, record: Record) -> Signer:
-        return record.auto_id, Certificate.parse_untrusted(record.certificate).public_key
+        return _signer(record.auto_id, Certificate.parse_untrusted(record.certificate))
 
     def _committed(self, record: Record) -> Signer:
         """The key that the ID has committed to, shown by the signature that was made with it."""
@@ -219,9 +220,9 @@ class Step:
             public_key = keys.load_spki(shown)
         except IdentityError as error:
             raise EntryRefused(Fault.UNAUTHORISED, f"the committed key must be shown: {error}") from None
-        if keys.hash_of_key(public_key) != record.next_key:
+        if sha256(shown).digest() != record.next_key:
             raise _not_committed()
-        return record.auto_id, public_key
+        return record.auto_id, public_key, shown
 
     def _ancestor(self, record: Record, by: AutoId) -> Signer:
         if all(above.auto_id != by for above in path_above(self._ledger, record.issuer)):
@@ -235,12 +236,14 @@ class Step:
         record = self._ledger.record(auto_id)
         if record is None:
             raise EntryRefused(fault, f"{auto_id.short} is not on record")
+        self._check_active(record, fault)
+        return self._own(record.at(self._now))
+
+    def _check_active(self, record: Record, fault: Fault) -> None:
         where = standing(self._ledger, record, self._now)
         if where.state is not State.ACTIVE:
-            raise EntryRefused(
-                fault, f"{auto_id.short} is {where.state} (by the record of {where.because.short})"
-            )
-        return self._own(record.at(self._now))
+            text = f"{record.auto_id.short} is {where.state} (by the record of {where.because.short})"
+            raise EntryRefused(fault, text)
 
     def _guardians(self, record: Record) -> list[Signer]:
         """Those that the entry reveals, each of them one that the ID has committed to."""
@@ -261,16 +264,16 @@ class Step:
     def _check_signatures(self, *signers: Signer) -> None:
         """Exactly these have signed, in this order."""
         entry = self._entry
-        if [signature.by for signature in entry.signatures] != [by for by, _ in signers]:
-            names = ", ".join(by.short for by, _ in signers)
+        if [signature.by for signature in entry.signatures] != [by for by, _, _ in signers]:
+            names = ", ".join(by.short for by, _, _ in signers)
             raise EntryRefused(Fault.UNAUTHORISED, f"{entry.op.name} is signed by {names}, in this order")
-        for signature, (_, public_key) in zip(entry.signatures, signers, strict=True):
-            self._check_form(signature, public_key)
-            entry.check_signature(signature, public_key)
+        for signature, (_, public_key, spki) in zip(entry.signatures, signers, strict=True):
+            self._check_form(signature, spki)
+            entry.check_signature(signature, public_key, spki)
 
-    def _check_form(self, signature: Signature, public_key: PublicKey) -> None:
+    def _check_form(self, signature: Signature, spki: bytes) -> None:
         shown = self._entry.op in (Op.DEACTIVATE, Op.GUARDIANS) and signature.by == self._entry.auto_id
-        if signature.key != (keys.spki(public_key) if shown else b""):
+        if signature.key != (spki if shown else b""):
             raise EntryRefused(
                 Fault.UNAUTHORISED, "a signature shows its key exactly where only its hash is known"
             )
@@ -304,6 +307,10 @@ def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tupl
     if presented.issuers is not None:
         MEMORY.keep(presented.issuers)  # they are on record, so no stranger has filled this
     return certificate, presented.ids, presented.bound
+
+
+def _signer(auto_id: AutoId, certificate: Certificate) -> Signer:
+    return auto_id, certificate.public_key, certificate.spki
 
 
 def _goes_on(certificate: Certificate, record: Record) -> bytes:

@@ -4,6 +4,7 @@
 
     <folder>/           0700
         log.db          the log and its state; with it SQLite's log.db-wal and log.db-shm while it is open
+        signed          how many entries it has signed, see extent.py
         lock            held by the one process that appends
         log.key         the log's key, see identity/sealed.py
         invited         the Auto IDs that may register themselves, one a line; what follows on a line is for people
@@ -13,6 +14,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Final, final
 
@@ -22,14 +24,18 @@ from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, UsageError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
-from autolink.messages.merkle import StreamingRoot, leaf_hash
+from autolink.messages.merkle import leaf_hashes
 from autolink.registry.audit import Audit, Taken, check_change
+from autolink.registry.checked_tiles import CheckedTiles
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.sources import FolderSource, SourceFailed
-from autolink.registry.store import DATABASE, SqliteStore, as_kept
+from autolink.registry.log.tiles import WIDTH
+from autolink.registry.source import SourceFailed
+from autolink.registry.sources import FolderSource
+from autolink.registry.store import DATABASE, SqliteStore
 
 LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"
@@ -193,48 +199,97 @@ def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[A
 
 
 def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
-    """Replay the log in a folder, and compare with it the state that the registry goes by and all that its feed has told.
+    """Replay the log in a folder, and compare with it all that the registry keeps beside it: the state that it goes by, the
+    tiles, and what its feed has told.
 
     That the entries are those that were signed is found out before any of them is judged: bytes that have rotted convict
     nobody.
 
     Raises:
-        SourceFailed: entries, the state or the feed are not what follows from what was signed; that convicts nobody.
+        SourceFailed: entries, or what is beside them, are not what follows from what was signed; that convicts nobody.
+        StoreFailed: there is no room for the state while it is replayed.
         RemoteProtocolError, BadSignature: the checkpoint, or a change, is nothing that this key has signed.
         LogConvicted: something that was signed is not so.
     """
-    replayed, told = Audit(key), 0
-
-    def compare(taken: Taken) -> None:
-        nonlocal told
-        if taken.op in TELLING:
-            change = source.change(taken.index)
-            if change is None:
-                raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
-            check_change(verify_change(change, key), taken)
-            told += 1
-
+    least = source.signed()  # before a moment is held: a server may go on
     with source.snapshot():
+        source.check()
+        if (found := source.count("leaves")) < least:
+            raise SourceFailed(f"there are {found} entries, and {least} were signed")
         note = source.checkpoint()
         _check_entries(source, verify_untrusted(note, key))
-        replayed.replay(source, note, each=compare)
-        if source.changes() != told:
-            raise SourceFailed("the feed has told a change where there is none")
-        ids = {auto_id.value for auto_id in replayed.ledger.ids()}
-        for auto_id in map(AutoId, sorted(source.ids() | ids)):
-            record = replayed.ledger.record(auto_id)
-            if record is None or source.record(auto_id) != as_kept(record):
-                raise SourceFailed(
-                    f"what the registry has on record of {auto_id} is not what follows from its entries"
-                )
+        replayed, compared = Audit(key), _Comparison(source, key)
+        replayed.replay(source, note, each=compared.check_entry)
+        compared.check_state(replayed)
     return replayed
 
 
 def _check_entries(source: FolderSource, signed: Checkpoint) -> None:
-    if (entries := source.entries()) != signed.size:
+    """The entries are those that were signed, and the tiles theirs."""
+    if (entries := source.count("leaves")) != signed.size:
         raise SourceFailed(f"there are {entries} entries, and {signed.size} were signed")
-    tree = StreamingRoot()
-    for leaf in source.leaves(0, signed):
-        tree.add(leaf_hash(leaf))
-    if tree.root() != signed.root:
+    frontier, leaves, wrong = Frontier(), source.leaves(0, signed), None
+    while page := leaf_hashes(islice(leaves, WIDTH)):
+        frontier, tiles = frontier.extended(page)
+        for tile, row in tiles:
+            if tile.width == WIDTH and source.tile(tile.level, tile.index, WIDTH) != row:
+                wrong = wrong or tile
+    if frontier.root() != signed.root:
         raise SourceFailed("the entries are not those that were signed: restore a backup")
+    if wrong is not None:
+        raise SourceFailed(f"tile {wrong.level}/{wrong.index} is not what follows from the entries")
+    CheckedTiles(source.tile, signed)  # those at the right edge
+
+
+@final
+class _Comparison:
+    """What a registry keeps beside its log, held against the replayed one."""
+
+    def __init__(self, source: FolderSource, key: VerifierKey) -> None:
+        self._source, self._key = source, key
+        self._told = 0
+        self._ended: dict[AutoId, int] = {}  # of those issuers only that have had a certificate end
+
+    def check_entry(self, taken: Taken) -> None:
+        record = taken.record
+        if not self._source.in_history(record.auto_id, taken.index):
+            raise SourceFailed(f"entry {taken.index} is not in the history of {record.auto_id}")
+        if taken.op not in TELLING:
+            return
+        change = self._source.change(taken.index)
+        if change is None:
+            raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
+        check_change(verify_change(change, self._key), taken)
+        self._told += 1
+        if record.issuer is not None:
+            self._ended[record.issuer] = taken.index
+
+    def check_state(self, replayed: Audit) -> None:
+        source, ledger, used = self._source, replayed.ledger, 0
+        for auto_id in ledger.ids():
+            if source.record(auto_id) != ledger.kept(auto_id):
+                raise SourceFailed(
+                    f"what the registry has on record of {auto_id} is not what follows from its entries"
+                )
+        for key in ledger.used():
+            used += 1
+            if not source.is_used(key):
+                raise SourceFailed(f"the key {key.hex()} was used, and the registry does not know it")
+        for issuer, place in self._ended.items():
+            if source.ended(issuer) != place:
+                raise SourceFailed(f"the last certificate of {issuer} that ended did so with entry {place}")
+        if source.time() != replayed.time:
+            raise SourceFailed("the log's time is not that of its last entry")
+        self._check_counts(
+            records=ledger.count(),
+            used=used,
+            changes=self._told,
+            history=replayed.size,
+            ended=len(self._ended),
+        )
+
+    def _check_counts(self, **expected: int) -> None:
+        """All that follows from the log is there; so with the right numbers nothing else is."""
+        for table, count in expected.items():
+            if (found := self._source.count(table)) != count:  # type: ignore[arg-type]
+                raise SourceFailed(f"{table}: the registry has {found}, and {count} follow from the log")

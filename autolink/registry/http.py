@@ -17,10 +17,11 @@ from anyio import to_thread
 from autolink import limits
 from autolink.errors import UsageError
 from autolink.registry import views
+from autolink.registry.database import StoreFailed
 from autolink.registry.openapi import JSON, Asked, Operation, Reply, document
 from autolink.registry.registrar import Registrar
 from autolink.registry.resources import BRIEFLY, HttpFault, Resources, bad, dump, none
-from autolink.registry.store import Store, StoreFailed
+from autolink.registry.store import Store
 from autolink.version import __version__
 
 try:

@@ -4,7 +4,6 @@ What an issuer's state means for those below it is not written into their record
 asked along the path above one of them, at most `limits.CHAIN` long, when its standing is asked.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -39,31 +38,6 @@ class Standing:
 
     state: State
     because: AutoId
-
-
-@final
-class MemoryLedger:
-    """A state in memory: for an audit, and for tests."""
-
-    def __init__(self) -> None:
-        self.records: dict[AutoId, Record] = {}
-        self.used: set[bytes] = set()
-
-    def record(self, auto_id: AutoId) -> Record | None:
-        return self.records.get(auto_id)
-
-    def is_used(self, key: bytes) -> bool:
-        return key in self.used
-
-    def ids(self) -> Iterable[AutoId]:
-        """Who is on record."""
-        return self.records.keys()
-
-    def take(self, applied: Applied) -> None:
-        """The state after an entry."""
-        self.records[applied.record.auto_id] = applied.record
-        if applied.used is not None:
-            self.used.add(applied.used)
 
 
 def standing(ledger: Ledger, record: Record, now: int) -> Standing:

@@ -238,7 +238,7 @@ def check_own_signature(entry: Entry) -> Certificate:
     own = [signature for signature in entry.signatures if signature.by == entry.auto_id]
     if len(own) != 1:
         raise EntryRefused(Fault.UNAUTHORISED, "this entry has not the signature of its own ID")
-    entry.check_signature(own[0], certificate.public_key)
+    entry.check_signature(own[0], certificate.public_key, certificate.spki)
     return certificate
 
 

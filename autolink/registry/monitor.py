@@ -6,7 +6,7 @@ one checkpoint; others that were seen elsewhere, such as in a peer's status, can
 replayed log must agree, or the registry shows different people different pasts.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _PAGE: Final = 256
 _REMEMBERED: Final = 4_096
-"""Entries whose change the feed may still tell."""
+"""Entries whose change the feed may still tell, and changes that it has told of entries to come: the newest ones."""
 
 
 @final
@@ -90,8 +90,9 @@ class Monitor:
         for note in seen:
             signed = verify_untrusted(note, key)
             self._expected.setdefault(signed.size, []).append(signed)
-        self._told: list[Change] = []
+        self._told: deque[Change] = deque(maxlen=_REMEMBERED)
         self._telling: OrderedDict[int, Taken] = OrderedDict()
+        self._asked = 0  # IDs that were touched last before this place have had their status compared
         self.checkpoint = b""
         self.heard = 0
 
@@ -118,16 +119,19 @@ class Monitor:
             RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
             CallError, LinkLost, TimeoutError: it does not answer.
         """
-        changed = await self._replay(client, (await _soon(client.consistency())).checkpoint, report)
+        await self._replay(client, (await _soon(client.consistency())).checkpoint, report)
         self._check_told()
-        for auto_id in changed if self._watched is None else sorted(self._watched):
+        for auto_id in sorted(self._watched or ()):
             await self._check_status(client, auto_id, report)
+        if self._watched is None:
+            stop = self.size  # what is touched while the statuses are asked for is for the next round
+            for place, auto_id in self._audit.ledger.touched(self._asked, stop):
+                await self._check_status(client, auto_id, report)
+                self._asked = place + 1
+            self._asked = stop
 
-    async def _replay(
-        self, client: RegistryClient, note: bytes, report: Callable[[Report], object]
-    ) -> dict[AutoId, None]:
-        """Take the log up to a checkpoint; the watched IDs that something has happened to."""
-        changed: dict[AutoId, None] = {}
+    async def _replay(self, client: RegistryClient, note: bytes, report: Callable[[Report], object]) -> None:
+        """Take the log up to a checkpoint."""
         signed = verify_untrusted(note, self._key)
         if signed.size < self.size:
             raise Unproved(
@@ -147,12 +151,10 @@ class Monitor:
                 self._check_expected(note)
                 auto_id = taken.record.auto_id
                 if self._watched is None or auto_id in self._watched:
-                    changed[auto_id] = None
                     report(_report(taken))
         if signed.root != self._audit.root:
             raise LogConvicted("two logs of one size were signed", evidence=both(self.checkpoint, note))
         self.checkpoint = note
-        return changed
 
     async def _check_signed(
         self, client: RegistryClient, leaves: Sequence[bytes], signed: Checkpoint, note: bytes
@@ -187,7 +189,8 @@ class Monitor:
                 self._telling.popitem(last=False)
 
     def _check_told(self) -> None:
-        told, self._told = self._told, []
+        told = tuple(self._told)
+        self._told.clear()
         for change in told:
             if change.index >= self.size:
                 self._told.append(change)  # the checkpoint was from before it

@@ -1,9 +1,11 @@
 """What is on record about one Auto ID: one value, made by the log's entries about it and by nothing else."""
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, final
 
 from autolink import codec
 from autolink.identity import AutoId
@@ -11,6 +13,9 @@ from autolink.registry.entries import Guardians
 
 SECOND: Final = 1_000_000
 """Microseconds."""
+
+_READ: Final = 1024
+"""Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
 
 
 class State(StrEnum):
@@ -51,9 +56,8 @@ class Recovery:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One ID.
+class Record(NamedTuple):
+    """One ID. A tuple, because every entry makes one of another, and of a frozen dataclass that takes several times as long.
 
     Attributes:
         auto_id, issuer: whose; the issuer is None for a self-issued one.
@@ -117,7 +121,7 @@ class Record:
             void_from=recovery.void_from, index=recovery.index,
         )  # fmt: skip
         # What has ended the former key follows an entry from before this, and may not be said again of the new one.
-        return replace(recovered, authority=self.head)
+        return recovered._replace(authority=self.head)
 
     def with_key(
         self,
@@ -132,8 +136,8 @@ class Record:
         """Another key takes over: the one before is ended, what it did from `void_from` on is undone."""
         voids = self.voids if void_from is None else (*self.voids, (self.key, void_from))
         kept_service = self.service if void_from is None else b""
-        return replace(
-            self, certificate=certificate, key=key, next_key=next_key, issuers=issuers, certified=index,
+        return self._replace(
+            certificate=certificate, key=key, next_key=next_key, issuers=issuers, certified=index,
             revoked_by=None, recovery=None, voids=voids, service=kept_service,
             rotations=(*self.rotations, self.certificate) if self.bound else (),
         )  # fmt: skip
@@ -165,6 +169,19 @@ class Record:
             certified, touched, _auto_id(revoked_by), _auto_id(deactivated_by), _read_recovery(recovery),
             tuple(rotations), tuple((former, start) for former, start in voids), service,
         )  # fmt: skip
+
+
+def as_kept(record: Record) -> bytes:
+    """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
+    data = record.to_bytes()
+    return zlib.crc32(data).to_bytes(4) + data
+
+
+@lru_cache(maxsize=_READ)
+def read_kept(kept: bytes) -> Record | None:
+    """The record in what was kept of it; None if that has changed since."""
+    data = kept[4:]
+    return Record.from_bytes(data) if zlib.crc32(data).to_bytes(4) == kept[:4] else None
 
 
 def _id(auto_id: AutoId | None) -> bytes | None:

@@ -7,8 +7,9 @@ The log's time never goes back: an entry that is appended while the clock is beh
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,9 +18,10 @@ from autolink import codec
 from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import EMPTY, leaf_hash
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Entry, encode_leaf
 from autolink.registry.feed import TELLING, sign_change
-from autolink.registry.ledger import Applied, Ledger, standing
+from autolink.registry.ledger import Applied, standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
@@ -29,7 +31,7 @@ from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
 from autolink.registry.state import apply
 from autolink.registry.status import Status, sign_status
-from autolink.registry.store import Group, Head, Store, StoreFailed
+from autolink.registry.store import Group, Head, Store
 
 GROUP: Final = 256
 """Entries of one group at most: a tile of them."""
@@ -75,6 +77,7 @@ class Registrar:
         self.verifier_key = VerifierKey.of(store.origin, key.public_key())
         head = store.head
         self._known = Known()
+        self._proving = Lock()  # over all that is remembered of the tree
         self._tree, self._root = Tree(0, store.read_tile, self._known), EMPTY
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
@@ -110,14 +113,17 @@ class Registrar:
         """
         head = self._store.head
         now = max(self._clock(), head.time)
-        pending = _Pending(self._store)
+        parsed = [_parse(data) for data in submitted]
+        pending = _Pending(self._store, {entry.auto_id for entry in parsed if isinstance(entry, Entry)})
         outcomes: list[Appended | EntryRefused] = []
         leaves: list[bytes] = []
         changes: list[tuple[int, bytes]] = []
-        for data in submitted:
+        for data, entry in zip(submitted, parsed, strict=True):
+            if isinstance(entry, EntryRefused):
+                outcomes.append(entry)
+                continue
+            index = head.size + len(leaves)
             try:
-                entry = Entry.from_untrusted(data)
-                index = head.size + len(leaves)
                 applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
             except EntryRefused as refusal:
                 outcomes.append(refusal)
@@ -141,7 +147,7 @@ class Registrar:
             frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
             new_head = self._head(frontier, now)
             self._store.append(
-                Group(leaves, pending.ids, tiles, pending.records, pending.used, changes, new_head)
+                Group(leaves, pending.ids, tiles, pending.records, tuple(pending.used), changes, new_head)
             )
             self._frontier = frontier
         return outcomes
@@ -176,12 +182,13 @@ class Registrar:
 
     def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
         """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
-        if self._tree.size != head.size:
-            self._tree = Tree(head.size, self._store.read_tile, self._known)
-            self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
-        path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
+        with self._proving:
+            if self._tree.size != head.size:
+                self._tree = Tree(head.size, self._store.read_tile, self._known)
+                self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
+            path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
         try:
-            check_inclusion(leaf, index, head.size, self._root, path)
+            check_inclusion(leaf, index, head.size, root, path)
         except BadSignature as error:
             raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
         return leaf, LogProof(index, path, head.checkpoint)
@@ -196,21 +203,31 @@ class Registrar:
         Raises:
             UsageError: the log was never that long.
         """
-        return Tree(new, self._store.read_tile, self._known).consistency(old)
+        with self._proving:
+            return Tree(new, self._store.read_tile, self._known).consistency(old)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())
         return Head(frontier.size, time, checkpoint.signed(self._key))
 
 
-class _Pending:
-    """A store's state after entries that it does not have yet. Nobody else writes, so each record is read once."""
+def _parse(data: bytes) -> Entry | EntryRefused:
+    try:
+        return Entry.from_untrusted(data)
+    except EntryRefused as refusal:
+        return refusal
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._seen: dict[bytes, Record | None] = {}
+
+class _Pending:
+    """A store's state after entries that it does not have yet. Nobody else writes, so each record is read once: those of the
+    group's own IDs together, before it is judged."""
+
+    def __init__(self, store: Store, auto_ids: Collection[AutoId]) -> None:
+        self._ledger = store
+        self._seen: dict[bytes, Record | None] = {auto_id.value: None for auto_id in auto_ids}
+        self._seen |= {record.auto_id.value: record for record in store.records(auto_ids)}
         self.records: dict[AutoId, Record] = {}
-        self.used: list[bytes] = []
+        self.used: dict[bytes, None] = {}  # in their order
         self.ids: list[AutoId] = []
 
     def record(self, auto_id: AutoId) -> Record | None:
@@ -223,7 +240,8 @@ class _Pending:
         return key in self.used or self._ledger.is_used(key)
 
     def take(self, applied: Applied) -> None:
-        self.records[applied.record.auto_id] = self._seen[applied.record.auto_id.value] = applied.record
-        self.ids.append(applied.record.auto_id)
+        auto_id = applied.record.auto_id
+        self.records[auto_id] = self._seen[auto_id.value] = applied.record
+        self.ids.append(auto_id)
         if applied.used is not None:
-            self.used.append(applied.used)
+            self.used[applied.used] = None

@@ -2,8 +2,7 @@
 
 Nothing that is read is believed. What a log has signed is its checkpoint; tiles from elsewhere are checked against that, and
 bundles of entries against the tiles, before an entry is handed on: so whoever serves a log, or sits in between, cannot
-show other entries than the log's. What cannot be read, or does not fit, is a `SourceFailed`: that convicts nobody, for
-nobody has signed it.
+show other entries than the log's.
 
 All of it is synchronous: an audit is arithmetic that waits for the next bundle.
 """
@@ -17,17 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self, final
+from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 from autolink import limits
-from autolink.errors import AutolinkError, RemoteProtocolError, UsageError, display
+from autolink.errors import RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId
-from autolink.messages import merkle
 from autolink.messages.merkle import HASH, leaf_hashes
+from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
-from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
-from autolink.registry.log.tree import ReadTile
+from autolink.registry.source import Source, SourceFailed
 from autolink.registry.store import DATABASE
 
 if TYPE_CHECKING:
@@ -44,54 +43,7 @@ Fetch = Callable[[str, int], bytes | None]
 """Gives the content of a path below the log's prefix, of at most so many bytes; None if there is none."""
 
 
-Progress = Callable[[int, int], None]
-"""Told now and then how far something is, and of how much: entries, or statuses."""
-
-
-class SourceFailed(AutolinkError):
-    """A log could not be read there, or what was read does not fit to what the log has signed."""
-
-
-class Source(Protocol):
-    """A log as somebody holds it. A context manager."""
-
-    def checkpoint(self) -> bytes:
-        """The newest signed note that there is, unverified.
-
-        Raises:
-            SourceFailed: there is none.
-        """
-
-    def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
-        """The entries from place `start` on, up to those of a verified checkpoint.
-
-        Raises:
-            SourceFailed: one is not there, or not what was signed.
-        """
-
-    def serves_statuses(self) -> bool:
-        """Whether a registry is there that can be asked for statuses.
-
-        Raises:
-            SourceFailed: that cannot be found out.
-        """
-
-    def status(self, auto_id: AutoId) -> bytes | None:
-        """What is served as an ID's status, unverified; None for nothing.
-
-        Raises:
-            UsageError: nobody serves statuses there.
-            SourceFailed: it cannot be read.
-        """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def open_source(where: str) -> "Source":
+def open_source(where: str) -> Source:
     """A URL, a registry's folder, or a folder of tile files.
 
     Raises:
@@ -140,14 +92,13 @@ class FolderSource(_Silent):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._name = display(str(folder))
+        self._name, self._folder = display(str(folder)), folder
         if not (folder / DATABASE).is_file():
             raise UsageError(f"there is no registry in {self._name}")
         self._db = _open_readonly(folder / DATABASE)
 
     def checkpoint(self) -> bytes:
-        rows = self._rows("SELECT checkpoint FROM log")
-        return rows[0] if rows else b""
+        return self._one("SELECT checkpoint FROM log") or b""
 
     def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
         while start < signed.size:
@@ -169,30 +120,76 @@ class FolderSource(_Silent):
         finally:
             self._db.execute("ROLLBACK")
 
-    def entries(self) -> int:
-        """How many leaves there are, signed or not."""
-        return len(self._rows("SELECT x'' FROM leaves"))
+    def check(self) -> None:
+        """Look at all that is kept, which takes time with its size: whether it is whole.
+
+        Raises:
+            SourceFailed: it is damaged.
+        """
+        found = self._rows("SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check(1)")
+        if found != [b"ok"]:
+            text = display(b" ".join(found).decode(errors="replace"))
+            raise SourceFailed(f"{self._name} is damaged: {text}")
+
+    def signed(self) -> int:
+        """How many entries the log has signed by now at least."""
+        try:
+            return read_extent(self._folder)
+        except OSError as error:
+            raise SourceFailed(f"{self._name}: {error.strerror}") from error
+
+    def time(self) -> int:
+        """The log's, microseconds."""
+        return self._number("SELECT CAST(time AS BLOB) FROM log")
+
+    def count(self, table: Literal["leaves", "records", "used", "changes", "history", "ended"]) -> int:
+        """How many rows one of the tables has, signed for or not."""
+        return self._number(f"SELECT CAST(count(*) AS BLOB) FROM {table}")  # noqa: S608  one of these
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a tile in a row, unchecked.
+
+        Raises:
+            SourceFailed: it is missing, or has fewer.
+        """
+        row = self._one("SELECT hashes FROM tiles WHERE level = ? AND place = ?", level, index) or b""
+        if len(row) < width * HASH:
+            raise SourceFailed(f"{self._name}: tile {level}/{index} is missing, or not {width} hashes")
+        return row[: width * HASH]
 
     def record(self, auto_id: AutoId) -> bytes | None:
-        """What the registry goes by of an ID (`store.as_kept`): the state that it keeps beside the log."""
-        rows = self._rows("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
-        return rows[0] if rows else None
+        """What the registry goes by of an ID (`records.as_kept`): the state that it keeps beside the log."""
+        return self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
 
-    def ids(self) -> set[bytes]:
-        """Whose records it has."""
-        return set(self._rows("SELECT auto_id FROM records"))
+    def is_used(self, key: bytes) -> bool:
+        """Whether the registry knows of a key that it was some ID's."""
+        return self._one("SELECT key FROM used WHERE key = ?", key) is not None
 
     def change(self, place: int) -> bytes | None:
         """What the feed has told of an entry; None for nothing."""
-        rows = self._rows("SELECT change FROM changes WHERE place = ?", place)
-        return rows[0] if rows else None
+        return self._one("SELECT change FROM changes WHERE place = ?", place)
 
-    def changes(self) -> int:
-        """How many the feed has told."""
-        return len(self._rows("SELECT x'' FROM changes"))
+    def in_history(self, auto_id: AutoId, place: int) -> bool:
+        """Whether an ID's history has this place."""
+        query = "SELECT auto_id FROM history WHERE auto_id = ? AND place = ?"
+        return self._one(query, auto_id.value, place) is not None
+
+    def ended(self, issuer: AutoId) -> int:
+        """As `Store.ended`."""
+        return self._number("SELECT CAST(place AS BLOB) FROM ended WHERE issuer = ?", issuer.value)
 
     def close(self) -> None:
         self._db.close()
+
+    def _number(self, query: str, *values: int | bytes) -> int:
+        try:
+            return int(self._one(query, *values) or b"-1")
+        except ValueError:
+            raise SourceFailed(f"{self._name}: something that is no number") from None
+
+    def _one(self, query: str, *values: int | bytes) -> bytes | None:
+        rows = self._rows(query, *values)
+        return rows[0] if rows else None
 
     def _rows(self, query: str, *values: int | bytes) -> list[bytes]:
         try:
@@ -380,47 +377,3 @@ class UrlSource(_TileSource):
         if not expanding.eof or len(expanded) > limit:
             raise SourceFailed(f"{self._name}: {path}: not gzip of at most {limit} bytes")
         return expanded
-
-
-@final
-class CheckedTiles:
-    """Somebody else's tiles, each checked against the root that a log has signed before it is given.
-
-    Args:
-        read: gives them.
-        signed: verified.
-
-    Raises:
-        SourceFailed: those at the right edge do not lead to that root.
-    """
-
-    def __init__(self, read: ReadTile, signed: Checkpoint) -> None:
-        self._read = read
-        self._edge: dict[tuple[int, int], bytes] = {}
-        self._last: dict[int, tuple[int, bytes]] = {}  # of each level the full tile that was asked for last
-
-        def keep(level: int, index: int, width: int) -> bytes:
-            row = self._edge[level, index] = read(level, index, width)
-            return row
-
-        if Frontier.restored(signed.size, keep).root() != signed.root:
-            raise SourceFailed("the tiles are not those of the tree that was signed")
-
-    def tile(self, level: int, index: int) -> bytes:
-        """The hashes of a tile of that tree, as many as it has.
-
-        Raises:
-            SourceFailed: what is there is not what the tile above says.
-        """
-        if (edge := self._edge.get((level, index))) is not None:
-            return edge
-        last = self._last.get(level)
-        if last is not None and last[0] == index:
-            return last[1]
-        above, at = self.tile(level + 1, index // WIDTH), index % WIDTH * HASH
-        row = self._read(level, index, WIDTH)
-        hashes = [row[begin : begin + HASH] for begin in range(0, len(row), HASH)]
-        if merkle.root(hashes) != above[at : at + HASH]:
-            raise SourceFailed(f"tile {level}/{index} is not the one that was signed")
-        self._last[level] = index, row
-        return row

@@ -30,7 +30,6 @@ log's (microseconds); a recovery whose delay has passed takes place by itself, b
 is at `now`.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from autolink import limits
@@ -133,8 +132,8 @@ def apply(ledger: Ledger, entry: Entry, *, origin: str, now: int, index: int) ->
             Fault.STALE, "this entry does not follow the ID's last one: look it up and sign again"
         )
     applied = EFFECTS[entry.op](step, record)
-    followed = replace(
-        applied.record, head=entry.hash, entries=record.entries + 1, touched=index,
+    followed = applied.record._replace(
+        head=entry.hash, entries=record.entries + 1, touched=index,
         authority=record.authority if entry.op in _WITH_CURRENT_KEY else entry.hash,
     )  # fmt: skip
     return Applied(followed, applied.used)

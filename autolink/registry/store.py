@@ -12,20 +12,29 @@ import os
 import secrets
 import sqlite3
 import threading
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, Self, final
+from typing import Any, Final, Protocol, Self, final
 
-from autolink.errors import AutolinkError, UsageError, display
+from autolink.errors import UsageError, display
 from autolink.identity import AutoId, files
 from autolink.messages.merkle import HASH
+from autolink.registry.database import (
+    READER_KIB,
+    UNREADABLE,
+    WRITER_KIB,
+    Readers,
+    StoreFailed,
+    check_file,
+    connect,
+    read_size,
+)
+from autolink.registry.extent import Extent, check_extent
 from autolink.registry.ledger import Ledger
 from autolink.registry.log.tiles import Tile
-from autolink.registry.records import Record
+from autolink.registry.records import Record, as_kept, read_kept
 
 DATABASE: Final = "log.db"
 LOCK: Final = "lock"
@@ -51,24 +60,6 @@ INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.s
     crl = excluded.crl WHERE (excluded.size, excluded.this_update) > (size, this_update)
     AND excluded.this_update >= this_update
 """
-
-_CACHE_KIB: Final = 32 * 1024
-"""Pages of the database that stay in memory, however large it is."""
-
-_WAL_PAGES: Final = 16 * 1024
-"""Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
-thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
-
-_RECORDS_READ: Final = 1024
-"""Records whose bytes are not parsed again: those of issuers, above all, which every judgement looks at."""
-
-
-_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
-
-
-class StoreFailed(AutolinkError):
-    """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
 
 
 @final
@@ -130,6 +121,13 @@ class Store(Ledger, Protocol):
             StoreFailed: nothing can be read.
         """
 
+    def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
+        """What is on record about several IDs, at most a group: for the one who appends, of the newest state.
+
+        Raises:
+            StoreFailed: it cannot be read.
+        """
+
     def append(self, group: Group) -> None:
         """Keep a group for good.
 
@@ -149,13 +147,6 @@ class Store(Ledger, Protocol):
 
         Raises:
             StoreFailed: one of them is not there.
-        """
-
-    def check(self) -> None:
-        """Look at all that is kept, which takes time with its size: whether it is whole. What it says, `audit` finds out.
-
-        Raises:
-            StoreFailed: it is damaged.
         """
 
     def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
@@ -195,20 +186,24 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.RLock()  # of the reader
+        self._readers = Readers(lambda: connect(folder / DATABASE, READER_KIB))
         self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
         with ExitStack() as opened:
             opened.callback(os.close, _claim(folder))
             try:
-                self._writer = opened.enter_context(closing(_connect(folder / DATABASE)))
-                self._reader = opened.enter_context(closing(_connect(folder / DATABASE)))
-                _check_file(self._writer, folder / DATABASE)
-                row = self._reader.execute(
+                check_extent(folder, read_size(folder / DATABASE))  # before anything is moved
+                self._writer = opened.enter_context(closing(connect(folder / DATABASE, WRITER_KIB)))
+                opened.enter_context(closing(self._readers))
+                check_file(self._writer, folder / DATABASE)
+                row = self._writer.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
-            except (*_UNREADABLE, TypeError) as error:
+                self._extent = opened.enter_context(closing(Extent(folder, head[0])))
+            except (*UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
+            except OSError as error:
+                raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
             if form != FORMAT:
                 raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
             self.head = Head(*head)
@@ -226,7 +221,7 @@ class SqliteStore:
             unfinished = folder / f"{DATABASE}.{secrets.token_hex(8)}.tmp"
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             try:
-                with closing(_connect(unfinished)) as db:
+                with closing(connect(unfinished, WRITER_KIB)) as db:
                     db.execute("PRAGMA journal_mode = WAL")  # which stays
                     db.executescript(f"BEGIN; {_SCHEMA}")
                     db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
@@ -240,20 +235,14 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
 
-    def check(self) -> None:
-        found = self._all("PRAGMA integrity_check(1)")
-        if found != ["ok"]:
-            raise StoreFailed(f"{_in(self._folder)} is damaged: {display(' '.join(found))}")
-
     @contextmanager
     def snapshot(self) -> Iterator[Head]:
-        with self._lock:
-            self._rows("BEGIN")
-            try:
+        try:
+            with self._readers.moment():
                 ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
                 yield Head(size, time, checkpoint)
-            finally:
-                self._rows("COMMIT")
+        except UNREADABLE as error:
+            raise self._failed(error) from error
 
     def append(self, group: Group) -> None:
         with self._writing:
@@ -261,8 +250,9 @@ class SqliteStore:
                 self._writer.execute("BEGIN IMMEDIATE")
                 with self._writer:  # commits, or rolls back whatever raises
                     self._write(self.head.size, group)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise self._failed(error) from error
+            self._extent.write(group.head.size)
             self.head = group.head
 
     def _write(self, first: int, group: Group) -> None:
@@ -296,10 +286,23 @@ class SqliteStore:
             raise sqlite3.IntegrityError("the log has another size than this process knows of")
 
     def record(self, auto_id: AutoId) -> Record | None:
-        found = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
-        record = None if found is None else _read_record(found)
-        if record is False or (record is not None and record.auto_id != auto_id):
-            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id.short} is not what was kept")
+        found: bytes | None = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        return None if found is None else self._record(auto_id.value, found)
+
+    def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
+        marks = ", ".join("?" * len(auto_ids))
+        query = f"SELECT auto_id, record FROM records WHERE auto_id IN ({marks})"  # noqa: S608  marks only
+        with self._writing:  # the writer's: the pages that the group changes are then in its memory
+            try:
+                rows = self._writer.execute(query, [auto_id.value for auto_id in auto_ids]).fetchall()
+            except UNREADABLE as error:
+                raise self._failed(error) from error
+        return [self._record(value, kept) for value, kept in rows]
+
+    def _record(self, auto_id: bytes, kept: bytes) -> Record:
+        record = read_kept(kept)
+        if record is None or record.auto_id.value != auto_id:
+            raise StoreFailed(f"{_in(self._folder)}: the record of {auto_id[:4].hex()}… is not what was kept")
         return record
 
     def is_used(self, key: bytes) -> bool:
@@ -345,8 +348,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the files; another process may open them."""
-        with self._lock:
-            self._opened.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -362,56 +364,13 @@ class SqliteStore:
         return [value for (value,) in self._rows(query, *values)]
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        with self._lock:
-            try:
-                return self._reader.execute(query, values).fetchall()
-            except _UNREADABLE as error:
-                raise self._failed(error) from error
+        try:
+            return self._readers.rows(query, values)
+        except UNREADABLE as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> StoreFailed:
         return StoreFailed(f"{_in(self._folder)}: {error}")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?mode=rw"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _check_file(db: sqlite3.Connection, path: Path) -> None:
-    """What a killed process has left is moved to its place; then the file is as long as it says."""
-    if db.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
-        raise sqlite3.DatabaseError("the file is not what was made here")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("UPDATE log SET size = size")  # raises where it may only be read
-    db.execute("ROLLBACK")
-    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
-    ((size,),) = db.execute("PRAGMA page_size").fetchall()
-    if path.stat().st_size != pages * size:
-        raise sqlite3.DatabaseError("the file is cut short, or too long")
-
-
-def as_kept(record: Record) -> bytes:
-    """A record as it is kept. Entries and tiles are under the log's signature; this is nowhere else."""
-    data = record.to_bytes()
-    return zlib.crc32(data).to_bytes(4) + data
-
-
-@lru_cache(maxsize=_RECORDS_READ)
-def _read_record(kept: bytes) -> Record | Literal[False]:
-    """False for one that has changed since."""
-    record = kept[4:]
-    return zlib.crc32(record).to_bytes(4) == kept[:4] and Record.from_bytes(record)
 
 
 def _claim(folder: Path) -> int:

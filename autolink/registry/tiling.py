@@ -15,19 +15,14 @@ from autolink import limits
 from autolink.errors import UsageError, display
 from autolink.identity import files
 from autolink.messages.merkle import leaf_hashes
+from autolink.registry.checked_tiles import CheckedTiles
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, encode_bundle, width_at
-from autolink.registry.sources import (
-    CHECKPOINT,
-    CheckedTiles,
-    Progress,
-    Source,
-    SourceFailed,
-    TileFolderSource,
-)
+from autolink.registry.source import Progress, Source, SourceFailed
+from autolink.registry.sources import CHECKPOINT, TileFolderSource
 
 _MODE: Final = 0o644
 

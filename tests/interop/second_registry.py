@@ -89,12 +89,12 @@ def make_entry(origin, op, id_, previous, expires_at, fields, *signers):
 def parse_entry(data):
     """Refuses with `malformed` what no encoder produces."""
     need(len(data) <= 49152, "malformed", "size")
-    outer = decode(data, 64)
+    outer = decode(data, 1024)
     need(
         type(outer) is list and len(outer) == 2 and type(outer[0]) is bytes, "malformed", "an entry is a pair"
     )
     body, signatures = outer
-    inner = decode(body, 64)
+    inner = decode(body, 1024)
     need(type(inner) is list and len(inner) == 7 and inner[0] == "autolink/1 entry", "malformed", "body")
     _, origin, op, id_, previous, expires_at, values = inner
     need(type(origin) is str and 1 <= len(origin.encode()) <= 255, "malformed", "origin")

@@ -12,13 +12,32 @@ from autolink.identity.keys import KeyType, PrivateKey
 from autolink.messages import instant, microseconds
 from autolink.registry import registration
 from autolink.registry.entries import FIRST, Entry, Guardians, Op, guardian_hash
-from autolink.registry.ledger import MemoryLedger, Standing, standing
+from autolink.registry.ledger import Applied, Standing, standing
 from autolink.registry.records import SECOND, Record, State
 from autolink.registry.state import apply
 
 ORIGIN = "registry.example/log"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DELAY = 7 * 24 * 3600
+
+
+class MemoryLedger:
+    """A state in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[AutoId, Record] = {}
+        self.used: set[bytes] = set()
+
+    def record(self, auto_id: AutoId) -> Record | None:
+        return self.records.get(auto_id)
+
+    def is_used(self, key: bytes) -> bool:
+        return key in self.used
+
+    def take(self, applied: Applied) -> None:
+        self.records[applied.record.auto_id] = applied.record
+        if applied.used is not None:
+            self.used.add(applied.used)
 
 
 @dataclass

@@ -28,7 +28,8 @@ from autolink.registry.folder import (
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
-from autolink.registry.sources import FolderSource, SourceFailed
+from autolink.registry.source import SourceFailed
+from autolink.registry.sources import FolderSource
 from autolink.registry.store import SqliteStore
 
 from .conftest import ORIGIN, Log, Party, new_key
@@ -124,9 +125,9 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pyte
 
 @pytest.fixture
 def kept(
-    tmp_path: Path, log: Log, organisation: Any
+    tmp_path: Path, log: Log, organisation: Any, issued: Any
 ) -> Iterator[tuple[Path, VerifierKey, Ed25519PrivateKey]]:
-    """A folder with four entries, two of them told by the feed."""
+    """A folder with six entries, three of them told by the feed, one of these of an agent that acme has issued."""
     create_registry(tmp_path / "registry", ORIGIN, None, unencrypted=True)
     key = load_log_key(tmp_path / "registry", None)
     with SqliteStore(tmp_path / "registry") as store:
@@ -140,7 +141,9 @@ def kept(
 
         for party in parties:
             both(party.register())
-        for party in parties:
+        agent = issued(parties[0], "agent", registered=False)
+        both(agent.register())
+        for party in (agent, *parties):
             both(party.revoke())
         yield tmp_path / "registry", registrar.verifier_key, key
 
@@ -155,7 +158,7 @@ def test_a_folder_is_audited_while_its_registry_runs(kept: Any) -> None:
     folder, key, _ = kept
     with FolderSource(folder) as source:
         replayed = audit_folder(source, key)
-    assert replayed.size == 4
+    assert replayed.size == 6
     assert {replayed.ledger.record(auto_id).state for auto_id in replayed.ledger.ids()} == {State.REVOKED}  # type: ignore[union-attr]
     other = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
     with FolderSource(folder) as source, pytest.raises(BadSignature):
@@ -163,18 +166,31 @@ def test_a_folder_is_audited_while_its_registry_runs(kept: Any) -> None:
 
 
 TAMPERED: dict[str, tuple[str, str]] = {
-    "an entry gone": ("DELETE FROM leaves WHERE place = 3", "3 entries, and 4 were signed"),
+    "an entry gone": ("DELETE FROM leaves WHERE place = 3", "5 entries, and 6 were signed"),
     "an entry changed": (
         "UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE place = 0) WHERE place = 1", "not those that were signed",
     ),
-    "an entry too many": ("INSERT INTO leaves SELECT 4, leaf FROM leaves WHERE place = 3", "5 entries, and 4 were signed"),
+    "an entry too many": ("INSERT INTO leaves SELECT 6, leaf FROM leaves WHERE place = 3", "7 entries, and 6 were signed"),
     "a record gone": ("DELETE FROM records WHERE rowid = 1", "on record of"),
-    "a record too many": ("INSERT INTO records SELECT zeroblob(32), record FROM records WHERE rowid = 1", "on record of"),
+    "a record too many": (
+        "INSERT INTO records SELECT zeroblob(32), record FROM records WHERE rowid = 1", "records: .* 4, and 3",
+    ),
     "a record changed": (
         "UPDATE records SET record = (SELECT record FROM records WHERE rowid = 1) WHERE rowid = 2", "on record of",
     ),
-    "a change gone": ("DELETE FROM changes WHERE place = 2", "entry 2: the feed has told nothing of it"),
-    "a change too many": ("INSERT INTO changes SELECT 9, change FROM changes WHERE place = 2", "where there is none"),
+    "a change gone": ("DELETE FROM changes WHERE place = 4", "entry 4: the feed has told nothing of it"),
+    "a change too many": ("INSERT INTO changes SELECT 9, change FROM changes WHERE place = 4", "changes: .* 4, and 3"),
+    "a key gone": ("DELETE FROM used WHERE key = (SELECT key FROM used LIMIT 1)", "was used, and the registry does not"),
+    "a key too many": ("INSERT INTO used VALUES (zeroblob(32))", "used: .* 4, and 3"),
+    "a place gone": ("DELETE FROM history WHERE place = 2", "entry 2 is not in the history"),
+    "a place too many": ("INSERT INTO history SELECT auto_id, 9 FROM history WHERE place = 2", "history: .* 7, and 6"),
+    "an end gone": ("DELETE FROM ended", "that ended did so with entry 3"),
+    "an end changed": ("UPDATE ended SET place = 2", "that ended did so with entry 3"),
+    "an end too many": ("INSERT INTO ended VALUES (zeroblob(32), 3)", "ended: .* 2, and 1"),
+    "an end that is no number": ("UPDATE ended SET place = x'78'", "no number"),
+    "a tile gone": ("DELETE FROM tiles", "tile 0/0 is missing"),
+    "a tile changed": ("UPDATE tiles SET hashes = zeroblob(length(hashes))", "tiles are not those"),
+    "another time": ("UPDATE log SET time = time + 1", "time is not that of its last entry"),
 }  # fmt: skip
 
 
@@ -190,9 +206,9 @@ def test_a_change_of_what_is_none_convicts(kept: Any, acme: Party) -> None:
     """Signed by the log: that a registration was a revocation."""
     folder, key, private = kept
     with FolderSource(folder) as source:
-        told = sign_change(acme.revoke(), State.REVOKED, index=2, at=acme.log.now, key=private)
+        told = sign_change(acme.revoke(), State.REVOKED, index=3, at=acme.log.now, key=private)
     with closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
-        db.execute("UPDATE changes SET change = ? WHERE place = 2", (told.to_bytes(),))
+        db.execute("UPDATE changes SET change = ? WHERE place = 3", (told.to_bytes(),))
     with FolderSource(folder) as source, pytest.raises(LogConvicted, match="not what it did"):
         audit_folder(source, key)
 
@@ -200,7 +216,7 @@ def test_a_change_of_what_is_none_convicts(kept: Any, acme: Party) -> None:
 def test_another_change_of_the_log_convicts(kept: Any) -> None:
     """Both are signed: the one told of an entry is another one's."""
     folder, key, _ = kept
-    change(folder, "UPDATE changes SET change = (SELECT change FROM changes WHERE place = 2) WHERE place = 3")
+    change(folder, "UPDATE changes SET change = (SELECT change FROM changes WHERE place = 4) WHERE place = 3")
     with (
         FolderSource(folder) as source,
         pytest.raises(LogConvicted, match="entry 3: the change that was told of it"),
@@ -219,7 +235,7 @@ def test_what_is_appended_during_an_audit_is_left_for_the_next(kept: Any, organi
             return leaves(*args)
 
         source.leaves = meanwhile  # type: ignore[method-assign]
-        assert audit_folder(source, key).size == 4
+        assert audit_folder(source, key).size == 6
         source.leaves = leaves  # type: ignore[method-assign]
         assert source.checkpoint() == before
         with pytest.raises(SourceFailed, match="told nothing"):

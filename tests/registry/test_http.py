@@ -12,13 +12,13 @@ import pytest
 
 from autolink.errors import UsageError
 from autolink.messages.merkle import leaf_hash
+from autolink.registry.database import StoreFailed
 from autolink.registry.http import PublicSide
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.proof import LogProof
 from autolink.registry.log.proof import verify_untrusted as verify_proof
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
 from autolink.registry.status import verify_untrusted as verify_status
-from autolink.registry.store import StoreFailed
 
 from .public import Kept, kept, organisation
 

@@ -14,6 +14,7 @@ from autolink.errors import BadSignature, Code, EntryRefused, RemoteProtocolErro
 from autolink.identity import AutoId
 from autolink.registry import monitor as module
 from autolink.registry.answers import Consistency
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Op, encode_leaf
 from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
 from autolink.registry.feed import Change, sign_change
@@ -67,6 +68,55 @@ async def test_every_entry_is_reported_once_and_the_next_run_goes_on(tmp_path: P
         assert report.text == "revoke: it is revoked now"
         again = monitor(served, seen=[watching.checkpoint], watched=[echo.auto_id])
         assert [report.what for report in await look(served, again)] == ["register", "revoke"]
+
+
+async def test_each_status_is_compared_after_the_ids_last_entry(tmp_path: Path) -> None:
+    """Where the registry fails, or the log goes on while statuses are asked for, in the next round."""
+    async with serving(tmp_path) as served:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        watching, asked = monitor(served), []
+        status, ids = RegistryClient.status, [acme.auto_id, echo.auto_id, caller.auto_id]
+
+        async def look_once(meanwhile: Callable[[], Awaitable[object]] | None) -> None:
+            async def observed(self: RegistryClient, auto_id: AutoId) -> Any:
+                nonlocal meanwhile
+                asked.append(auto_id)
+                if meanwhile is not None and auto_id != acme.auto_id:
+                    meanwhile, now = None, meanwhile
+                    await now()
+                return await status(self, auto_id)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(RegistryClient, "status", observed)
+                await look(served, watching)
+
+        async def fail() -> None:
+            raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            await look_once(fail)
+        assert asked == ids[:2]
+        asked.clear()
+        await look_once(lambda: revoke(served, acme, caller))
+        assert asked == ids[1:]
+        assert watching.size == 4
+        asked.clear()
+        await look_once(None)
+        assert asked == [caller.auto_id]
+        asked.clear()
+        await look_once(None)
+        assert asked == []
+
+
+async def test_changes_of_entries_that_never_come_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme, _ = await register(served, "echo")
+        watching, made = monitor(served), entry(Op.REVOKE, acme.auto_id, bytes(32))
+        change = sign_change(made, State.REVOKED, index=1_000_000, at=now(), key=KEY)
+        for _ in range(2 * module._REMEMBERED):
+            watching.heed(change)
+        await look(served, watching)
+        assert len(watching._told) == module._REMEMBERED
 
 
 async def test_the_feed_is_compared_with_the_log(tmp_path: Path) -> None:

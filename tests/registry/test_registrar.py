@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import Audit, audit
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import encode_leaf
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.ledger import standing
@@ -19,7 +20,7 @@ from autolink.registry.log.tree import check_consistency
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.status import Newest, Status, sign_status, verify_untrusted
-from autolink.registry.store import SqliteStore, StoreFailed
+from autolink.registry.store import SqliteStore
 
 from .conftest import ORIGIN, Log, Party
 

@@ -22,6 +22,7 @@ from autolink.messages.message import TIME_MAX
 from autolink.registry import feed, word
 from autolink.registry import registrar as registrar_module
 from autolink.registry.client import RegistryClient, Submitter, Withheld
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import Change
@@ -30,7 +31,7 @@ from autolink.registry.policy import Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.service import RegistryService
-from autolink.registry.store import SqliteStore, StoreFailed
+from autolink.registry.store import SqliteStore
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import SelfCertified

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from autolink.errors import UsageError
-from autolink.identity import Certificate, certificate, keys
+from autolink.identity import Certificate, Credential, KeyType, certificate, keys
 from autolink.identity.certificate import begin_of
 from autolink.messages.merkle import leaf_hash, leaf_hashes
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Entry, Op
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.tiles import WIDTH
 from autolink.registry.log.tree import Known, Tree, check_inclusion, consistency_proof, inclusion_proof
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.status import verify_untrusted
-from autolink.registry.store import SqliteStore, StoreFailed
+from autolink.registry.store import SqliteStore
 
 from .appender import KEY
 from .conftest import ORIGIN, Log, Party
@@ -56,7 +58,26 @@ def test_when_a_certificate_begins_is_what_its_parsing_says(acme: Party, echo: P
         assert begin_of(party.credential.leaf.der) == party.credential.leaf.not_before
 
 
-def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_reads_each_record_once(
+@pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519, KeyType.ML_DSA_65])
+def test_a_spki_that_is_taken_from_a_certificate_is_the_keys_one_encoding(kind: KeyType) -> None:
+    leaf = Credential.self_issued("acme", key_type=kind).leaf
+    assert leaf.spki == keys.spki(leaf.public_key)
+    assert keys.is_one_encoding(leaf.spki, kind) == (kind is not KeyType.ML_DSA_65)
+
+
+def test_another_encoding_of_a_key_is_not_taken_for_the_one() -> None:
+    """A compressed point, which a certificate may hold."""
+    key = keys.generate(KeyType.P256).public_key()
+    point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    one = keys.spki(key)
+    other = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
+    assert keys.spki(load_der_public_key(other)) == one  # type: ignore[arg-type]
+    assert keys.is_one_encoding(one, KeyType.P256)
+    assert not keys.is_one_encoding(other, KeyType.P256)
+    assert not keys.is_one_encoding(one, KeyType.ED25519)
+
+
+def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_two_questions(
     registrar: Registrar,
     store: SqliteStore,
     log: Log,
@@ -64,7 +85,8 @@ def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_re
     issued: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The issuer's signature under the certificate, the holder's under the entry."""
+    """The issuer's signature under the certificate, the holder's under the entry. The store is asked for the agents'
+    records, and for their issuer's."""
     agents = [issued(acme, f"agent-{number}", registered=False) for number in range(10)]
     for agent in agents:
         log.append(entry := agent.register())
@@ -89,10 +111,11 @@ def test_a_group_of_renewals_takes_two_verifications_and_one_parsing_each_and_re
         keys, "_VERIFYING", ((keys.ec.EllipticCurvePublicKey, keys._verify_ecdsa), *keys._VERIFYING[1:])
     )
     monkeypatch.setattr(Certificate, "_parse", counted("parsed", Certificate._parse))
-    monkeypatch.setattr(SqliteStore, "_one", counted("read", SqliteStore._one))
+    monkeypatch.setattr(SqliteStore, "_one", counted("read alone", SqliteStore._one))
+    monkeypatch.setattr(SqliteStore, "records", counted("read together", SqliteStore.records))
     assert all(isinstance(outcome, Appended) for outcome in registrar.append(group))
     keys._verifying.cache_clear()
-    assert seen == {"verified": 2 * len(agents), "parsed": len(agents), "read": len(agents) + 1}
+    assert seen == {"verified": 2 * len(agents), "parsed": len(agents), "read alone": 1, "read together": 1}
 
 
 # --- proofs ------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, Tile, encode_bundle
 from autolink.registry.records import State
 from autolink.registry.registrar import Registrar
-from autolink.registry.sources import FolderSource, SourceFailed, TileFolderSource, UrlSource, open_source
+from autolink.registry.source import SourceFailed
+from autolink.registry.sources import FolderSource, TileFolderSource, UrlSource, open_source
 from autolink.registry.status import sign_status
 from autolink.registry.tiling import export_tiles
 from autolink.transport import TcpAddress, parse_address

@@ -7,7 +7,7 @@ from autolink.errors import EntryRefused
 from autolink.messages import instant, merkle, microseconds
 from autolink.registry import crl, feed, receipt
 from autolink.registry.entries import Entry, encode_leaf
-from autolink.registry.ledger import MemoryLedger, standing
+from autolink.registry.ledger import standing
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
@@ -15,6 +15,7 @@ from autolink.registry.log.tree import check_consistency
 from autolink.registry.service_record import ServiceRecord
 from autolink.registry.state import apply
 from autolink.registry.status import verify_untrusted as verify_status
+from autolink.registry.temporary import TemporaryLedger
 from autolink.registry.trust import Registered
 from autolink.trust.model import Context, Contradicted, NotVouched
 from autolink.trust.presented import sound
@@ -52,7 +53,7 @@ def service(given):
 
 
 def log(given):
-    origin, ledger, leaves = given.take("origin"), MemoryLedger(), []
+    origin, ledger, leaves = given.take("origin"), TemporaryLedger(), []
     for step in given.take("steps"):
         data, now = bytes.fromhex(step.pop("entry")), step.pop("at")
         shows, wanted = step.pop("shows"), step.pop("gets")
@@ -65,8 +66,8 @@ def log(given):
             gets = refused.fault.value
         assert gets == wanted, shows
     at, stands = given.take("at"), {}
-    for auto_id, record in ledger.records.items():
-        where = standing(ledger, record, at)
+    for auto_id in ledger.ids():
+        where = standing(ledger, ledger.record(auto_id), at)
         stands[auto_id.hex] = [where.state, where.because.hex]
     return {
         "leaf_hashes": [leaf.hex() for leaf in leaves], "root": merkle.root(leaves).hex(),

@@ -148,7 +148,7 @@ def malformed():
         "bad-signature-of-two": ("an array of three", signed_by([ACME.id, value])),
         "bad-signature-by-31": ("an AutoId", signed_by([bytes(31), b"", value])),
         "bad-signature-as-text": ("bytes", signed_by([ACME.id, b"", "s"])),
-        "bad-elements": ("at most 64 elements", signed_by(*[[ACME.id, b"", value]] * 16)),
+        "bad-elements": ("at most 1,024 elements", signed_by(*[[ACME.id, b"", value]] * 256)),
         "bad-too-large": ("at most 49,152 bytes", signed_by(*[[ACME.id, b"", bytes(4096)]] * 12)),
     }.items()  # fmt: skip
 

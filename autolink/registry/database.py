@@ -1,0 +1,148 @@
+"""SQLite as a registry uses it: how a file is opened and found whole, and connections to read with."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+from autolink.errors import AutolinkError
+
+UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
+
+WRITER_KIB: Final = 32 * 1024
+"""Pages of the database that the writer keeps in memory, however large it is."""
+
+READER_KIB: Final = 8 * 1024
+"""The same for each that reads: the upper pages of every table among a million records, and some others."""
+
+_WAL_PAGES: Final = 16 * 1024
+"""Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
+thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
+
+
+class StoreFailed(AutolinkError):
+    """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
+
+
+def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+    """Open a file that is there.
+
+    Raises:
+        sqlite3.Error: it cannot be.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA synchronous = FULL")  # what was acknowledged is there when the power fails
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def read_size(path: Path) -> int:
+    """How many entries a log has, what a killed process has left included; nothing is moved or written.
+
+    Raises:
+        sqlite3.Error, TypeError: it cannot be read.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        (size,) = db.execute("SELECT CAST(size AS INTEGER) FROM log").fetchone()
+    return int(size)
+
+
+def check_file(db: sqlite3.Connection, path: Path) -> None:
+    """What a killed process has left is moved to its place; then the file is as long as it says.
+
+    Raises:
+        sqlite3.Error: it is not what was made, or may not be written.
+    """
+    if db.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+        raise sqlite3.DatabaseError("the file is not what was made here")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE log SET size = size")  # raises where it may only be read
+    db.execute("ROLLBACK")
+    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
+    ((size,),) = db.execute("PRAGMA page_size").fetchall()
+    if path.stat().st_size != pages * size:
+        raise sqlite3.DatabaseError("the file is cut short, or too long")
+
+
+@final
+class Readers:
+    """Connections to read with, each in one thread at a time: who reads slowly keeps nobody else waiting.
+
+    There are as many as threads that have read at once; who opens one has its `close` called when all is over.
+
+    Args:
+        opened: makes one.
+    """
+
+    def __init__(self, opened: Callable[[], sqlite3.Connection]) -> None:
+        self._open = opened
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] | None = []  # None: closed
+        self._held = threading.local()
+
+    def rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """What a query finds.
+
+        Raises:
+            sqlite3.Error: it cannot be asked.
+        """
+        held: sqlite3.Connection | None = getattr(self._held, "db", None)
+        if held is not None:
+            return held.execute(query, values).fetchall()
+        db = self._take()
+        try:
+            return db.execute(query, values).fetchall()
+        finally:
+            self._give(db)
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """All that this thread reads in the block is of one moment.
+
+        Raises:
+            sqlite3.Error: nothing can be read.
+        """
+        db = self._take()
+        try:
+            db.execute("BEGIN")
+            self._held.db = db
+            try:
+                yield
+            finally:
+                del self._held.db
+                db.execute("COMMIT")
+        finally:
+            self._give(db)
+
+    def close(self) -> None:
+        """Close them: those that are in use when they no longer are."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        for db in idle or ():
+            db.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._idle is None:
+                raise sqlite3.ProgrammingError("it has been closed")
+            if self._idle:
+                return self._idle.pop()  # the one whose pages are the freshest
+        return self._open()
+
+    def _give(self, db: sqlite3.Connection) -> None:
+        with self._lock:
+            if self._idle is not None and not db.in_transaction:  # as when a moment could not be ended
+                return self._idle.append(db)
+        return db.close()

@@ -1,0 +1,59 @@
+"""What an audit reads a log by, wherever it is; `sources` has those that there are.
+
+Nothing that is read is believed. What cannot be read, or does not fit, is a `SourceFailed`: that convicts nobody, for
+nobody has signed it.
+"""
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from autolink.errors import AutolinkError
+from autolink.identity import AutoId
+from autolink.registry.log.checkpoint import Checkpoint
+
+Progress = Callable[[int, int], None]
+"""Told now and then how far something is, and of how much: entries, or statuses."""
+
+
+class SourceFailed(AutolinkError):
+    """A log could not be read there, or what was read does not fit to what the log has signed."""
+
+
+class Source(Protocol):
+    """A log as somebody holds it. A context manager."""
+
+    def checkpoint(self) -> bytes:
+        """The newest signed note that there is, unverified.
+
+        Raises:
+            SourceFailed: there is none.
+        """
+
+    def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
+        """The entries from place `start` on, up to those of a verified checkpoint.
+
+        Raises:
+            SourceFailed: one is not there, or not what was signed.
+        """
+
+    def serves_statuses(self) -> bool:
+        """Whether a registry is there that can be asked for statuses.
+
+        Raises:
+            SourceFailed: that cannot be found out.
+        """
+
+    def status(self, auto_id: AutoId) -> bytes | None:
+        """What is served as an ID's status, unverified; None for nothing.
+
+        Raises:
+            UsageError: nobody serves statuses there.
+            SourceFailed: it cannot be read.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
