@@ -32,7 +32,6 @@ T = TypeVar("T")
 _WAIT: Final = limits.INCLUSION
 """Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
 
-
 EVIDENCE: Final = "evidence"
 """The folder of what shows that a registry lies: in that of who dials, or else where the command runs."""
 
@@ -163,15 +162,17 @@ def evidence_kept(folder: Path | None) -> Iterator[None]:
     except AutolinkError as error:
         evident = evident_in(error)
         if folder is not None and evident is not None:
-            error.add_note(_kept(folder, evident))
+            error.add_note(try_keep(folder, evident)[1])
         raise
 
 
-def _kept(folder: Path, evident: Evident) -> str:
+def try_keep(folder: Path, evident: Evident) -> tuple[Path | None, str]:
+    """Keep what an error shows: the file, and in words where it is, or why there is none, which must not hide the lie."""
     try:
-        return f"what it shows is in {display(str(keep(folder, evident)))}"
-    except OSError as error:  # must not hide that there is a lie
-        return f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
+        path = keep(folder, evident)
+    except OSError as error:
+        return None, f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
+    return path, f"what it shows is in {display(str(path))}"
 
 
 @dataclass(frozen=True, slots=True)

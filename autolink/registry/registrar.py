@@ -157,6 +157,7 @@ class Registrar:
 
         Raises:
             UsageError: there is no such entry.
+            StoreFailed: the store is damaged, so that nobody would believe the proof.
         """
         with self._store.snapshot() as head:
             return self._proof(index, head)[1]
@@ -182,15 +183,15 @@ class Registrar:
 
     def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
         """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
-        with self._proving:
-            if self._tree.size != head.size:
-                self._tree = Tree(head.size, self._store.read_tile, self._known)
-                self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
-            path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
         try:
+            with self._proving:
+                if self._tree.size != head.size:
+                    root = verify_untrusted(head.checkpoint, self.verifier_key).root
+                    self._tree, self._root = Tree(head.size, self._store.read_tile, self._known), root
+                path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
             check_inclusion(leaf, index, head.size, root, path)
-        except BadSignature as error:
-            raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
+        except (BadSignature, RemoteProtocolError) as error:
+            raise StoreFailed(f"the log {self._store.origin} is damaged: {error}") from None
         return leaf, LogProof(index, path, head.checkpoint)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
@@ -202,6 +203,7 @@ class Registrar:
 
         Raises:
             UsageError: the log was never that long.
+            StoreFailed: a tile cannot be read.
         """
         with self._proving:
             return Tree(new, self._store.read_tile, self._known).consistency(old)

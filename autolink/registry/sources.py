@@ -23,6 +23,7 @@ from autolink.errors import RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.database import UNREADABLE
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
@@ -118,7 +119,7 @@ class FolderSource(_Silent):
         try:
             yield
         finally:
-            self._db.execute("ROLLBACK")
+            self._db.rollback()  # unless SQLite has done so, as when a page could not be read
 
     def check(self) -> None:
         """Look at all that is kept, which takes time with its size: whether it is whole.
@@ -194,7 +195,7 @@ class FolderSource(_Silent):
     def _rows(self, query: str, *values: int | bytes) -> list[bytes]:
         try:
             rows = self._db.execute(query, values).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise SourceFailed(f"{self._name}: {error}") from error
         if any(type(value) is not bytes for (value,) in rows):
             raise SourceFailed(f"{self._name}: something that is no bytes")
@@ -213,7 +214,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA cell_size_check = ON")
         if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
             raise sqlite3.DatabaseError("it is no registry's")
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         db.close()
         raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
     return db

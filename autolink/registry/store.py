@@ -199,13 +199,13 @@ class SqliteStore:
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
+                if form != FORMAT:
+                    raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
                 self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
             except OSError as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
-            if form != FORMAT:
-                raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
             self.head = Head(*head)
             self._opened = opened.pop_all()
 
