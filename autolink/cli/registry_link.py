@@ -19,12 +19,11 @@ from autolink.cli.trust_option import Spec
 from autolink.errors import AutolinkError, CallError, Code, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
-from autolink.registry.client import VISITOR, RegistryClient
+from autolink.registry.client import RegistryClient, reader
 from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.registration import registered
 from autolink.registry.service_record import describe
-from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -136,8 +135,15 @@ def standing(
         describe(agent.handlers, addresses, now=datetime.now(UTC))
     folder = agent.credential.folder
     kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
-    evidence = None if folder is None else folder / EVIDENCE
-    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses, evidence=evidence)
+    return partial(
+        registered, agent, registry, log_key,
+        kept=kept, addresses=addresses, evidence=evidence_of(agent.credential),
+    )  # fmt: skip
+
+
+def evidence_of(credential: Credential) -> Path | None:
+    """Where an identity keeps what shows that a registry lies; nowhere if it is in no folder."""
+    return None if credential.folder is None else credential.folder / EVIDENCE
 
 
 def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> VerifierKey:
@@ -177,11 +183,11 @@ def try_keep(folder: Path, evident: Evident) -> tuple[Path | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A registry, how it is reached, and where what shows that it lies is kept."""
+    """A registry, who dials it (None: nobody in particular), how long, and where what shows that it lies is kept."""
 
     contact: str
     log_key: VerifierKey
-    dialer: Credential
+    dialer: Credential | None
     timeout: float
     evidence: Path | None = Path(EVIDENCE)
 
@@ -205,8 +211,7 @@ class Reach:
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """As `use`, in an event loop and without an end."""
-        agent = Agent(self.dialer, trust=Pinned(Contact.parse(self.contact).peer_id))
-        async with agent.connect(self.contact) as link:
+        async with reader(self.contact, self.dialer).connect(self.contact) as link:
             return await work(RegistryClient(link, self.log_key))
 
 
@@ -221,7 +226,7 @@ def reach(
     if registry is None:
         raise UsageError("which registry? Give its contact: --registry, or $AUTOLINK_REGISTRY")
     Contact.parse(registry)
-    dialer = load_identity(as_name, passphrase_file) if as_name else Credential.self_issued(VISITOR)
+    dialer = load_identity(as_name, passphrase_file) if as_name else None
     return Reach(registry, log_key, dialer, timeout)
 
 

@@ -7,6 +7,8 @@ entries are proved under a checkpoint of its, and each checkpoint must lead on f
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from typing import Final, final
 
 import anyio
@@ -27,7 +29,7 @@ from autolink.errors import (
     RemoteProtocolError,
     display,
 )
-from autolink.identity import AutoId
+from autolink.identity import AutoId, Credential
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, receipt, status
 from autolink.registry.answers import Answer, Consistency, Place
@@ -39,12 +41,29 @@ from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.service import CHANGES
+from autolink.registry.status import Status
+from autolink.transport import Contact
+from autolink.trust import Pinned
 
 REFRESH: Final = limits.STATUS_LIFETIME / 3
 """Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
 
-VISITOR: Final = "visitor"
-"""The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
+
+def reader(
+    contact: str, dialer: Credential | None = None, *, clock: Callable[[], datetime] | None = None
+) -> Agent:
+    """An agent that dials a registry and believes nobody else.
+
+    Args:
+        contact: of the agent that serves the registry.
+        dialer: who dials; None for a throw-away identity: whoever asks a registry need not tell it who that is.
+        clock: the wall clock; None for the system's.
+
+    Raises:
+        UsageError, IdentityError: the contact is none.
+    """
+    expected = Pinned(Contact.parse(contact).peer_id)
+    return Agent(dialer or Credential.self_issued("visitor"), trust=expected, clock=clock)
 
 
 class Withheld(RemoteProtocolError):
@@ -209,6 +228,24 @@ class RegistryClient:
     async def history(self, auto_id: AutoId, start: int = 0) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
         return await self._link.call("registry.history", [auto_id.value, start], returns=list[int])
+
+    async def places(self, said: Status, most: int = limits.LOG_ENTRIES) -> list[int]:
+        """Where the entries stand that a status counts, in their order: the last `most` of them.
+
+        Raises:
+            BadSignature: the registry shows fewer, more, or others.
+        """
+        places: list[int] = []
+        counted, start, last = 0, 0, said.proof.index
+        while counted < said.entries:
+            page = [place for place in await self.history(said.auto_id, start) if place <= last]
+            if not page or page[0] < start or any(one >= two for one, two in pairwise(page)):
+                break
+            counted, start = counted + len(page), page[-1] + 1
+            places = [*places, *page][-most:]
+        if counted != said.entries or places[-1:] != [last]:
+            raise BadSignature("the registry does not show as many entries as it has signed, or others")
+        return places
 
     async def publish_crl(self, issuer: AutoId, crl: bytes) -> None:
         """Have an issuer's own revocation list served (`crl.make_crl`), whoever brings it.

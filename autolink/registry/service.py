@@ -42,8 +42,6 @@ CHANGES: Final = "registry.changes"
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PAGE: Final = 256
-
 _log: Final = logging.getLogger("autolink.registry")
 
 
@@ -227,8 +225,8 @@ class RegistryService:
     @_reads
     async def _entries(self, call: Call, places: list[int]) -> list[bytes]:
         """The leaves at these places."""
-        if len(places) > _PAGE:
-            raise CallError(Code.INVALID_ARGUMENT, f"at most {_PAGE} places at a time")
+        if len(places) > limits.LOG_PAGE:
+            raise CallError(Code.INVALID_ARGUMENT, f"at most {limits.LOG_PAGE} places at a time")
         size = self._store.head.size
         if any(not 0 <= place < size for place in places):
             raise CallError(Code.OUT_OF_RANGE, f"the log has {size} entries")
@@ -252,11 +250,11 @@ class RegistryService:
     @_reads
     async def _history(self, call: Call, asked: tuple[bytes, Number]) -> list[int]:
         auto_id, start = asked
-        return self._store.history(_auto_id(auto_id), start, _PAGE)
+        return self._store.history(_auto_id(auto_id), start)
 
     @_reads
     async def _changes_since(self, call: Call, start: Number) -> list[tuple[int, bytes]]:
-        return self._store.changes(start, _PAGE)
+        return self._store.changes(start)
 
     @_reads
     async def _consistency(self, call: Call, old: int) -> Consistency:
