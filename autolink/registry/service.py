@@ -171,9 +171,8 @@ class RegistryService:
         await self._room.acquire()  # until the entry is appended, whether its submitter is still there or not
         receipt = self._registrar.receipt(entry.hash)
         submission = _Submission(data)
-        self._waiting.append(
-            submission
-        )  # before the promise is out: a submitter that leaves now has it kept, too
+        # Before the promise is out: a submitter that leaves now has it kept, too.
+        self._waiting.append(submission)
         self._woken.set()
         await channel.send(Answer(number=number, receipt=receipt.to_bytes()))
         await submission.done.wait()

@@ -218,9 +218,8 @@ def test_trust_in_a_registry_is_asked_for_beside_the_others():
     assert isinstance(build([one], folder=None), Registered)
     joined = build([convert("self-certified", None, None), one, young], folder=None)
     assert repr(joined) == (f"AllOf(SelfCertified(), AnyOf(Registered({ORIGIN}), Registered({ORIGIN})))")
-    assert build([one], folder=None) is build(
-        [one], folder=None
-    )  # read again, it remembers what it has heard
+    # Read again, it remembers what it has heard.
+    assert build([one], folder=None) is build([one], folder=None)
 
 
 SPECS = ["registered", "registered:", "registered:x"] + [

@@ -383,9 +383,8 @@ async def test_the_registrys_word_is_as_old_as_is_asked_for_at_most(tmp_path: Pa
             with pytest.raises(BadSignature, match="too long ago"):
                 await find_record(here.client, here.echo.auto_id, now=later, max_age=max_age)
         assert await find_record(here.client, here.echo.auto_id, now=later, max_age=120)
-        with pytest.raises(
-            BadSignature, match="too long ago"
-        ):  # by the log's own word, whatever is asked for
+        with pytest.raises(BadSignature, match="too long ago"):
+            # By the log's own word, whatever is asked for.
             await find_record(
                 here.client, here.echo.auto_id, now=later + timedelta(hours=1), max_age=limits.STATUS_AGE
             )
