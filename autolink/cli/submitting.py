@@ -28,9 +28,10 @@ from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed
 from autolink.messages import instant
 from autolink.registry.answers import Place
-from autolink.registry.client import Logged, RegistryClient, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import SALT, Entry, Guardians, Op
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
+from autolink.registry.submitter import Logged, Withheld
 
 KEPT: Final = "registry"
 """The folder, in that of an identity, of what registries have promised and proved to it."""

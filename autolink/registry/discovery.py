@@ -36,7 +36,7 @@ from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
 from autolink.registry.addresses import Allowed, NotAllowed, Resolver
-from autolink.registry.client import Logged, RegistryClient, reader
+from autolink.registry.client import RegistryClient, reader
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.evidence import against
 from autolink.registry.log.checkpoint import Checkpoint
@@ -44,6 +44,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
 from autolink.registry.status import Newest, Status, check_young
+from autolink.registry.submitter import Logged
 from autolink.transport import Address
 from autolink.transport.sockets import resolve
 

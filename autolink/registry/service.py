@@ -29,15 +29,12 @@ from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId
 from autolink.messages import instant
 from autolink.registry import crl
-from autolink.registry.answers import Answer, Consistency, Number, Place
+from autolink.registry.answers import CHANGES, Answer, Consistency, Number, Place
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
 from autolink.registry.registrar import GROUP, Appended, Registrar
 from autolink.registry.store import Store
-
-CHANGES: Final = "registry.changes"
-"""The topic of the feed."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

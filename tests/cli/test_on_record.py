@@ -10,11 +10,12 @@ from autolink.cli.registry_link import Reach
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.client import RegistryClient, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
+from autolink.registry.submitter import Withheld
 from tests.cli.registries import NOBODY, ends, id_of, pass_a_second
 
 # --- on record ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
 from autolink.registry import registration as keeping_up
 from autolink.registry.addresses import LOOPBACK
-from autolink.registry.client import Logged, RegistryClient
+from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, RegistryFinder, find_record, publish
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted, encode_leaf
 from autolink.registry.making import Slot
@@ -26,6 +26,7 @@ from autolink.registry.records import State
 from autolink.registry.registration import registered
 from autolink.registry.service_record import ServiceRecord, describe
 from autolink.registry.status import Newest
+from autolink.registry.submitter import Logged
 from autolink.transport import TcpAddress, parse_address
 from autolink.trust import SelfCertified
 

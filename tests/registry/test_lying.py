@@ -22,7 +22,6 @@ from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import registration as module
 from autolink.registry.answers import Consistency
-from autolink.registry.client import Withheld
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
@@ -35,6 +34,7 @@ from autolink.registry.registration import registered
 from autolink.registry.status import Newest, Status, sign_status
 from autolink.registry.status import verify_untrusted as verify_status
 from autolink.registry.store import StoreFailed
+from autolink.registry.submitter import Withheld
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
