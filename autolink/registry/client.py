@@ -1,4 +1,4 @@
-"""A registry as its users see it: entries are submitted and proved, statuses fetched and stapled, the feed followed.
+"""A registry as its users see it: entries are submitted and proved, statuses fetched, the feed followed.
 
 Nothing that a registry answers is believed because it answers: receipts, statuses and changes are signed by the log's key,
 entries are proved under a checkpoint of its, and each checkpoint must lead on from the last one that was seen.
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
-from typing import Final, final
+from typing import final
 
 import anyio
 
@@ -32,9 +32,6 @@ from autolink.registry.status import Status
 from autolink.registry.submitter import Logged, Submitter, check
 from autolink.transport import Contact
 from autolink.trust import Pinned
-
-REFRESH: Final = limits.STATUS_LIFETIME / 3
-"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
 
 
 def reader(
@@ -253,16 +250,6 @@ class RegistryClient:
         change = feed.verify_untrusted(data, self.log_key)
         heed(change)
         self.heard = max(self.heard, change.index + 1)
-
-    async def staple(self, agent: Agent, *, every: float = REFRESH) -> None:
-        """Have an agent show its newest status to everybody, renewed every so many seconds; until cancelled.
-
-        Raises:
-            as `status`.
-        """
-        while True:
-            show(agent, await self.status(agent.auto_id))
-            await anyio.sleep(every)
 
 
 def show(agent: Agent, verified: status.VerifiedStatus) -> None:

@@ -30,7 +30,7 @@ from autolink.errors import (
 )
 from autolink.identity import Credential, files
 from autolink.messages import instant, microseconds
-from autolink.registry.client import REFRESH, RegistryClient, reader, show
+from autolink.registry.client import RegistryClient, reader, show
 from autolink.registry.discovery import publish
 from autolink.registry.evidence import Evident, against, evident_in, keep
 from autolink.registry.feed import Change
@@ -41,6 +41,9 @@ from autolink.registry.service_record import describe
 from autolink.registry.status import Newest, VerifiedStatus, verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.trust import Model
+
+_REFRESH: Final = limits.STATUS_LIFETIME / 3
+"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
 
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
@@ -165,7 +168,7 @@ class Registration:
                 await self._staple(client)
                 if self._addresses and await self._publish(client):
                     await self._staple(client)
-                wait = REFRESH
+                wait = _REFRESH
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
                 await self._failed(error)
             with anyio.move_on_after(wait):
