@@ -13,7 +13,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
@@ -207,16 +207,17 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
     SQLite makes no files of its own beside it."""
     still = not Path(f"{path}-wal").exists()
     uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-    db = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    try:
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.MIB)  # of a value, and of a row
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
-            raise sqlite3.DatabaseError("it is no registry's")
-    except UNREADABLE as error:
-        db.close()
-        raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
+    with ExitStack() as opened:
+        try:
+            db = opened.enter_context(closing(sqlite3.connect(uri, uri=True, check_same_thread=False)))
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.MIB)  # of a value, and of a row
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
+                raise sqlite3.DatabaseError("it is no registry's")
+        except UNREADABLE as error:
+            raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
+        opened.pop_all()
     return db
 
 

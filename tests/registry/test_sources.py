@@ -148,6 +148,15 @@ def test_a_file_that_is_no_registrys_is_not_read(tmp_path: Path, content: bytes 
         FolderSource(tmp_path)
 
 
+def test_a_file_that_sqlite_cannot_open_is_not_read(tmp_path: Path) -> None:
+    """Here its path is longer than SQLite takes; whose it is can do the same."""
+    folder = tmp_path / ("a" * 200) / ("b" * 200) / ("c" * 200)
+    folder.mkdir(parents=True)
+    (folder / "log.db").touch()
+    with pytest.raises(UsageError, match="cannot be read: unable to open database file"):
+        FolderSource(folder)
+
+
 def test_a_folder_that_lost_entries_or_holds_others_is_found_out(public: Kept, tmp_path: Path) -> None:
     def changed(statement: str) -> Path:
         copy = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
