@@ -19,17 +19,17 @@ from autolink.errors import (
     EntryRefused,
     Fault,
     IdentityError,
-    KeystoreError,
     UsageError,
     display,
 )
-from autolink.identity import AutoId, Credential, Keystore, files, keys, load_key, save_key
+from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
-from autolink.identity.sealed import KEY_BYTES, is_sealed
+from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import SALT, Entry, Guardians, Op
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
 from autolink.registry.submitter import Logged, Withheld
 
@@ -155,12 +155,19 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
     }
 
 
+def check_log(entry: Entry, log_key: VerifierKey) -> None:
+    """An entry is for the log of this key.
+
+    Raises:
+        UsageError: it is for another one.
+    """
+    if entry.origin != log_key.name:
+        raise UsageError(f"this entry is for the log {display(entry.origin)}, not {display(log_key.name)}")
+
+
 def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
     """Submit an entry that has all its signatures."""
-    if entry.origin != reached.log_key.name:
-        raise UsageError(
-            f"this entry is for the log {display(entry.origin)}, not {display(reached.log_key.name)}"
-        )
+    check_log(entry, reached.log_key)
     registers = entry.op is Op.REGISTER
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
 
@@ -200,14 +207,14 @@ def open_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
     """The key in a file of its own, its passphrase asked for only where it needs one.
 
     Raises:
-        KeystoreError: as `load_key`.
+        IdentityError, OSError: it cannot be read, or holds no key that this passphrase opens.
         UsageError: there is no passphrase.
     """
-    try:
-        sealed = is_sealed(files.read_bounded(path, KEY_BYTES))
-    except OSError as error:
-        raise KeystoreError(f"{display(str(path))} cannot be read: {error.strerror}") from error
-    return load_key(path, passphrase_for(str(path), passphrase_file) if sealed else None)
+    with about(display(str(path))):
+        data = read(path, KEY_BYTES)
+    passphrase = passphrase_for(str(path), passphrase_file) if is_sealed(data) else None
+    with about(display(str(path))):
+        return unseal(data, passphrase)
 
 
 def in_keystore(auto_id: AutoId, spki: bytes | None = None) -> str | None:

@@ -274,7 +274,7 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
             file,
         )
         assert says in line
-    assert "cannot be read" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
+    assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
 
 
 def test_an_issuer_recovers_its_agent(sh, monkeypatch):
