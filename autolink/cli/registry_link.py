@@ -260,6 +260,12 @@ class NotOnRecord(click.ClickException):
         super().__init__(f"{auto_id} is not on record there: is it the right registry?")
 
 
-def not_on_record(auto_id: AutoId, error: CallError) -> Exception:
-    """What a registry's `not_found` means, or the error itself."""
-    return NotOnRecord(auto_id) if error.code is Code.NOT_FOUND else error
+@contextmanager
+def on_record(auto_id: AutoId) -> Iterator[None]:
+    """For the block, in which a registry is asked about an Auto ID: what its `not_found` means."""
+    try:
+        yield
+    except CallError as error:
+        if error.code is Code.NOT_FOUND:
+            raise NotOnRecord(auto_id) from None
+        raise

@@ -10,9 +10,9 @@ import click
 
 from autolink import limits
 from autolink.cli.options import Number, json_option, option
-from autolink.cli.registry_link import auto_id_of, not_on_record, reach, reach_options
+from autolink.cli.registry_link import auto_id_of, on_record, reach, reach_options
 from autolink.cli.show import print_facts, print_json, print_table
-from autolink.errors import BadSignature, CallError
+from autolink.errors import BadSignature
 from autolink.identity import AutoId, Certificate, key_authority
 from autolink.messages import instant
 from autolink.registry.answers import Place
@@ -66,10 +66,8 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> VerifiedStatus:
-        try:
+        with on_record(auto_id):
             verified = await client.status(auto_id)
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(verified.status.to_bytes()):
             check_young(verified.status, datetime.now(UTC), max_age)
         return verified
@@ -94,14 +92,12 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place, ServiceRecord | NotFound]:
-        try:
+        with on_record(auto_id):
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
                 current = hashlib.sha256(place.certificate).digest() == verified.status.certificate
                 if current and verified.status.entries == place.entries:
                     break  # else an entry came in between, or a recovery took place
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(verified.status.to_bytes()):
             check_young(verified.status, datetime.now(UTC), max_age)
             if not current:
@@ -166,10 +162,8 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> list[dict[str, Any]]:
-        try:
+        with on_record(auto_id):
             said = (await client.status(auto_id)).status
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(said.to_bytes()):
             places = await client.places(said)
             return [_row(place, await client.proved(place), auto_id) for place in places]

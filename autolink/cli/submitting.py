@@ -11,17 +11,10 @@ from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
-from autolink.cli.registry_link import Reach, not_on_record
+from autolink.cli.registry_link import Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import (
-    CallError,
-    EntryRefused,
-    Fault,
-    IdentityError,
-    UsageError,
-    display,
-)
+from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
@@ -79,10 +72,8 @@ class Submission:
         made: list[Entry] = []
 
         async def work(client: RegistryClient) -> tuple[Logged, str, Place]:
-            try:
+            with on_record(self.auto_id):
                 place = None if self.registers else await client.place(self.auto_id)
-            except CallError as error:
-                raise not_on_record(self.auto_id, error) from None
             made.append(self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place)))
             logged = await client.submit(made[0])
             verified = await client.status(self.auto_id)
