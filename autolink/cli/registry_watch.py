@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from autolink.registry.audit import Audit
 from autolink.registry.client import RegistryClient
 from autolink.registry.database import StoreFailed
 from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
+from autolink.registry.feed import Change
 from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
@@ -40,6 +41,7 @@ from autolink.registry.monitor import Monitor, Report
 from autolink.registry.sources import FolderSource, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])
+Look = Callable[[RegistryClient], Awaitable[None]]
 
 _log: Final = logging.getLogger("autolink.cli")
 _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
@@ -202,7 +204,7 @@ def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
         click.echo(f"{report.at:%F %T}Z{place}  {report.auto_id}  {display(report.text)}")
 
 
-async def _keep_looking(reached: Reach, watching: Monitor, look: Any, every: float) -> None:  # noqa: ANN401
+async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: float) -> None:
     """Until the log is convicted, or what was replayed of it is lost. A registry that is down, or answers with nonsense, is
     asked again."""
     failures = 0
@@ -211,7 +213,7 @@ async def _keep_looking(reached: Reach, watching: Monitor, look: Any, every: flo
         nonlocal failures
         woken = anyio.Event()
 
-        def heed(change: Any) -> None:  # noqa: ANN401
+        def heed(change: Change) -> None:
             watching.heed(change)
             woken.set()
 
