@@ -1,11 +1,11 @@
-"""What a registry records and signs (docs/spec.md, sections 20 to 24), on the same plain footing as `blocks`."""
+"""What a registry records and signs (docs/spec.md, sections 20 to 25), on the same plain footing as `blocks`."""
 
 import base64
 from datetime import timedelta
 
 from blocks import MICROS, NOW, SECOND, ed, leaf_hash, p256, pack, path, sha256, sign, spki, tree
 
-ORIGIN = "registry.example/log"
+ORIGIN, ELSEWHERE = "registry.example/log", "registry.example/other"
 LOG_KEY = ed("the registry's log")
 HOUR, DAY = 3600 * SECOND, 86_400 * SECOND
 REGISTER, RENEW, ROTATE, REVOKE, DEACTIVATE, RECOVER, DELAY, GUARDIANS, SERVICE = range(1, 10)
@@ -15,6 +15,9 @@ ENTRY = b"autolink/1 entry-signature\0"
 def raw(key):
     """The 32 bytes of an Ed25519 key."""
     return spki(key)[-32:]
+
+
+LOG = {"origin": ORIGIN, "key": raw(LOG_KEY)}
 
 
 def log_name(key=LOG_KEY):
