@@ -24,10 +24,9 @@ BATCH_LEAVES: Final = 256
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
-BATCH_BULK: Final = 264 * KIB
-"""... unless the next message fits into this: four chunks of a byte stream, with the bytes beside them, share a signature,
-whose cost is then a quarter of that of hashing them. Not more: a call beside the stream waits for the batch that is being
-written."""
+BATCH_BULK: Final = 520 * KIB
+"""... unless the next message fits into this: a chunk of a byte stream and the bytes beside it, whose signature then costs a
+quarter of hashing them at most. Not more: a call beside the stream waits for the batch that is being written."""
 
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
@@ -231,8 +230,14 @@ WORKER_GRACE: Final = 5.0
 
 # --- streams, topics, replay -------------------------------------------------------------------------------
 
-CHUNK: Final = 64 * KIB
-"""Bytes in one chunk of a byte stream."""
+PIECE: Final = 64 * KIB
+"""Bytes in one leaf of the tree whose root is signed over a byte stream: what must be hashed in one go."""
+
+CHUNK: Final = 8 * PIECE
+"""Bytes in one chunk of a byte stream: as much as may share a signature, because all else costs by the chunk."""
+
+CHUNK_PARTS: Final = 64
+"""Pieces of an application's that gather in one chunk: each is an object of some 200 bytes until it is sent."""
 
 TOPIC_BUFFER: Final = 64
 """Publications waiting for one subscriber when the publisher does not say."""

@@ -26,7 +26,7 @@ import anyio
 
 from autolink import limits
 from autolink.agent.incoming import LIFETIME, Incoming
-from autolink.agent.lane import Lane, Received
+from autolink.agent.lane import CHUNK_LEAF, Lane, Received
 from autolink.errors import BodyError, Code
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
@@ -111,7 +111,7 @@ class Traffic:
         """
         if not (headers or topic):
             return self.plain_leaf(seq, kind, channel, body, method, timeout)
-        self._check_size(kind, body)
+        self.check_size(kind, len(body))
         now = self.now()
         return encode(
             Message(
@@ -125,15 +125,20 @@ class Traffic:
     ) -> bytes:
         """As `leaf`, for a message to the peer without headers."""
         if len(body) > self._largest_body:
-            self._check_size(kind, body)
+            self.check_size(kind, len(body))
         now = self.now()
         return self._outgoing.write(
             self._message_id(), seq, now, now + LIFETIME, kind, channel, body, method, timeout
         )
 
-    def _check_size(self, kind: Kind, body: bytes) -> None:
-        if len(body) > self._largest_body and kind not in _ANY_SIZE:
-            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+    def check_size(self, kind: Kind, size: int) -> None:
+        """Whether the peer takes a body of `size` bytes.
+
+        Raises:
+            BodyError: no.
+        """
+        if size > self._largest_body and kind not in _ANY_SIZE:
+            raise BodyError(f"{size} bytes; the peer takes {self._largest_body} in one message")
 
     def _message_id(self) -> bytes:
         """Sixteen random bytes, asked of the operating system for many messages at once."""
@@ -155,22 +160,40 @@ class Traffic:
             return self.protocol.can_send(channel, size)
         return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
-    def post(self, channel: int, flags: int, leaf: bytes, data: bytes | memoryview = b"") -> None:
+    def post(self, channel: int, flags: int, leaf: bytes) -> None:
         """Queue a message that `may_post`, or send it at once if it is alone."""
         alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
-            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, data)]))
+            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, b"")]))
             return
-        size = len(leaf) + len(data) if data else len(leaf)
-        self._queued += size
+        self._queue(channel, len(leaf)).items.append((channel, flags, leaf, b""))
+        self._urge()
+
+    def fill(self, channel: int, size: int, end: "EndChunk") -> None:
+        """Queue a chunk, or `size` bytes more of the one that is last in its channel's queue. It goes on growing until it is
+        its turn or `end_chunk` is called, and then `end` makes its message."""
+        self._queue(channel, size).filling = end
+        self._urge()
+
+    def end_chunk(self, channel: int) -> None:
+        """The chunk that is being filled, if there is one, gets no more bytes: it is full, or something follows it."""
+        queue = self._queues.get(channel)
+        if queue is not None and queue.filling is not None:
+            end, queue.filling = queue.filling, None
+            item = end()
+            queue.items.append(item)
+            queue.size += len(item[2])
+            self._queued += len(item[2])
+
+    def _queue(self, channel: int, size: int) -> "_Queue":
+        """The channel's queue, with `size` bytes more in it."""
         queue = self._queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = _Queue((channel, flags, leaf, data), size)
+            queue = self._queues[channel] = _Queue(channel)
             self._turns.append(queue)
-        else:
-            queue.items.append((channel, flags, leaf, data))
-            queue.size += size
-        self._urge()
+        queue.size += size
+        self._queued += size
+        return queue
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -329,17 +352,18 @@ class Traffic:
         left_now: list[int] = []
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
-            item = queue.items[0]
-            channel, _, leaf, data = item
-            taken = len(leaf) + len(data) if data else len(leaf)
-            if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
+            if size >= limits.BATCH_BYTES and size + queue.next_size > limits.BATCH_BULK:
                 break
             turns.popleft()
+            if not queue.items:
+                self.end_chunk(queue.channel)
+            item = queue.items.popleft()
+            channel, _, leaf, data = item
+            taken = len(leaf) + len(data) if data else len(leaf)
             items.append(item)
             size += taken
-            if len(queue.items) > 1:
-                queue.items.popleft()
-                queue.size -= taken
+            queue.size -= taken
+            if queue.items or queue.filling is not None:
                 turns.append(queue)
                 continue
             del queues[channel]
@@ -405,18 +429,37 @@ class Traffic:
 
 
 class _Queue:
-    """What waits for the writer on one channel; never empty."""
+    """What waits for the writer on one channel; never empty.
 
-    __slots__ = ("items", "size")
+    Attributes:
+        items: the messages, in their order.
+        filling: makes the message of the chunk behind them that still takes bytes, if there is one.
+        size: bytes of all, but for the leaf that `filling` will make.
+    """
 
-    def __init__(self, first: OwnItem, size: int) -> None:
-        self.items = deque((first,))
-        self.size = size
+    __slots__ = ("channel", "filling", "items", "size")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.items: deque[OwnItem] = deque()
+        self.filling: EndChunk | None = None
+        self.size = 0
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of what is first, or a few more."""
+        if not self.items:
+            return self.size + CHUNK_LEAF
+        _, _, leaf, data = self.items[0]
+        return len(leaf) + len(data)
 
 
 def _nobody_listens() -> None:
     """A link that is lost cannot be flooded."""
 
+
+EndChunk = Callable[[], OwnItem]
+"""Ends the chunk that a lane is filling."""
 
 _IDS: Final = 256 * ID
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

@@ -17,7 +17,7 @@ amortised constant time per byte in CPython, so the cost is linear however the b
 
 Of the frames of a byte stream that is most of the cost. So the payload of a large one, once an eighth of it has come
 (a length is said in four bytes, and shall not take more memory than eight times what its sender has paid for), is put
-together in its place in a second bytearray, which serves for the next one too as long as only large ones come.
+together in its place in a second bytearray, which serves for the next one too, at once, as long as only large ones come.
 """
 
 import struct
@@ -31,8 +31,22 @@ from autolink.errors import RemoteProtocolError
 Item = tuple[int, int, bytes, bytes]
 """Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
 
-OwnItem = tuple[int, int, bytes, bytes | memoryview]
-"""An `Item` of ours, whose data may be a part of something larger."""
+
+class Gathered:
+    """Bytes from several places. They are put together by the frame that sends them, and not before."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        self.parts = parts
+        self.size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+OwnItem = tuple[int, int, bytes, bytes | Gathered]
+"""An `Item` of ours."""
 
 OPENS: Final = 1
 ENDS: Final = 2
@@ -180,9 +194,9 @@ class FrameReader:
 
     def _take_large(self) -> memoryview | None:
         if self._placed < 0:
-            if len(self._buffer) < self._length // 8:
-                return None
             if len(self._place) < self._length:
+                if len(self._buffer) < self._length // 8:
+                    return None
                 self._place = bytearray(self._length)
             self._placed = 0
             with memoryview(self._buffer) as view, view[_HEADER.size :] as begun:
@@ -212,7 +226,8 @@ def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) 
     for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
         if flags & DATA:
-            parts += (_SIZE.pack(len(data)), data)
+            parts.append(_SIZE.pack(len(data)))
+            parts += data.parts if isinstance(data, Gathered) else (data,)
     parts[0] = _HEADER.pack(_BATCH_TYPE, sum(map(len, parts)))
     return b"".join(parts)
 

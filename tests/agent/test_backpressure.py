@@ -114,18 +114,18 @@ async def test_messages_larger_than_the_window_pass_one_at_a_time(serving, virtu
 
 
 async def test_a_network_that_stops_bounds_what_waits_for_the_writer(serving, virtual_clock):
-    """A hundred senders and a pipe that is held: the outbox fills to its bound and they wait."""
+    """Two hundred senders and a pipe that is held: the outbox fills to its bound and they wait."""
     seller, buyer = serving
     seller.may_read.set()
     network = Network(capacity=4 * limits.KIB)
     async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
         resume = network.pause()
-        for _ in range(100):
+        for _ in range(200):
             tasks.start_soon(link.call, "echo", b"x" * 16 * limits.KIB)
         await anyio.wait_all_tasks_blocked()
         assert link.traffic._queued <= limits.OUTBOX + 17 * limits.KIB
         written = 2 * limits.BATCH_BULK  # one batch is in the pipe, one waits for it
-        assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 100
+        assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 200
         resume()
 
 
@@ -255,14 +255,16 @@ async def test_credit_that_is_nothing_or_more_than_was_sent_ends_the_link(
 
 
 async def test_a_batch_beyond_the_credit_ends_the_link(serving, hostile, virtual_clock):
-    """The second message finds the window overdrawn by the first."""
+    """The second message does not fit beside the first."""
     seller, _ = serving
     async with hostile(seller) as peer:
         await peer.open()
         await peer.say((1, OPENS, peer.leaf(Kind.OPEN, method="swallow")))
         big = b"x" * (limits.MESSAGE - 8)
         await peer.say((1, 0, peer.leaf(Kind.ITEM, method="", seq=1, body=big)))
-        await peer.say((1, 0, peer.leaf(Kind.ITEM, method="", seq=2, body=b"x")))
+        await peer.say(
+            (1, 0, peer.leaf(Kind.ITEM, method="", seq=2, body=b"x" * (limits.CREDIT - limits.MESSAGE)))
+        )
         assert await peer.refused() == "malformed"
 
 

@@ -146,24 +146,24 @@ async def test_messages_of_one_channel_keep_their_order_beside_others(serving, v
     assert [size for size in seller.seen if size != "call"] == list(range(1, 300))
 
 
-async def test_four_chunks_share_a_signature_and_one_more_would_not_fit(serving, batches, virtual_clock):
+async def test_large_items_share_a_signature_and_one_more_would_not_fit(serving, batches, virtual_clock):
     """A batch is closed at its size unless the next message fits into the larger bound for bulk."""
     seller, buyer = serving
     async with link_pair(buyer, seller) as (link, _):
         async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
             await anyio.wait_all_tasks_blocked()
             sealed = batches(link)
-            for _ in range(12):
-                await channel.send(b"x" * limits.CHUNK)
+            for _ in range(24):
+                await channel.send(b"x" * limits.PIECE)
             await channel.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await channel.receive()
-        large = [[len(leaf) for _, _, leaf, _ in items if len(leaf) > limits.CHUNK] for items in sealed]
-    assert max(map(len, large)) == 4
+        large = [[len(leaf) for _, _, leaf, _ in items if len(leaf) > limits.PIECE] for items in sealed]
+    assert max(map(len, large)) == 8
     assert max(map(sum, large)) <= limits.BATCH_BULK
 
 
-async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_in_them(
+async def test_pieces_of_a_byte_stream_share_chunks_and_signatures_as_if_their_bytes_were_in_them(
     serving, batches, virtual_clock
 ):
     """What travels beside a leaf counts where batches are closed."""
@@ -177,7 +177,7 @@ async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_i
 
     async def source():
         for _ in range(24):
-            yield bytes(limits.CHUNK)
+            yield bytes(limits.PIECE)
 
     async with link_pair(buyer, seller) as (link, _), link.open_channel("drain") as channel:
         await anyio.wait_all_tasks_blocked()
@@ -187,7 +187,7 @@ async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_i
             await channel.receive()
     sizes = [sum(len(leaf) + len(data) for _, _, leaf, data in items) for items in sealed]
     assert max(sizes) <= limits.BATCH_BULK
-    assert len(sealed) <= 24 / 3
+    assert len(sealed) <= 24 / 8 + 2
 
 
 async def test_calls_that_wait_together_share_signatures_in_both_directions(serving, virtual_clock):

@@ -23,9 +23,16 @@ fixed = settings(deadline=None, derandomize=True, database=None)
 ID = bytes(range(16))
 
 
+def made(writer, *parts):
+    """The body of one chunk of `parts`."""
+    for part in parts:
+        writer.take(part)
+    return writer.chunk()[0]
+
+
 def bodies(*parts):
     writer = ChunkWriter(ID)
-    return [*map(writer.chunk, parts), writer.last()]
+    return [*(made(writer, part) for part in parts), writer.last()]
 
 
 def chunks(*parts):
@@ -47,8 +54,8 @@ def last_chunk(body, kind=Kind.CHUNK):
 def test_what_is_written_is_read(parts):
     """The bytes come out chunk by chunk, and the last body completes them."""
     reader = ChunkReader()
-    *made, last = chunks(*parts)
-    assert [reader.receive(*one) for one in made] == parts
+    *all_but_last, last = chunks(*parts)
+    assert [reader.receive(*one) for one in all_but_last] == parts
     assert not reader.complete
     assert reader.receive(*last) is None
     assert reader.complete
@@ -56,11 +63,11 @@ def test_what_is_written_is_read(parts):
 
 
 def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
-    """200,000 bytes in chunks of two sizes: one root, over pieces of 64 KiB, and the saved file checks
+    """200,000 bytes in chunks of three sizes: one root, over pieces of 64 KiB, and the saved file checks
     against it."""
     content = bytes(range(256)) * 800
     roots = set()
-    for size in (1_000, limits.CHUNK):
+    for size in (1_000, limits.PIECE, limits.CHUNK):
         last = bodies(*(content[at : at + size] for at in range(0, len(content), size)))[-1]
         _, _, is_last, total, root, _ = parse_untrusted(last)
         assert (is_last, total) == (True, len(content))
@@ -68,11 +75,12 @@ def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
         check_content(last_chunk(last), [content])
         check_content(last_chunk(last), (content[at : at + 777] for at in range(0, len(content), 777)))
     one, two, three, rest = (
-        sha256(b"\0" + content[at : at + limits.CHUNK]).digest()
-        for at in range(0, len(content), limits.CHUNK)
+        sha256(b"\0" + content[at : at + limits.PIECE]).digest()
+        for at in range(0, len(content), limits.PIECE)
     )
     node = sha256(b"\1" + one + two).digest() + sha256(b"\1" + three + rest).digest()
     assert roots == {sha256(b"\1" + node).digest()}
+    assert parse_untrusted(bodies(content)[0]).root in roots  # the hash of a chunk is such a root too
 
 
 @pytest.mark.parametrize("content", [b"", b"content.", b"CONTENT"])
@@ -149,8 +157,12 @@ def test_bytes_that_a_chunk_does_not_sign_are_refused(body, data):
 
 
 @pytest.mark.parametrize(
-    "sizes", [[limits.CHUNK] * 3, [limits.CHUNK, 5], [7], [7, limits.CHUNK - 7, limits.CHUNK, 1]]
-)
+    "sizes",
+    [
+        [limits.CHUNK] * 3, [limits.CHUNK, 5], [7], [limits.PIECE, 3 * limits.PIECE, limits.CHUNK],
+        [7, limits.CHUNK - 7, limits.CHUNK, 1],
+    ],
+)  # fmt: skip
 def test_a_byte_is_hashed_once_where_chunks_end_with_the_pieces(monkeypatch, sizes):
     """At both ends; of the rest, which begins within a piece, once more."""
     taken = 0
@@ -219,8 +231,38 @@ def test_a_chunk_of_the_wrong_size_is_the_callers_error(data):
     """And the stream goes on."""
     writer = ChunkWriter(ID)
     with pytest.raises(UsageError):
-        writer.chunk(data)
-    assert ChunkReader().receive(writer.chunk(b"fine"), b"fine") == b"fine"
+        writer.take(data)
+    with pytest.raises(UsageError):
+        writer.chunk()
+    assert ChunkReader().receive(made(writer, b"fine"), b"fine") == b"fine"
+
+
+def test_what_gathers_in_a_chunk_is_bounded_in_bytes_and_in_number():
+    """The next one begins where it ends; one that began within a piece ends with one, so that the next is hashed once."""
+    writer = ChunkWriter(ID)
+    assert (writer.take(b"x" * 100), writer.room) == (None, limits.CHUNK - 100)
+    writer.take(bytes(limits.CHUNK - 100))
+    assert writer.room == 0
+    assert list(map(len, writer.chunk()[1])) == [100, limits.CHUNK - 100]
+    made(writer, b"odd")
+    assert writer.room == limits.CHUNK - 3
+    for _ in range(limits.CHUNK_PARTS):
+        writer.take(b"x")
+    with pytest.raises(UsageError):
+        writer.take(b"x")
+    made(writer)
+    assert writer.room == limits.CHUNK - 3 - limits.CHUNK_PARTS
+
+
+def test_a_chunk_that_gathered_in_parts_is_the_chunk_of_all_its_bytes():
+    """Whatever borders of pieces the parts cross, and the end waits for it."""
+    parts = [b"a" * 70_000, b"b", b"c" * 200_000]
+    writer = ChunkWriter(ID)
+    body = made(writer, *parts)
+    assert body == made(ChunkWriter(ID), b"".join(parts))
+    writer.take(b"x")
+    with pytest.raises(LocalProtocolError):
+        writer.last()
 
 
 def test_nothing_follows_the_last_chunk():
@@ -230,16 +272,16 @@ def test_nothing_follows_the_last_chunk():
     with pytest.raises(LocalProtocolError):
         writer.last()
     with pytest.raises(LocalProtocolError):
-        writer.chunk(b"x")
+        writer.take(b"x")
     with pytest.raises(UsageError):
         ChunkWriter(b"short")
 
 
-@pytest.mark.parametrize("size", [1, limits.CHUNK - 1, limits.CHUNK, limits.CHUNK + 1, 2 * limits.CHUNK])
+@pytest.mark.parametrize("size", [1, limits.PIECE - 1, limits.PIECE, limits.PIECE + 1, 2 * limits.PIECE])
 def test_the_root_does_not_depend_on_the_parts(size):
     """Around the borders of a piece."""
     whole, parts = ContentRoot(), ContentRoot()
-    content = bytes(3 * limits.CHUNK + 5)
+    content = bytes(3 * limits.PIECE + 5)
     whole.update(content)
     for at in range(0, len(content), size if size > 1 else len(content) - 1):
         parts.update(content[at : at + (size if size > 1 else len(content) - 1)])

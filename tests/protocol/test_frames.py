@@ -12,6 +12,7 @@ from autolink.protocol.frames import (
     SIZES,
     Frame,
     FrameReader,
+    Gathered,
     decode_batch_untrusted,
     encode_batch_frame,
     encode_frame,
@@ -152,6 +153,10 @@ def test_a_batch_comes_out_as_it_went_in():
         (1, DATA, b"five", bytes(limits.CHUNK)), (5, 0, b"six", b""),
     ]  # fmt: skip
     frame, reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
+    gathered = Gathered([items[4][3][:5], items[4][3][5:]])
+    assert (
+        encode_batch_frame(2**64 - 1, b"s" * 70, [*items[:4], (*items[4][:3], gathered), items[5]]) == frame
+    )
     reader.feed(frame)
     assert reader.peek() == Frame.BATCH
     payload = reader.take()
@@ -186,7 +191,7 @@ LARGE = struct.pack(">IBI", 1, DATA, limits.LEAF - 9) + bytes(limits.LEAF - 9)
         (batch(1, b"s", ITEM[:-1]), "do not add up"),
         (batch(1, b"s", ITEM + b"!"), "do not add up"),
         (batch(1, b"s", WITH_DATA + sized(0)), "data of 0 bytes"),
-        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 65537 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 524289 bytes"),
         (batch(1, b"s", WITH_DATA + sized(2**32 - 1)), "data of 4294967295 bytes"),
         (batch(1, b"s", LARGE + sized(10)), "data of 10 bytes beside a leaf of 1310711"),
         (batch(1, b"s", WITH_DATA), "cut short"),
