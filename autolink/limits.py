@@ -18,6 +18,15 @@ LEAF: Final = MESSAGE + 256 * KIB
 """One signed message with its fields around the body, or one Envelope handed on inside a message: the
 slack holds a chain (CHAIN_BYTES), a proof and the headers."""
 
+PIECE: Final = 64 * KIB
+"""Bytes in one leaf of the tree whose root is signed over a byte stream: what must be hashed in one go."""
+
+CHUNK: Final = 8 * PIECE
+"""Bytes in one chunk of a byte stream: as much as may share a signature, because all else costs by the chunk."""
+
+CHUNK_PART: Final = 4 * KIB
+"""Less than that is copied when it joins a chunk: kept apart until the chunk is sent, a byte would take some 200."""
+
 BATCH_LEAVES: Final = 256
 """Messages under one signature: a proof is then at most 8 hashes; beyond 64 the gain per message is below 1 us."""
 
@@ -156,7 +165,7 @@ on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
 OUTBOX: Final = 2 * BATCH_BULK
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
 
-OUTBOX_CHANNEL: Final = BATCH_BULK
+OUTBOX_CHANNEL: Final = CHUNK
 """... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
 
 REPLIES: Final = 256
@@ -229,15 +238,6 @@ WORKER_GRACE: Final = 5.0
 """Seconds beyond its time for draining after which a worker is killed: a handler that blocks heeds no order."""
 
 # --- streams, topics, replay -------------------------------------------------------------------------------
-
-PIECE: Final = 64 * KIB
-"""Bytes in one leaf of the tree whose root is signed over a byte stream: what must be hashed in one go."""
-
-CHUNK: Final = 8 * PIECE
-"""Bytes in one chunk of a byte stream: as much as may share a signature, because all else costs by the chunk."""
-
-CHUNK_PARTS: Final = 64
-"""Pieces of an application's that gather in one chunk: each is an object of some 200 bytes until it is sent."""
 
 TOPIC_BUFFER: Final = 64
 """Publications waiting for one subscriber when the publisher does not say."""

@@ -177,7 +177,8 @@ class Lane:
         lock, size = self._lock, 0
         if lock is None or not lock.locked():
             self._check_sending()
-            self.end_chunk()
+            if self._chunks is not None:
+                self.end_chunk()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
             size = len(leaf)
             if self._traffic.may_post(self.id, size):
@@ -187,6 +188,7 @@ class Lane:
             size = size or len(self._leaf(kind, body))  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
+                self._turn = 0
                 self._check_sending()
             self._post(kind, self._leaf(kind, body))
 
@@ -205,6 +207,7 @@ class Lane:
         async with self._in_order():
             while not (taken := self._fill(chunks, data)):
                 await self._traffic.wait_for_room()
+                self._turn = 0
             return taken
 
     def _fill(self, chunks: ChunkWriter, data: memoryview) -> int:
@@ -230,8 +233,7 @@ class Lane:
 
     def end_chunk(self) -> None:
         """The chunk that is being filled, if there is one, takes no more bytes, because something follows it."""
-        if self._chunks is not None:
-            self._traffic.end_chunk(self.id)
+        self._traffic.end_chunk(self.id)
 
     def _ended(self, chunks: ChunkWriter) -> OwnItem:
         """The message of the chunk that was being filled, which is numbered when it takes no more bytes."""
@@ -271,7 +273,8 @@ class Lane:
 
     def _leaf(self, kind: Kind, body: bytes) -> bytes:
         self._check_sending()
-        self.end_chunk()
+        if self._chunks is not None:
+            self.end_chunk()
         return self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
 
     def _check_sending(self) -> None:

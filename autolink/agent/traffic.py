@@ -166,13 +166,19 @@ class Traffic:
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
             self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, b"")]))
             return
-        self._queue(channel, len(leaf)).items.append((channel, flags, leaf, b""))
+        queue, size = self._queues.get(channel) or self._new_queue(channel), len(leaf)
+        queue.items.append((channel, flags, leaf, b""))
+        queue.size += size
+        self._queued += size
         self._urge()
 
     def fill(self, channel: int, size: int, end: "EndChunk") -> None:
         """Queue a chunk, or `size` bytes more of the one that is last in its channel's queue. It goes on growing until it is
         its turn or `end_chunk` is called, and then `end` makes its message."""
-        self._queue(channel, size).filling = end
+        queue = self._queues.get(channel) or self._new_queue(channel)
+        queue.filling = end
+        queue.size += size
+        self._queued += size
         self._urge()
 
     def end_chunk(self, channel: int) -> None:
@@ -180,19 +186,14 @@ class Traffic:
         queue = self._queues.get(channel)
         if queue is not None and queue.filling is not None:
             end, queue.filling = queue.filling, None
-            item = end()
+            item = _, _, leaf, _ = end()
             queue.items.append(item)
-            queue.size += len(item[2])
-            self._queued += len(item[2])
+            queue.size += len(leaf)
+            self._queued += len(leaf)
 
-    def _queue(self, channel: int, size: int) -> "_Queue":
-        """The channel's queue, with `size` bytes more in it."""
-        queue = self._queues.get(channel)
-        if queue is None:
-            queue = self._queues[channel] = _Queue(channel)
-            self._turns.append(queue)
-        queue.size += size
-        self._queued += size
+    def _new_queue(self, channel: int) -> "_Queue":
+        queue = self._queues[channel] = _Queue(channel)
+        self._turns.append(queue)
         return queue
 
     def control(self, frame: bytes) -> None:

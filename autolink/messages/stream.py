@@ -53,7 +53,7 @@ class _Pieces:
         self._add = add
         self._piece, self._filled = merkle.begun_leaf(), 0
 
-    def update(self, data: bytes | memoryview) -> None:
+    def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes."""
         self.total += len(data)
         rest = memoryview(data)
@@ -98,7 +98,7 @@ class ContentRoot(_Pieces):
         self._tree = StreamingRoot()
         super().__init__(self._tree.add)
 
-    def append(self, chunk: Hashed, parts: Iterable[bytes | memoryview]) -> None:
+    def append(self, chunk: Hashed, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         """Take the next bytes: those of a chunk, which are `parts` and are hashed again only if they begin within a piece.
         `chunk` is given away."""
         if self._filled:
@@ -122,7 +122,7 @@ class ChunkWriter:
     """Makes the bodies of one stream, in order: `take` fills a chunk, `chunk` ends it.
 
     Attributes:
-        parts: the bytes of the chunk that is being filled, as they were given.
+        parts: the bytes of the chunk that is being filled.
     """
 
     __slots__ = ("_content", "_hashed", "_id", "_index", "closed", "parts")
@@ -131,7 +131,7 @@ class ChunkWriter:
         if len(stream_id) != STREAM_ID:
             raise UsageError(f"a stream's id has {STREAM_ID} bytes")
         self._id, self._index, self._content = stream_id, 0, ContentRoot()
-        self.parts: list[bytes | memoryview] = []
+        self.parts: list[bytes | bytearray | memoryview] = []
         self._hashed = Hashed()
         self.closed = False
 
@@ -143,8 +143,6 @@ class ChunkWriter:
     @property
     def room(self) -> int:
         """Bytes that it can still take: it ends where a piece of the payload does, so that the next one is hashed once."""
-        if len(self.parts) >= limits.CHUNK_PARTS:
-            return 0
         return limits.CHUNK - self._content.total % limits.PIECE - self._hashed.total
 
     def take(self, data: bytes | memoryview) -> None:
@@ -159,9 +157,14 @@ class ChunkWriter:
         if not 0 < len(data) <= self.room:
             raise UsageError(f"{len(data)} bytes for a chunk that has room for 1 to {self.room}")
         self._hashed.update(data)
-        self.parts.append(data)
+        if len(data) >= limits.CHUNK_PART:
+            self.parts.append(data)
+        elif self.parts and isinstance(last := self.parts[-1], bytearray):
+            last += data
+        else:
+            self.parts.append(bytearray(data))
 
-    def chunk(self) -> tuple[bytes, list[bytes | memoryview]]:
+    def chunk(self) -> tuple[bytes, list[bytes | bytearray | memoryview]]:
         """End the chunk that is being filled: its body, and its bytes, which travel beside it.
 
         Raises:

@@ -37,7 +37,7 @@ class Gathered:
 
     __slots__ = ("parts", "size")
 
-    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+    def __init__(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         self.parts = parts
         self.size = sum(map(len, parts))
 
@@ -221,7 +221,11 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
 
 def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
     """A whole BATCH frame: its leaves and data, most of what a link sends, are copied once."""
-    parts: list[bytes | memoryview] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
+    parts: list[bytes | bytearray | memoryview] = [
+        b"",
+        _BATCH.pack(number, len(items), len(signature)),
+        signature,
+    ]
     pack = _ITEM.pack
     for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)

@@ -238,20 +238,20 @@ def test_a_chunk_of_the_wrong_size_is_the_callers_error(data):
 
 
 def test_what_gathers_in_a_chunk_is_bounded_in_bytes_and_in_number():
-    """The next one begins where it ends; one that began within a piece ends with one, so that the next is hashed once."""
+    """The next one begins where it ends; one that begins within a piece ends with one, so that the next is hashed once.
+    Small parts are copied together, large ones stand as they are."""
     writer = ChunkWriter(ID)
-    assert (writer.take(b"x" * 100), writer.room) == (None, limits.CHUNK - 100)
-    writer.take(bytes(limits.CHUNK - 100))
+    large = bytes(limits.CHUNK - 200)
+    for part in (*[b"x"] * 100, large, *[b"y"] * 100):
+        writer.take(part)
     assert writer.room == 0
-    assert list(map(len, writer.chunk()[1])) == [100, limits.CHUNK - 100]
-    made(writer, b"odd")
-    assert writer.room == limits.CHUNK - 3
-    for _ in range(limits.CHUNK_PARTS):
-        writer.take(b"x")
     with pytest.raises(UsageError):
         writer.take(b"x")
-    made(writer)
-    assert writer.room == limits.CHUNK - 3 - limits.CHUNK_PARTS
+    _, parts = writer.chunk()
+    assert parts == [b"x" * 100, large, b"y" * 100]
+    assert parts[1] is large
+    made(writer, b"odd")
+    assert writer.room == limits.CHUNK - 3
 
 
 def test_a_chunk_that_gathered_in_parts_is_the_chunk_of_all_its_bytes():
