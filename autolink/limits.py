@@ -24,8 +24,8 @@ PIECE: Final = 64 * KIB
 CHUNK: Final = 8 * PIECE
 """Bytes in one chunk of a byte stream: as much as may share a signature, because all else costs by the chunk."""
 
-CHUNK_PART: Final = 4 * KIB
-"""Less than that is copied when it joins a chunk: kept apart until the chunk is sent, a byte would take some 200."""
+PART: Final = 4 * KIB
+"""Less than that is copied where it joins a chunk or a frame: kept apart, it would cost an object, and a TLS record."""
 
 BATCH_LEAVES: Final = 256
 """Messages under one signature: a proof is then at most 8 hashes; beyond 64 the gain per message is below 1 us."""

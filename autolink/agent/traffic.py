@@ -33,7 +33,7 @@ from autolink.loop import Event as Waker
 from autolink.loop import running_loop
 from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem
+from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -164,7 +164,7 @@ class Traffic:
         """Queue a message that `may_post`, or send it at once if it is alone."""
         alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
-            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, b"")]))
+            self._send_at_once([self._controls(), *self._signed([(channel, flags, leaf, b"")])])
             return
         queue, size = self._queues.get(channel) or self._new_queue(channel), len(leaf)
         queue.items.append((channel, flags, leaf, b""))
@@ -206,7 +206,11 @@ class Traffic:
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
-        if not self._over and (frame := self.protocol.consumed(channel, size)):
+        if self._over or not (frame := self.protocol.consumed(channel, size)):
+            return
+        if self._may_send_off and not (self._turns or self._control):
+            self._send_at_once([frame])  # nothing else would leave with it, and the sender may be waiting
+        else:
             self.control(frame)
 
     def release(self, channel: int, code: Code) -> None:
@@ -260,8 +264,8 @@ class Traffic:
                 raise self._failure
             if self.stream.unfinished:
                 await self.stream.finish_send()
-            elif data := self._take():
-                await self.stream.send(data)
+            elif parts := self._take():
+                await self.stream.send(*parts)
             elif self._closing:
                 return
             else:
@@ -293,9 +297,9 @@ class Traffic:
         """The writer is not writing, and something can be sent without waiting."""
         return not (self._over or self.stream.sending) and self.stream.direct
 
-    def _send_at_once(self, data: bytes) -> None:
+    def _send_at_once(self, parts: list[Part]) -> None:
         try:
-            sent = self.stream.send_nowait(data)
+            sent = self.stream.send_nowait(b"".join(parts))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._failure = error  # the writer's to tell
             sent = False
@@ -329,20 +333,24 @@ class Traffic:
         if self._wake is not None:
             self._wake.set()
 
-    def _take(self) -> bytes:
-        frames = self._controls()
-        if self._turns:
-            frames += self._seal()
-            if self._queued < limits.OUTBOX:
-                self.room_changed()
-        return frames
+    def _take(self) -> list[Part]:
+        """What the writer sends next, in parts that follow each other: where nothing is large, one."""
+        controls = self._controls()
+        if not self._turns:
+            return [controls] if controls else []
+        parts = self._seal()
+        if controls:
+            parts[0] = controls + parts[0]
+        if self._queued < limits.OUTBOX:
+            self.room_changed()
+        return parts
 
     def _controls(self) -> bytes:
         frames = b"".join(self._control)
         self._control.clear()
         return frames
 
-    def _seal(self) -> bytes:
+    def _seal(self) -> list[Part]:
         """Sign what waits, up to one batch of it, and make its frame.
 
         Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
@@ -371,14 +379,16 @@ class Traffic:
             if channel in leaving:
                 left_now.append(channel)
         self._queued -= size
-        frame = self._signed(items)
+        parts = self._signed(items)
         if left_now:
-            frame += b"".join([self.protocol.release(channel, leaving.pop(channel)) for channel in left_now])
+            parts += filter(
+                None, [self.protocol.release(channel, leaving.pop(channel)) for channel in left_now]
+            )
             self.room_changed()
-        return frame
+        return parts
 
-    def _signed(self, items: list[OwnItem]) -> bytes:
-        """A batch of these messages, as its frame."""
+    def _signed(self, items: list[OwnItem]) -> list[Part]:
+        """A batch of these messages, as its frame in parts."""
         number = self.batches_sent
         self.batches_sent += 1
         self.messages_sent += len(items)

@@ -157,7 +157,7 @@ class ChunkWriter:
         if not 0 < len(data) <= self.room:
             raise UsageError(f"{len(data)} bytes for a chunk that has room for 1 to {self.room}")
         self._hashed.update(data)
-        if len(data) >= limits.CHUNK_PART:
+        if len(data) >= limits.PART:
             self.parts.append(data)
         elif self.parts and isinstance(last := self.parts[-1], bytearray):
             last += data

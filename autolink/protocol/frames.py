@@ -31,13 +31,16 @@ from autolink.errors import RemoteProtocolError
 Item = tuple[int, int, bytes, bytes]
 """Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
 
+Part = bytes | bytearray | memoryview
+"""A part of what is sent: what follows it is another one."""
+
 
 class Gathered:
-    """Bytes from several places. They are put together by the frame that sends them, and not before."""
+    """Bytes from several places, which nobody puts together."""
 
     __slots__ = ("parts", "size")
 
-    def __init__(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
         self.size = sum(map(len, parts))
 
@@ -219,21 +222,37 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
     return _HEADER.pack(frame, len(payload)) + payload
 
 
-def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
-    """A whole BATCH frame: its leaves and data, most of what a link sends, are copied once."""
-    parts: list[bytes | bytearray | memoryview] = [
-        b"",
-        _BATCH.pack(number, len(items), len(signature)),
-        signature,
-    ]
-    pack = _ITEM.pack
+def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> list[Part]:
+    """A whole BATCH frame, in parts that follow each other: leaves and data, most of what a link sends, are copied once, and
+    large data that was gathered not at all."""
+    parts: list[Part] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
+    pack, gathered = _ITEM.pack, False
     for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
         if flags & DATA:
             parts.append(_SIZE.pack(len(data)))
-            parts += data.parts if isinstance(data, Gathered) else (data,)
+            if isinstance(data, Gathered):
+                gathered = True
+                parts += data.parts
+            else:
+                parts.append(data)
     parts[0] = _HEADER.pack(_BATCH_TYPE, sum(map(len, parts)))
-    return b"".join(parts)
+    return _without_small(parts) if gathered else [b"".join(parts)]
+
+
+def _without_small(parts: Sequence[Part]) -> list[Part]:
+    """The same bytes: parts of less than `limits.PART` are put together."""
+    joined: list[Part] = []
+    small: list[Part] = []
+    for part in parts:
+        if len(part) < limits.PART:
+            small.append(part)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small.clear()
+        joined.append(part)
+    return [*joined, b"".join(small)] if small else joined
 
 
 def decode_batch_untrusted(payload: bytes | memoryview) -> tuple[int, bytes, list[Item]]:

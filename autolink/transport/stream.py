@@ -205,7 +205,7 @@ class SecureStream:
         Cancelling it loses nothing.
 
         Args:
-            take: gets the bytes; twice, if there are more than a record and then some for `room`.
+            take: gets the bytes; twice, if there is some for `room` behind the first ones.
             max_bytes: to read where `room` has none.
             room: asked where the next bytes are wanted, if anywhere; `take` gets what was filled of it.
 
@@ -234,13 +234,14 @@ class SecureStream:
                 await self._wait_for_more()
                 data = self._read(max_bytes, room and room())
             take(data)
-            if self._full and room and (place := room()):
+            if room and (place := room()):
                 take(self._read_on(place))
         finally:
             self._reading = False
 
-    async def send(self, data: bytes) -> None:
-        """Send all of `data`. Cancelled after the first byte, it leaves the sending side broken for good.
+    async def send(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Send all of `parts`, one behind the other. Cancelled after the first byte, it leaves the sending side broken for
+        good.
 
         Raises:
             anyio.BrokenResourceError: the connection is gone, or an earlier send was left unfinished.
@@ -253,7 +254,7 @@ class SecureStream:
         try:
             await self._loop.checkpoint_if_cancelled()
             self._check_writing()
-            await self._write(memoryview(data))
+            await self._write(*parts)
         finally:
             self._writing = False
 
@@ -422,21 +423,23 @@ class SecureStream:
         self._read_end = again(*([str(error)] if str(error) else []))
         return error
 
-    async def _write(self, view: memoryview) -> None:
+    async def _write(self, *parts: bytes | bytearray | memoryview) -> None:
         self._write_end = _UNFINISHED
         self._unfair += _SEND_COST
-        while view:
-            if taken := self._push(view):
-                view = view[taken:]
-                self._unfair += taken
-                if self._unfair >= limits.TLS_TURN:
-                    self._unfair = 0
-                    await self.flush()
-                    await self._loop.cancel_shielded_checkpoint()
-            else:
-                await self._blocked()
-            if self._wire.closed:
-                raise anyio.ClosedResourceError
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                if taken := self._push(view):
+                    view = view[taken:]
+                    self._unfair += taken
+                    if self._unfair >= limits.TLS_TURN:
+                        self._unfair = 0
+                        await self.flush()
+                        await self._loop.cancel_shielded_checkpoint()
+                else:
+                    await self._blocked()
+                if self._wire.closed:
+                    raise anyio.ClosedResourceError
         await self.flush()
         self._write_end = ""
 

@@ -302,6 +302,6 @@ async def test_a_reply_that_is_no_error_and_no_answer_ends_the_dialers_link(agen
 
 def test_the_frames_of_this_peer_are_what_the_protocol_writes():
     """The instrument itself: the two encoders the helper uses agree on what a frame is."""
-    frame = encode_batch_frame(0, b"s", [(1, 3, b"leaf", b"")])
+    (frame,) = encode_batch_frame(0, b"s", [(1, 3, b"leaf", b"")])
     assert frame == encode_frame(Frame.BATCH, frame[5:])
     assert frame[:5] == b"\x04" + (len(frame) - 5).to_bytes(4)

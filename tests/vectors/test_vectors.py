@@ -206,7 +206,7 @@ def say(party, data):
                 number, signature, items = decode_batch_untrusted(payload)
                 for channel, flags, _, _ in items:
                     assert not flags & OPENS or party.open_channel() == channel
-                said = party.batch(number, signature, items)
+                said = b"".join(party.batch(number, signature, items))
             case Frame.CANCEL:
                 channel, code = decode_cancel(payload)
                 said = party.cancel(channel, code_of(code))
