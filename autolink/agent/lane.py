@@ -227,7 +227,7 @@ class Lane:
             self._chunks = chunks
         chunks.take(part)
         traffic.fill(self.id, len(part), partial(self._ended, chunks))
-        if not chunks.room:
+        if len(part) == room:
             self.end_chunk()
         return len(part)
 

@@ -237,7 +237,9 @@ class LinkProtocol:
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
         self._count_batch(OURS, len(items))
-        self._count_said(after, size)
+        self._ours = after
+        self._frames[OURS] += 1
+        self._bytes[OURS] += size
         return said
 
     def consumed(self, channel: int, size: int) -> bytes:
@@ -346,13 +348,10 @@ class LinkProtocol:
             raise LocalProtocolError(str(error)) from None
 
     def _said(self, after: LinkState, data: bytes) -> bytes:
-        self._count_said(after, len(data))
-        return data
-
-    def _count_said(self, after: LinkState, size: int) -> None:
         self._ours = after
         self._frames[OURS] += 1
-        self._bytes[OURS] += size
+        self._bytes[OURS] += len(data)
+        return data
 
     def _say(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
         after = self._may_say(frame, len(payload))

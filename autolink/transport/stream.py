@@ -15,7 +15,7 @@ subtle is around that:
   goes on.
 - A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
   while its reset makes our write fail. After a write that failed OpenSSL does not read any more, so the
-  socket is asked before each write whether there is an error waiting.
+  socket is asked at the beginning of a send and after each wait whether there is an error waiting.
 - A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
   return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
@@ -270,6 +270,7 @@ class SecureStream:
         if self.sending:
             raise anyio.BusyResourceError("sending to")
         self._check_writing()
+        self._check_wire()
         view = memoryview(data)
         while view and (taken := self._push(view)):
             view = view[taken:]
@@ -426,29 +427,35 @@ class SecureStream:
     async def _write(self, *parts: bytes | bytearray | memoryview) -> None:
         self._write_end = _UNFINISHED
         self._unfair += _SEND_COST
+        self._check_wire()
         for part in parts:
             view = memoryview(part)
             while view:
                 if taken := self._push(view):
                     view = view[taken:]
                     self._unfair += taken
-                    if self._unfair >= limits.TLS_TURN:
-                        self._unfair = 0
-                        await self.flush()
-                        await self._loop.cancel_shielded_checkpoint()
+                    if self._unfair < limits.TLS_TURN:
+                        continue
+                    self._unfair = 0
+                    await self.flush()
+                    await self._loop.cancel_shielded_checkpoint()
                 else:
                     await self._blocked()
-                if self._wire.closed:
-                    raise anyio.ClosedResourceError
+                self._check_wire()
         await self.flush()
         self._write_end = ""
+
+    def _check_wire(self) -> None:
+        """Before the first write of a turn: whether there is somebody to write to."""
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
+        if failure := self._wire.failure():
+            self._write_end = os.strerror(failure)
+            raise anyio.BrokenResourceError(self._write_end)
 
     def _push(self, view: memoryview) -> int:
         """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for. Some of them
         may be sent then: it must get the same ones again."""
-        if failure := self._wire.failure():
-            self._write_end = os.strerror(failure)
-            raise anyio.BrokenResourceError(self._write_end)
         try:
             taken = _openssl.write(self._tls, view[: limits.TLS_TURN])
         except SSL.WantWriteError:
