@@ -41,7 +41,7 @@ CHUNK_LEAF: Final = 192
 """More bytes than the leaf of a chunk has."""
 
 _TURN: Final = 64
-_GATHERED: Final = limits.CREDIT // 2
+_GATHERED: Final = limits.CREDIT // 3  # as `LinkProtocol.consumed`, and less than a full chunk
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}

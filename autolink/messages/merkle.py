@@ -116,19 +116,14 @@ class StreamingRoot:
         self.count = 0
         self._subtrees: list[bytes] = []  # complete ones, largest first: one for each bit set in count
 
-    def add(self, node: bytes, leaves: int = 1) -> None:
-        """Append the hash of the next leaf, or the root over so many.
-
-        Args:
-            node: the hash.
-            leaves: how many; a power of two, which divides `count`.
-        """
-        size = self.count // leaves
+    def add(self, leaf: bytes) -> None:
+        """Append the hash of the next leaf."""
+        size = self.count
         while size & 1:
-            node = node_hash(self._subtrees.pop() + node)
+            leaf = node_hash(self._subtrees.pop() + leaf)
             size >>= 1
-        self._subtrees.append(node)
-        self.count += leaves
+        self._subtrees.append(leaf)
+        self.count += 1
 
     def root(self, rest: bytes = b"") -> bytes:
         """The root over what was added so far; more may follow.

@@ -36,9 +36,6 @@ _HASH: Final = b"\xc4\x20"
 
 _AFTER_THE_END: Final = "this stream has ended"
 
-_PIECES: Final = limits.CHUNK // limits.PIECE
-"""... of a full chunk: a power of two, so its hash is a node of the tree over the whole where it stands in line."""
-
 BODY: Final = 67
 """More bytes than the body of a chunk has, but for the last."""
 
@@ -101,7 +98,7 @@ class ContentRoot(_Pieces):
         self._tree = StreamingRoot()
         super().__init__(self._tree.add)
 
-    def append(self, chunk: Hashed, root: bytes, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def append(self, chunk: Hashed, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         """Take the next bytes: those of a chunk, which are `parts` and are hashed again only if they begin within a piece.
         `chunk` is given away."""
         if self._filled:
@@ -109,12 +106,9 @@ class ContentRoot(_Pieces):
                 self.update(part)
             return
         self.total += chunk.total
+        for piece in chunk.pieces:
+            self._tree.add(piece)
         self._piece, self._filled = chunk.begun()
-        if chunk.total == limits.CHUNK and self._tree.count % _PIECES == 0:
-            self._tree.add(root, _PIECES)
-        else:
-            for piece in chunk.pieces:
-                self._tree.add(piece)
 
     def finish(self) -> bytes:
         """The root over all bytes taken; nothing may follow."""
@@ -180,9 +174,8 @@ class ChunkWriter:
             raise UsageError("a chunk without bytes")
         hashed, parts, index = self._hashed, self.parts, self._next()
         self._hashed, self.parts = Hashed(), []
-        root = hashed.root()
-        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(hashed.total), _HASH, root))
-        self._content.append(hashed, root, parts)
+        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(hashed.total), _HASH, hashed.root()))
+        self._content.append(hashed, parts)
         return body, parts
 
     def last(self) -> bytes:
@@ -242,7 +235,7 @@ class ChunkReader:
             raise RemoteProtocolError("chunk: out of order, or of another stream")
         self._id, self._index = stream_id, index + 1
         if hashed is not None:  # not the last one
-            self._content.append(hashed, root, (data,))
+            self._content.append(hashed, (data,))
             return data
         if size != self._content.total or root != self._content.finish():
             raise RemoteProtocolError("chunk: the stream's length or root is not that of the bytes received")

@@ -159,7 +159,7 @@ async def test_large_items_share_a_signature_and_one_more_would_not_fit(serving,
             with pytest.raises(anyio.EndOfStream):
                 await channel.receive()
         large = [[len(leaf) for _, _, leaf, _ in items if len(leaf) > limits.PIECE] for items in sealed]
-    assert max(map(len, large)) == 8
+    assert max(map(len, large)) == 6
     assert max(map(sum, large)) <= limits.BATCH_BULK
 
 
@@ -187,7 +187,7 @@ async def test_pieces_of_a_byte_stream_share_chunks_and_signatures_as_if_their_b
             await channel.receive()
     sizes = [sum(len(leaf) + len(data) for _, _, leaf, data in items) for items in sealed]
     assert max(sizes) <= limits.BATCH_BULK
-    assert len(sealed) <= 24 / 8 + 2
+    assert len(sealed) <= 24 / 6 + 2
 
 
 async def test_calls_that_wait_together_share_signatures_in_both_directions(serving, virtual_clock):

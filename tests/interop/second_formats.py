@@ -311,7 +311,7 @@ def check_data(body, data):
     need(type(body) is list and len(body) == (4 if data else 5), "malformed", "chunk")
     if data:
         need(type(body[2]) is int and type(body[3]) is bytes and len(body[3]) == 32, "malformed", "chunk")
-        need(len(data) <= 524_288, "malformed", "chunk")
+        need(len(data) <= 393_216, "malformed", "chunk")
         need(body[2:] == [len(data), content_root(data)], "untrusted", "data")
 
 

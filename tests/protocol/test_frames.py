@@ -200,7 +200,7 @@ LARGE = struct.pack(">IBI", 1, DATA, limits.LEAF - 9) + bytes(limits.LEAF - 9)
         (batch(1, b"s", ITEM[:-1]), "do not add up"),
         (batch(1, b"s", ITEM + b"!"), "do not add up"),
         (batch(1, b"s", WITH_DATA + sized(0)), "data of 0 bytes"),
-        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 524289 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 393217 bytes"),
         (batch(1, b"s", WITH_DATA + sized(2**32 - 1)), "data of 4294967295 bytes"),
         (batch(1, b"s", LARGE + sized(10)), "data of 10 bytes beside a leaf of 1310711"),
         (batch(1, b"s", WITH_DATA), "cut short"),
