@@ -19,7 +19,7 @@ LEAF: Final = MESSAGE + 256 * KIB
 slack holds a chain (CHAIN_BYTES), a proof and the headers."""
 
 PIECE: Final = 64 * KIB
-"""Bytes in one leaf of the tree whose root is signed over a byte stream: what must be hashed in one go."""
+"""Bytes in one leaf of the trees whose roots are signed over a byte stream and over each chunk of it."""
 
 CHUNK: Final = 6 * PIECE
 """Bytes in one chunk of a byte stream. Beside hashing, sealing and moving its bytes a chunk costs each end 0.1 to 0.2 ms,

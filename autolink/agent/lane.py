@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from autolink.agent.incoming import ReceivedBatch
     from autolink.agent.traffic import Traffic
 
-_CHUNK: Final = Kind.CHUNK
-_ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
+_CHUNK: Final = Kind.CHUNK  # looked up on its enumeration, a member costs as much as a call
+_ERROR: Final = Kind.ERROR
 CHUNK_LEAF: Final = 192
-"""More bytes than the leaf of a chunk has."""
+"""As many bytes as the leaf of a chunk can have."""
 
 _TURN: Final = 64
 _GATHERED: Final = limits.CREDIT // 3  # as `LinkProtocol.consumed`, and less than a full chunk

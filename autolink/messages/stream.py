@@ -37,7 +37,7 @@ _HASH: Final = b"\xc4\x20"
 _AFTER_THE_END: Final = "this stream has ended"
 
 BODY: Final = 67
-"""More bytes than the body of a chunk has, but for the last."""
+"""As many bytes as the body of a chunk can have, but for the last."""
 
 _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
@@ -134,11 +134,6 @@ class ChunkWriter:
         self.parts: list[bytes | bytearray | memoryview] = []
         self._hashed = Hashed()
         self.closed = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of the chunk that is being filled."""
-        return self._hashed.total
 
     @property
     def room(self) -> int:

@@ -32,7 +32,7 @@ Item = tuple[int, int, bytes, bytes]
 """Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
 
 Part = bytes | bytearray | memoryview
-"""A part of what is sent: what follows it is another one."""
+"""What is sent comes in parts that follow each other, so that large ones need not be copied."""
 
 
 class Gathered:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolink import codec, limits
+from autolink.agent.lane import CHUNK_LEAF
 from autolink.errors import (
     BadSignature,
     EnvelopeRefused,
@@ -16,7 +17,17 @@ from autolink.errors import (
     UsageError,
 )
 from autolink.identity import AutoId
-from autolink.messages import ChunkReader, ChunkWriter, Kind, Message, check_content, merkle
+from autolink.messages import (
+    CHUNK_BODY,
+    ChunkReader,
+    ChunkWriter,
+    Kind,
+    Message,
+    PlainLeaves,
+    check_content,
+    merkle,
+)
+from autolink.messages.message import CHANNEL_MAX, SEQ_MAX, TIME_MAX
 from autolink.messages.stream import ContentRoot, parse_untrusted
 
 fixed = settings(deadline=None, derandomize=True, database=None)
@@ -263,6 +274,20 @@ def test_a_chunk_that_gathered_in_parts_is_the_chunk_of_all_its_bytes():
     writer.take(b"x")
     with pytest.raises(LocalProtocolError):
         writer.last()
+
+
+def test_the_room_that_is_kept_for_a_chunk_holds_the_longest_one():
+    """Every number at its longest: credit is asked for before they are known."""
+    writer = ChunkWriter(ID)
+    writer._index = 2**63 - 1
+    writer.take(bytes(limits.CHUNK))
+    body = writer.chunk()[0]
+    author = AutoId.derive("acme")
+    leaf = PlainLeaves(author, author).write(
+        ID, SEQ_MAX, TIME_MAX - 1, TIME_MAX, Kind.CHUNK, CHANNEL_MAX, body
+    )
+    assert len(body) <= CHUNK_BODY
+    assert len(leaf) <= CHUNK_LEAF
 
 
 def test_nothing_follows_the_last_chunk():
