@@ -321,6 +321,47 @@ async def test_a_stream_left_early_goes_on_where_it_was_left(agents):
         assert len(first) + len(rest) == 5
 
 
+async def test_a_stream_that_is_cancelled_within_a_chunk_harms_no_other_one_of_its_link(agents):
+    """Its receiver gets an error in place of the end, the other one everything."""
+    seller, buyer = agents
+    content, ended = urandom(2 * limits.MIB), []
+
+    async def source(wait):
+        for at in range(0, len(content), 50_000):
+            yield content[at : at + 50_000]
+            if wait and at == 500_000:
+                await anyio.sleep_forever()
+
+    @seller.channel
+    async def keep(channel: Channel[bytes, bytes]) -> None:
+        kept = []
+        try:
+            async with channel.receive_stream() as chunks:
+                async for chunk in chunks:
+                    kept.append(chunk)
+        finally:
+            ended.append(b"".join(kept))
+
+    async with link_pair(buyer, seller) as (link, _), anyio.create_task_group() as tasks:
+
+        async def send(wait) -> None:
+            async with link.open_channel("keep") as channel:
+                await channel.send_stream(source(wait))
+                with pytest.raises(anyio.EndOfStream):
+                    await channel.receive()
+
+        async with anyio.create_task_group() as cancelled:
+            cancelled.start_soon(send, True)
+            tasks.start_soon(send, False)
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert link.lost is None
+    assert content in ended
+    assert all(content.startswith(one) for one in ended)
+    assert len(ended) == 2
+
+
 async def test_receiving_an_item_where_a_stream_comes_says_what_to_do(agents):
     seller, buyer = agents
 

@@ -153,9 +153,10 @@ def test_chunks_out_of_place_break_the_protocol(sequence):
     ("body", "data"),
     [
         (b"abc", b"abd"), (b"abc", b"ab"), (b"abc", b"abcd"), (b"abc", b"\0abc"),
-        (bytes(limits.CHUNK), bytes(limits.CHUNK - 1)),
+        (bytes(limits.CHUNK), bytes(limits.CHUNK - 1)), (bytes(limits.CHUNK), bytes(limits.CHUNK - 1) + b"x"),
+        (bytes(limits.PIECE) + b"x" * limits.PIECE, b"x" * limits.PIECE + bytes(limits.PIECE)),
     ],
-    ids=["changed", "shorter", "longer", "with the hash's own prefix", "a zero less"],
+    ids=["changed", "shorter", "longer", "with the hash's own prefix", "a zero less", "its last piece", "pieces swapped"],
 )  # fmt: skip
 def test_bytes_that_a_chunk_does_not_sign_are_refused(body, data):
     """As forged: nothing of them is given out, and the stream goes on with the right ones."""
