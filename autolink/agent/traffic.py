@@ -33,7 +33,7 @@ from autolink.loop import Event as Waker
 from autolink.loop import running_loop
 from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
+from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -354,16 +354,24 @@ class Traffic:
         """Sign what waits, up to one batch of it, and make its frame.
 
         Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
-        queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
+        queue up in the order of their numbers and each turn goes once around, so they are opened in that order. A large
+        chunk lets what others say go first, in a batch that need not wait for its bytes.
         """
         turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
         items: list[OwnItem] = []
         left_now: list[int] = []
+        several = len(turns) > 1
+        if several and turns[0].bulky and not turns[0].passed:
+            turns[0].passed = True
+            turns.rotate(-1)
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
+            if several and items and queue.size >= limits.BATCH_BYTES and queue.bulky:
+                break
             if size >= limits.BATCH_BYTES and size + queue.next_size > limits.BATCH_BULK:
                 break
             turns.popleft()
+            queue.passed = False
             if not queue.items:
                 self.end_chunk(queue.channel)
             item = queue.items.popleft()
@@ -445,16 +453,23 @@ class _Queue:
     Attributes:
         items: the messages, in their order.
         filling: makes the message of the chunk behind them that still takes bytes, if there is one.
+        passed: others were let go first: once, or a chunk would wait for ever beside those who always have something.
         size: bytes of all, but for the leaf that `filling` will make.
     """
 
-    __slots__ = ("channel", "filling", "items", "size")
+    __slots__ = ("channel", "filling", "items", "passed", "size")
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
         self.items: deque[OwnItem] = deque()
         self.filling: EndChunk | None = None
         self.size = 0
+        self.passed = False
+
+    @property
+    def bulky(self) -> bool:
+        """What is first is a chunk for whose bytes nothing else should wait."""
+        return self.next_size >= limits.BATCH_BYTES and (not self.items or bool(self.items[0][1] & DATA))
 
     @property
     def next_size(self) -> int:

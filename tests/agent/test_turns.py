@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from autolink import Channel, limits
-from autolink.protocol.frames import ENDS, OPENS
+from autolink.protocol.frames import DATA, ENDS, OPENS
 from autolink.testing import Network, link_pair
 
 
@@ -74,6 +74,39 @@ async def test_a_call_beside_a_byte_stream_leaves_with_the_next_batch(serving, b
     assert (3, OPENS | ENDS) in first
     assert first.index((3, OPENS | ENDS)) <= 1
     assert seller.seen.index("call") < 24
+
+
+async def test_a_large_chunk_lets_others_go_first_once(serving, batches, virtual_clock):
+    """What they say does not wait for its bytes; what follows does, or the chunk would wait for ever."""
+    seller, buyer = serving
+
+    @seller.channel
+    async def drain(channel) -> None:
+        async with channel.receive_stream() as chunks:
+            async for _ in chunks:
+                pass
+
+    async def source():
+        for _ in range(24):
+            yield bytes(limits.PIECE)
+
+    network = Network(capacity=limits.KIB)
+    async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
+        async with link.open_channel("drain") as channel:
+            await anyio.wait_all_tasks_blocked()
+            resume = network.pause()
+            tasks.start_soon(channel.send_stream, source())
+            await anyio.wait_all_tasks_blocked()  # one chunk is being written, another one waits
+            sealed = batches(link)
+            for _ in range(120):
+                tasks.start_soon(link.call, "echo", b"x" * 5000)
+            await anyio.wait_all_tasks_blocked()
+            resume()
+            await anyio.wait_all_tasks_blocked()
+    flags = [[flags for _, flags, _, _ in items] for items in sealed]
+    first = next(place for place, found in enumerate(flags) if DATA in found)
+    assert flags[first][0] == DATA
+    assert 0 < sum(map(len, flags[:first])) < 120
 
 
 async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, virtual_clock):
