@@ -1,8 +1,8 @@
 """The registry's public side: read-only HTTP for browsers, curl and CDNs, as an ASGI application.
 
 It serves everybody, without accounts or cookies, and scripts of every origin may read it. Who asks is hostile: only GET and
-HEAD, no bodies, everything bounded (`limits.HTTP_*`), long answers made in a few threads, faults told in fixed words. What an
-answer shows was often chosen by somebody hostile, too: it is JSON or bytes, never a page.
+HEAD, no bodies, everything bounded (`limits.HTTP_*`), long answers made in a few threads, faults told in fixed words. What
+an answer shows was often chosen by somebody hostile, too: it is JSON or bytes, never a page.
 """
 
 import logging
