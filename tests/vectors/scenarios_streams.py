@@ -13,7 +13,7 @@ def streams():
     ident = sha256(b"a stream")[:16]
 
     def chunk(index, data, *, stream=ident, size=None, signs=None):
-        signed = sha256(b"\0" + (data if signs is None else signs))
+        signed = pieces_root(data if signs is None else signs)
         return [pack([stream, index, len(data) if size is None else size, signed]), data]
 
     def last(index, total, root):
@@ -29,15 +29,16 @@ def streams():
         "empty": [], "one-chunk": [b"content"], "two-chunks": [b"con", b"tent"],
         "across-a-piece": [long[:50_000], long[50_000:]],
         "pieces": [long[:65_536], long[65_536:65_636], long[65_636:65_700]],
+        "two-pieces-in-a-chunk": [long[:65_546], long[65_546:65_700]],
     }.items():  # fmt: skip
         made, digest = chunks(*parts)
-        shows = "the last body signs the bytes, in pieces of 65,536 however they were chunked"
+        shows = "each body signs its bytes, and the last one all of them, in pieces of 65,536 however they were chunked"
         yield "stream", name, shows, {"chunks": made}, {"sha256": digest}
     first, second, end = chunks(b"con", b"tent")[0]
     for name, sequence in {
         "twice": [first, first], "gap": [second], "end-too-early": [first, end],
         "wrong-root": [first, last(1, 3, bytes(32))], "after-the-end": [first, second, end, chunk(3, b"x")],
-        "empty-chunk": [chunk(0, b"")], "too-long": [chunk(0, bytes(65_537))],
+        "empty-chunk": [chunk(0, b"")], "too-long": [chunk(0, b"con", size=393_217)],
         "other-stream": [first, chunk(1, b"x", stream=bytes(16))],
         "no-data": [[first[0], b""]], "data-with-the-last": [first, second, [end[0], b"x"]],
         "in-the-body": [[pack([ident, 0, b"con"]), b"con"]], "short-hash": [[pack([ident, 0, 3, bytes(31)]), b"con"]],
