@@ -3,10 +3,10 @@
 import base64
 from datetime import timedelta
 
-from blocks import MICROS, NOW, SECOND, ed, leaf_hash, p256, pack, path, sha256, sign, spki, tree
+from blocks import MICROS, NOW, SECOND, ed, leaf_hash, p256, pack, path, sha256, sign, spki, split, tree
 
 ORIGIN, ELSEWHERE = "registry.example/log", "registry.example/other"
-LOG_KEY = ed("the registry's log")
+LOG_KEY, OTHER = ed("the registry's log"), ed("another log")
 HOUR, DAY = 3600 * SECOND, 86_400 * SECOND
 REGISTER, RENEW, ROTATE, REVOKE, DEACTIVATE, RECOVER, DELAY, GUARDIANS, SERVICE = range(1, 10)
 ENTRY = b"autolink/1 entry-signature\0"
@@ -104,7 +104,7 @@ def consistency(leaves, first):
     def steps(count, part, whole):
         if count == len(part):
             return [] if whole else [tree(part)]
-        k = 1 << (len(part) - 1).bit_length() - 1
+        k = split(len(part))
         if count <= k:
             return [*steps(count, part[:k], whole), tree(part[k:])]
         return [*steps(count - k, part[k:], False), tree(part[:k])]

@@ -2,10 +2,9 @@
 
 import base64
 
-from blocks import ed, leaf_hash, sha256, tree
-from blocks_registry import ELSEWHERE, LOG, LOG_KEY, ORIGIN, checkpoint, consistency, note, proof
+from blocks import leaf_hash, sha256, tree
+from blocks_registry import ELSEWHERE, LOG, LOG_KEY, ORIGIN, OTHER, checkpoint, consistency, note, proof
 
-OTHER = ed("another log")
 LEAVES = [b"leaf %d" % n for n in range(7)]
 MALFORMED, TAMPERED = "malformed", "tampered"
 

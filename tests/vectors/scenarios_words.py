@@ -5,7 +5,6 @@ import base64
 from blocks import (
     MICROS,
     SECOND,
-    ed,
     envelope,
     issued,
     leaf_fields,
@@ -21,6 +20,7 @@ from blocks_registry import (
     HOUR,
     LOG,
     ORIGIN,
+    OTHER,
     REVOKE,
     ROTATE,
     Steps,
@@ -37,7 +37,6 @@ from blocks_registry import (
 )
 from scenarios_good import ACME, BOB, SELLER
 
-OTHER = ed("another log")
 MALFORMED, TAMPERED, EXPIRED = "malformed", "tampered", "expired"
 
 
