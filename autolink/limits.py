@@ -18,16 +18,25 @@ LEAF: Final = MESSAGE + 256 * KIB
 """One signed message with its fields around the body, or one Envelope handed on inside a message: the
 slack holds a chain (CHAIN_BYTES), a proof and the headers."""
 
+PIECE: Final = 64 * KIB
+"""Bytes in one leaf of the trees whose roots are signed over a byte stream and over each chunk of it."""
+
+CHUNK: Final = 6 * PIECE
+"""Bytes in one chunk of a byte stream. Beside hashing, sealing and moving its bytes a chunk costs each end 0.1 to 0.2 ms,
+signature included; a call beside the stream waits for two of them."""
+
+PART: Final = 4 * KIB
+"""Less than that is copied where it joins a chunk or a frame: kept apart, it would cost an object, and a TLS record."""
+
 BATCH_LEAVES: Final = 256
 """Messages under one signature: a proof is then at most 8 hashes; beyond 64 the gain per message is below 1 us."""
 
 BATCH_BYTES: Final = 64 * KIB
 """A batch is closed when it reaches this size; a single larger message is a batch of its own."""
 
-BATCH_BULK: Final = 264 * KIB
-"""... unless the next message fits into this: four chunks of a byte stream, with the bytes beside them, share a signature,
-whose cost is then a quarter of that of hashing them. Not more: a call beside the stream waits for the batch that is being
-written."""
+BATCH_BULK: Final = CHUNK + 8 * KIB
+"""... unless the next message fits into this: a chunk of a byte stream, and what others have to say. Not more: a call beside
+the stream waits for the batch that is being written."""
 
 FRAME: Final = LEAF + BATCH_BYTES + 8 * KIB
 """Payload of one frame. The largest is a BATCH: up to BATCH_BYTES of messages, one of LEAF that closed it, a
@@ -160,7 +169,7 @@ on one link is CHANNELS x (CREDIT / 2 + LEAF). (QUIC in Go: 512 KiB.)"""
 OUTBOX: Final = 2 * BATCH_BULK
 """Bytes waiting for a link's writer; a sender beyond that waits: small, because it delays a call beside bulk."""
 
-OUTBOX_CHANNEL: Final = BATCH_BULK
+OUTBOX_CHANNEL: Final = CHUNK
 """... of which one channel has no more than keeps the writer busy, so that a byte stream leaves room for calls."""
 
 REPLIES: Final = 256
@@ -233,9 +242,6 @@ WORKER_GRACE: Final = 5.0
 """Seconds beyond its time for draining after which a worker is killed: a handler that blocks heeds no order."""
 
 # --- streams, topics, replay -------------------------------------------------------------------------------
-
-CHUNK: Final = 64 * KIB
-"""Bytes in one chunk of a byte stream."""
 
 TOPIC_BUFFER: Final = 64
 """Publications waiting for one subscriber when the publisher does not say."""

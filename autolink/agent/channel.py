@@ -140,12 +140,11 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         try:
             async with aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext():
                 async for piece in source:
-                    # Of its own bytes nothing may change while they wait; no piece waits for the next one.
+                    # Of its own bytes nothing may change while they wait.
                     rest = memoryview(piece if type(piece) is bytes else bytes(piece))
                     while rest:
-                        part = rest[: writer.room]
-                        await self._lane.send(_CHUNK, writer.chunk(part), part)
-                        rest = rest[len(part) :]
+                        rest = rest[await self._lane.send_part(writer, rest) :]
+            self._lane.end_chunk()
             await self._lane.send(_CHUNK, writer.last())
         except BaseException:
             self.close(Code.ABORTED)

@@ -12,6 +12,7 @@ message. Not later: a sender that waits for credit must never wait for a reader 
 """
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import anyio
@@ -27,16 +28,20 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import Chunk, Envelope, Kind, Message, decode_untrusted
-from autolink.protocol import DATA, ENDS
+from autolink.messages import CHUNK_BODY, Chunk, ChunkWriter, Envelope, Kind, Message, decode_untrusted
+from autolink.protocol import DATA, ENDS, Gathered, OwnItem
 
 if TYPE_CHECKING:
     from autolink.agent.incoming import ReceivedBatch
     from autolink.agent.traffic import Traffic
 
-_ERROR: Final = Kind.ERROR  # looked up on its enumeration, a member costs as much as a call
+_CHUNK: Final = Kind.CHUNK  # looked up on its enumeration, a member costs as much as a call
+_ERROR: Final = Kind.ERROR
+CHUNK_LEAF: Final = 192
+"""As many bytes as the leaf of a chunk can have."""
+
 _TURN: Final = 64
-_GATHERED: Final = limits.CREDIT // 2
+_GATHERED: Final = limits.CREDIT // 3  # as `LinkProtocol.consumed`, and less than a full chunk
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
@@ -110,6 +115,7 @@ class Lane:
     """See the module. `opened_here` tells whose channel it is."""
 
     __slots__ = (
+        "_chunks",
         "_error",
         "_gathered",
         "_inbox",
@@ -151,6 +157,7 @@ class Lane:
         self.eof = False
         self.sent_end = False
         self.scope: Cancellable | None = None
+        self._chunks: ChunkWriter | None = None  # whose chunk waits for the writer and takes more bytes
         self._inbox: deque[Received] = deque()
         self._waiting: Event | None = None
         self._error: Exception | None = None
@@ -160,9 +167,8 @@ class Lane:
 
     # --- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, kind: Kind, body: bytes, data: bytes | memoryview = b"") -> None:
-        """Hand one message, and the bytes of a chunk beside it, to the writer, waiting for the channel's credit and the
-        link's outbox.
+    async def send(self, kind: Kind, body: bytes) -> None:
+        """Hand one message to the writer, waiting for the channel's credit and the link's outbox.
 
         Cancelled while waiting: nothing was sent. Returned: it will be, unless the link is lost.
         """
@@ -171,20 +177,77 @@ class Lane:
         lock, size = self._lock, 0
         if lock is None or not lock.locked():
             self._check_sending()
+            if self._chunks is not None:
+                self.end_chunk()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
-            size = len(leaf) + len(data) if data else len(leaf)
+            size = len(leaf)
             if self._traffic.may_post(self.id, size):
-                self._post(kind, leaf, data)
+                self._post(kind, leaf)
                 return
-        if lock is None:
-            lock = self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
-        async with lock:  # keeps the senders of one channel in order, also while they wait
-            # The same at any time: times have one width.
-            size = size or len(self._leaf(kind, body)) + len(data)
+        async with self._in_order():
+            size = size or len(self._leaf(kind, body))  # the same at any time: times have one width
             while not self._traffic.may_post(self.id, size):
                 await self._traffic.wait_for_room()
+                self._turn = 0
                 self._check_sending()
-            self._post(kind, self._leaf(kind, body), data)
+            self._post(kind, self._leaf(kind, body))
+
+    async def send_part(self, chunks: ChunkWriter, data: memoryview) -> int:
+        """As `send`, for bytes of a stream, as many as fit into one chunk: they join the one that waits for the writer, and
+        begin another one if none does. So what an application gives piece by piece is sent at once by a writer that is free,
+        and shares leaf, signature and all that a message costs while it is busy.
+
+        Returns:
+            How many they were.
+        """
+        self._turn += 1
+        await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
+        if (self._lock is None or not self._lock.locked()) and (taken := self._fill(chunks, data)):
+            return taken
+        async with self._in_order():
+            while not (taken := self._fill(chunks, data)):
+                await self._traffic.wait_for_room()
+                self._turn = 0
+            return taken
+
+    def _fill(self, chunks: ChunkWriter, data: memoryview) -> int:
+        """`send_part` as far as credit and outbox allow it now: all or nothing of what fits into a chunk.
+
+        A chunk is begun where a full one may be sent: cut short by credit, it would end within a piece, and the next one be
+        hashed twice.
+        """
+        self._check_sending()
+        room, traffic = chunks.room, self._traffic
+        part = data[:room]
+        if not traffic.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
+            return 0
+        if self._chunks is not chunks:
+            traffic.check_size(_CHUNK, CHUNK_BODY)  # now, because who ends the chunk could tell nobody
+            self.end_chunk()
+            self._chunks = chunks
+        chunks.take(part)
+        traffic.fill(self.id, len(part), partial(self._ended, chunks))
+        if len(part) == room:
+            self.end_chunk()
+        return len(part)
+
+    def end_chunk(self) -> None:
+        """The chunk that is being filled, if there is one, takes no more bytes, because something follows it."""
+        self._traffic.end_chunk(self.id)
+
+    def _ended(self, chunks: ChunkWriter) -> OwnItem:
+        """The message of the chunk that was being filled, which is numbered when it takes no more bytes."""
+        self._chunks = None
+        body, parts = chunks.chunk()
+        leaf = self._traffic.plain_leaf(self.send_seq, _CHUNK, self.id, body)
+        self.send_seq += 1
+        return self.id, DATA, leaf, Gathered(parts)
+
+    def _in_order(self) -> anyio.Lock:
+        """Keeps the senders of one channel in their order, also while they wait."""
+        if self._lock is None:
+            self._lock = anyio.Lock(fast_acquire=True)  # whoever takes it waits in any case
+        return self._lock
 
     def send_nowait(self, kind: Kind, body: bytes) -> None:
         """As `send`, from the reader's own task, for the one short message that answers and ends a channel."""
@@ -210,6 +273,8 @@ class Lane:
 
     def _leaf(self, kind: Kind, body: bytes) -> bytes:
         self._check_sending()
+        if self._chunks is not None:
+            self.end_chunk()
         return self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
 
     def _check_sending(self) -> None:
@@ -218,12 +283,12 @@ class Lane:
         if self.sent_end:
             raise LocalProtocolError("this channel's sending side has ended")
 
-    def _post(self, kind: Kind, leaf: bytes, data: bytes | memoryview = b"") -> None:
-        flags = DATA if data else FLAGS[kind]
+    def _post(self, kind: Kind, leaf: bytes) -> None:
+        flags = FLAGS[kind]
         self.send_seq += 1
         if flags & ENDS:
             self.sent_end = True
-        self._traffic.post(self.id, flags, leaf, data)
+        self._traffic.post(self.id, flags, leaf)
 
     # --- receiving -------------------------------------------------------------------------------------
 

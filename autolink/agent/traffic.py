@@ -26,14 +26,14 @@ import anyio
 
 from autolink import limits
 from autolink.agent.incoming import LIFETIME, Incoming
-from autolink.agent.lane import Lane, Received
+from autolink.agent.lane import CHUNK_LEAF, Lane, Received
 from autolink.errors import BodyError, Code
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
 from autolink.loop import running_loop
 from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem
+from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -111,7 +111,7 @@ class Traffic:
         """
         if not (headers or topic):
             return self.plain_leaf(seq, kind, channel, body, method, timeout)
-        self._check_size(kind, body)
+        self.check_size(kind, len(body))
         now = self.now()
         return encode(
             Message(
@@ -125,15 +125,20 @@ class Traffic:
     ) -> bytes:
         """As `leaf`, for a message to the peer without headers."""
         if len(body) > self._largest_body:
-            self._check_size(kind, body)
+            self.check_size(kind, len(body))
         now = self.now()
         return self._outgoing.write(
             self._message_id(), seq, now, now + LIFETIME, kind, channel, body, method, timeout
         )
 
-    def _check_size(self, kind: Kind, body: bytes) -> None:
-        if len(body) > self._largest_body and kind not in _ANY_SIZE:
-            raise BodyError(f"{len(body)} bytes; the peer takes {self._largest_body} in one message")
+    def check_size(self, kind: Kind, size: int) -> None:
+        """Whether the peer takes a body of `size` bytes.
+
+        Raises:
+            BodyError: no.
+        """
+        if size > self._largest_body and kind not in _ANY_SIZE:
+            raise BodyError(f"{size} bytes; the peer takes {self._largest_body} in one message")
 
     def _message_id(self) -> bytes:
         """Sixteen random bytes, asked of the operating system for many messages at once."""
@@ -155,22 +160,41 @@ class Traffic:
             return self.protocol.can_send(channel, size)
         return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
 
-    def post(self, channel: int, flags: int, leaf: bytes, data: bytes | memoryview = b"") -> None:
+    def post(self, channel: int, flags: int, leaf: bytes) -> None:
         """Queue a message that `may_post`, or send it at once if it is alone."""
         alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
-            self._send_at_once(self._controls() + self._signed([(channel, flags, leaf, data)]))
+            self._send_at_once([self._controls(), *self._signed([(channel, flags, leaf, b"")])])
             return
-        size = len(leaf) + len(data) if data else len(leaf)
+        queue, size = self._queues.get(channel) or self._new_queue(channel), len(leaf)
+        queue.items.append((channel, flags, leaf, b""))
+        queue.size += size
         self._queued += size
-        queue = self._queues.get(channel)
-        if queue is None:
-            queue = self._queues[channel] = _Queue((channel, flags, leaf, data), size)
-            self._turns.append(queue)
-        else:
-            queue.items.append((channel, flags, leaf, data))
-            queue.size += size
         self._urge()
+
+    def fill(self, channel: int, size: int, end: "EndChunk") -> None:
+        """Queue a chunk, or `size` bytes more of the one that is last in its channel's queue. It goes on growing until it is
+        its turn or `end_chunk` is called, and then `end` makes its message."""
+        queue = self._queues.get(channel) or self._new_queue(channel)
+        queue.filling = end
+        queue.size += size
+        self._queued += size
+        self._urge()
+
+    def end_chunk(self, channel: int) -> None:
+        """The chunk that is being filled, if there is one, gets no more bytes: it is full, or something follows it."""
+        queue = self._queues.get(channel)
+        if queue is not None and queue.filling is not None:
+            end, queue.filling = queue.filling, None
+            item = _, _, leaf, _ = end()
+            queue.items.append(item)
+            queue.size += len(leaf)
+            self._queued += len(leaf)
+
+    def _new_queue(self, channel: int) -> "_Queue":
+        queue = self._queues[channel] = _Queue(channel)
+        self._turns.append(queue)
+        return queue
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -182,7 +206,11 @@ class Traffic:
 
     def consumed(self, channel: int, size: int) -> None:
         """The application took a message off a channel: give the credit back when enough has gathered."""
-        if not self._over and (frame := self.protocol.consumed(channel, size)):
+        if self._over or not (frame := self.protocol.consumed(channel, size)):
+            return
+        if self._may_send_off and not (self._turns or self._control):
+            self._send_at_once([frame])  # nothing else would leave with it, and the sender may be waiting
+        else:
             self.control(frame)
 
     def release(self, channel: int, code: Code) -> None:
@@ -236,8 +264,8 @@ class Traffic:
                 raise self._failure
             if self.stream.unfinished:
                 await self.stream.finish_send()
-            elif data := self._take():
-                await self.stream.send(data)
+            elif parts := self._take():
+                await self.stream.send(*parts)
             elif self._closing:
                 return
             else:
@@ -269,9 +297,9 @@ class Traffic:
         """The writer is not writing, and something can be sent without waiting."""
         return not (self._over or self.stream.sending) and self.stream.direct
 
-    def _send_at_once(self, data: bytes) -> None:
+    def _send_at_once(self, parts: list[Part]) -> None:
         try:
-            sent = self.stream.send_nowait(data)
+            sent = self.stream.send_nowait(b"".join(parts))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._failure = error  # the writer's to tell
             sent = False
@@ -305,55 +333,70 @@ class Traffic:
         if self._wake is not None:
             self._wake.set()
 
-    def _take(self) -> bytes:
-        frames = self._controls()
-        if self._turns:
-            frames += self._seal()
-            if self._queued < limits.OUTBOX:
-                self.room_changed()
-        return frames
+    def _take(self) -> list[Part]:
+        """What the writer sends next, in parts that follow each other: where nothing is large, one."""
+        controls = self._controls()
+        if not self._turns:
+            return [controls] if controls else []
+        parts = self._seal()
+        if controls:
+            parts[0] = controls + parts[0]
+        if self._queued < limits.OUTBOX:
+            self.room_changed()
+        return parts
 
     def _controls(self) -> bytes:
         frames = b"".join(self._control)
         self._control.clear()
         return frames
 
-    def _seal(self) -> bytes:
+    def _seal(self) -> list[Part]:
         """Sign what waits, up to one batch of it, and make its frame.
 
         Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
-        queue up in the order of their numbers and each turn goes once around, so they are opened in that order.
+        queue up in the order of their numbers and each turn goes once around, so they are opened in that order. A large
+        chunk lets what others say go first, in a batch that need not wait for its bytes.
         """
         turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
         items: list[OwnItem] = []
         left_now: list[int] = []
+        several = len(turns) > 1
+        if several and turns[0].bulky and not turns[0].passed:
+            turns[0].passed = True
+            turns.rotate(-1)
         while turns and len(items) < limits.BATCH_LEAVES:
             queue = turns[0]
-            item = queue.items[0]
-            channel, _, leaf, data = item
-            taken = len(leaf) + len(data) if data else len(leaf)
-            if size >= limits.BATCH_BYTES and size + taken > limits.BATCH_BULK:
+            if several and items and queue.size >= limits.BATCH_BYTES and queue.bulky:
+                break
+            if size >= limits.BATCH_BYTES and size + queue.next_size > limits.BATCH_BULK:
                 break
             turns.popleft()
+            queue.passed = False
+            if not queue.items:
+                self.end_chunk(queue.channel)
+            item = queue.items.popleft()
+            channel, _, leaf, data = item
+            taken = len(leaf) + len(data) if data else len(leaf)
             items.append(item)
             size += taken
-            if len(queue.items) > 1:
-                queue.items.popleft()
-                queue.size -= taken
+            queue.size -= taken
+            if queue.items or queue.filling is not None:
                 turns.append(queue)
                 continue
             del queues[channel]
             if channel in leaving:
                 left_now.append(channel)
         self._queued -= size
-        frame = self._signed(items)
+        parts = self._signed(items)
         if left_now:
-            frame += b"".join([self.protocol.release(channel, leaving.pop(channel)) for channel in left_now])
+            parts += filter(
+                None, [self.protocol.release(channel, leaving.pop(channel)) for channel in left_now]
+            )
             self.room_changed()
-        return frame
+        return parts
 
-    def _signed(self, items: list[OwnItem]) -> bytes:
-        """A batch of these messages, as its frame."""
+    def _signed(self, items: list[OwnItem]) -> list[Part]:
+        """A batch of these messages, as its frame in parts."""
         number = self.batches_sent
         self.batches_sent += 1
         self.messages_sent += len(items)
@@ -405,18 +448,44 @@ class Traffic:
 
 
 class _Queue:
-    """What waits for the writer on one channel; never empty."""
+    """What waits for the writer on one channel; never empty.
 
-    __slots__ = ("items", "size")
+    Attributes:
+        items: the messages, in their order.
+        filling: makes the message of the chunk behind them that still takes bytes, if there is one.
+        passed: others were let go first: once, or a chunk would wait for ever beside those who always have something.
+        size: bytes of all, but for the leaf that `filling` will make.
+    """
 
-    def __init__(self, first: OwnItem, size: int) -> None:
-        self.items = deque((first,))
-        self.size = size
+    __slots__ = ("channel", "filling", "items", "passed", "size")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.items: deque[OwnItem] = deque()
+        self.filling: EndChunk | None = None
+        self.size = 0
+        self.passed = False
+
+    @property
+    def bulky(self) -> bool:
+        """What is first is a chunk for whose bytes nothing else should wait."""
+        return self.next_size >= limits.BATCH_BYTES and (not self.items or bool(self.items[0][1] & DATA))
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of what is first, or a few more."""
+        if not self.items:
+            return self.size + CHUNK_LEAF
+        _, _, leaf, data = self.items[0]
+        return len(leaf) + len(data)
 
 
 def _nobody_listens() -> None:
     """A link that is lost cannot be flooded."""
 
+
+EndChunk = Callable[[], OwnItem]
+"""Ends the chunk that a lane is filling."""
 
 _IDS: Final = 256 * ID
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

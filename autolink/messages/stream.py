@@ -3,16 +3,17 @@
 The bytes of a chunk travel beside its message, which signs their size and hash: its body is ``[stream_id, index,
 size, hash]`` with a size of 1 to `limits.CHUNK`; index counts from 0 by one. The last body is ``[stream_id, index,
 None, total, root]``, and nothing travels beside it: the number of bytes and the Merkle root over them, cut into pieces
-of exactly `limits.CHUNK` (the last one shorter) however they were chunked. So the Envelope of the last chunk signs the
+of exactly `limits.PIECE` (the last one shorter) however they were chunked. So the Envelope of the last chunk signs the
 whole payload, and whoever holds both needs nothing else to check them: see `check_content`.
 
-A chunk's hash is that of a leaf of this tree, so a chunk that begins where a piece does goes into the root by the hash
-that proves it. Of a chunk that begins elsewhere the bytes are hashed once more, for the root.
+A chunk's hash is such a root too, over the chunk alone. The pieces of a chunk that begins where one of the payload does
+are the payload's, so they go into its root by the hashes that prove the chunk. Of a chunk that begins elsewhere the
+bytes are hashed once more, for the root.
 
-Two state machines without I/O; both need the same small memory whatever passes through.
+State machines without I/O, which need the same small memory whatever passes through.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from autolink import codec, limits
@@ -33,105 +34,159 @@ _HEAD: Final = b"\x94\xc4\x10"
 _HASH: Final = b"\xc4\x20"
 """... and the head of its last field, the hash."""
 
+_AFTER_THE_END: Final = "this stream has ended"
+
+BODY: Final = 67
+"""As many bytes as the body of a chunk can have, but for the last."""
+
 _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
 
 
-class Hashed(NamedTuple):
-    """The leaf hash of a chunk's bytes: the object that has taken them, to go on with, and what it has come to."""
+class _Pieces:
+    """Bytes in parts of any size, cut into pieces. `total` counts them; `_add` gets the hash of each full piece."""
 
-    taker: "Hash"
-    digest: bytes
+    __slots__ = ("_add", "_filled", "_piece", "total")
 
-
-def _hashed(data: bytes | memoryview) -> Hashed:
-    taker = merkle.begun_leaf()
-    taker.update(data)
-    return Hashed(taker, taker.digest())
-
-
-class ContentRoot:
-    """The Merkle root over bytes that come in parts of any size."""
-
-    __slots__ = ("_filled", "_piece", "_pieces", "total")
-
-    def __init__(self) -> None:
+    def __init__(self, add: Callable[[bytes], object]) -> None:
         self.total = 0
-        self._pieces = StreamingRoot()
+        self._add = add
         self._piece, self._filled = merkle.begun_leaf(), 0
 
-    def update(self, data: bytes | memoryview, hashed: Hashed | None = None) -> None:
-        """Take the next bytes. `hashed`, which is of just these and given away, saves hashing them again where they begin a
-        piece."""
-        size = len(data)
-        self.total += size
-        if hashed is None or self._filled:
-            self._take(memoryview(data))
-        elif size == limits.CHUNK:
-            self._pieces.add(hashed.digest)
-        else:
-            self._piece, self._filled = hashed.taker, size
-
-    def _take(self, rest: memoryview) -> None:
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes."""
+        self.total += len(data)
+        rest = memoryview(data)
         while rest:
-            taken = rest[: limits.CHUNK - self._filled]
+            taken = rest[: limits.PIECE - self._filled]
             self._piece.update(taken)
             self._filled += len(taken)
-            if self._filled == limits.CHUNK:
-                self._pieces.add(self._piece.digest())
+            if self._filled == limits.PIECE:
+                self._add(self._piece.digest())
                 self._piece, self._filled = merkle.begun_leaf(), 0
             rest = rest[len(taken) :]
+
+
+class Hashed(_Pieces):
+    """The bytes of one chunk, hashed.
+
+    Attributes:
+        pieces: the hashes of the full ones.
+    """
+
+    __slots__ = ("pieces",)
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        super().__init__(self.pieces.append)
+
+    def begun(self) -> "tuple[Hash, int]":
+        """The hash object of the piece that is not full, to go on with, and how many bytes it has taken."""
+        return self._piece, self._filled
+
+    def root(self) -> bytes:
+        """The hash of the chunk."""
+        return merkle.root([*self.pieces, self._piece.digest()] if self._filled else self.pieces)
+
+
+class ContentRoot(_Pieces):
+    """The Merkle root over bytes that come in parts of any size."""
+
+    __slots__ = ("_tree",)
+
+    def __init__(self) -> None:
+        self._tree = StreamingRoot()
+        super().__init__(self._tree.add)
+
+    def append(self, chunk: Hashed, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Take the next bytes: those of a chunk, which are `parts` and are hashed again only if they begin within a piece.
+        `chunk` is given away."""
+        if self._filled:
+            for part in parts:
+                self.update(part)
+            return
+        self.total += chunk.total
+        for piece in chunk.pieces:
+            self._tree.add(piece)
+        self._piece, self._filled = chunk.begun()
 
     def finish(self) -> bytes:
         """The root over all bytes taken; nothing may follow."""
         if self._filled:
-            self._pieces.add(self._piece.digest())
+            self._tree.add(self._piece.digest())
             self._filled = 0
-        return self._pieces.root()
+        return self._tree.root()
 
 
 class ChunkWriter:
-    """Makes the bodies of one stream, in order."""
+    """Makes the bodies of one stream, in order: `take` fills a chunk, `chunk` ends it.
 
-    __slots__ = ("_content", "_id", "_index", "closed")
+    Attributes:
+        parts: the bytes of the chunk that is being filled.
+    """
+
+    __slots__ = ("_content", "_hashed", "_id", "_index", "closed", "parts")
 
     def __init__(self, stream_id: bytes) -> None:
         if len(stream_id) != STREAM_ID:
             raise UsageError(f"a stream's id has {STREAM_ID} bytes")
         self._id, self._index, self._content = stream_id, 0, ContentRoot()
+        self.parts: list[bytes | bytearray | memoryview] = []
+        self._hashed = Hashed()
         self.closed = False
 
     @property
     def room(self) -> int:
-        """Bytes to the end of the piece: a chunk that ends there lets the next one be hashed once."""
-        return limits.CHUNK - self._content.total % limits.CHUNK
+        """Bytes that it can still take: it ends where a piece of the payload does, so that the next one is hashed once."""
+        return limits.CHUNK - self._content.total % limits.PIECE - self._hashed.total
 
-    def chunk(self, data: bytes | memoryview) -> bytes:
-        """The body of the next chunk, beside which its bytes travel.
+    def take(self, data: bytes | memoryview) -> None:
+        """Put bytes into the chunk that is being filled. They must not change until it is sent.
 
         Raises:
-            UsageError: not 1 to `limits.CHUNK` bytes.
+            UsageError: not 1 to `room` bytes.
             LocalProtocolError: the last body was made.
         """
-        if not 0 < len(data) <= limits.CHUNK:
-            raise UsageError(f"a chunk has 1 to {limits.CHUNK} bytes")
-        index, hashed = self._next(), _hashed(data)
-        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(len(data)), _HASH, hashed.digest))
-        self._content.update(data, hashed)
-        return body
+        if self.closed:
+            raise LocalProtocolError(_AFTER_THE_END)
+        if not 0 < len(data) <= self.room:
+            raise UsageError(f"{len(data)} bytes for a chunk that has room for 1 to {self.room}")
+        self._hashed.update(data)
+        if len(data) >= limits.PART:
+            self.parts.append(data)
+        elif self.parts and isinstance(last := self.parts[-1], bytearray):
+            last += data
+        else:
+            self.parts.append(bytearray(data))
+
+    def chunk(self) -> tuple[bytes, list[bytes | bytearray | memoryview]]:
+        """End the chunk that is being filled: its body, and its bytes, which travel beside it.
+
+        Raises:
+            UsageError: it has no bytes.
+        """
+        if not self.parts:
+            raise UsageError("a chunk without bytes")
+        hashed, parts, index = self._hashed, self.parts, self._next()
+        self._hashed, self.parts = Hashed(), []
+        body = b"".join((_HEAD, self._id, codec.pack(index), codec.pack(hashed.total), _HASH, hashed.root()))
+        self._content.append(hashed, parts)
+        return body, parts
 
     def last(self) -> bytes:
         """The body that ends the stream and signs its length and root.
 
         Raises:
-            LocalProtocolError: it was made before.
+            LocalProtocolError: it was made before, or a chunk has not ended.
         """
+        if self.parts:
+            raise LocalProtocolError("a chunk of this stream has not ended")
         index, self.closed = self._next(), True
         return codec.encode([self._id, index, None, self._content.total, self._content.finish()])
 
     def _next(self) -> int:
         if self.closed:
-            raise LocalProtocolError("this stream has ended")
+            raise LocalProtocolError(_AFTER_THE_END)
         self._index += 1
         return self._index - 1
 
@@ -168,14 +223,14 @@ class ChunkReader:
                 the root is wrong.
             BadSignature: as `check_data`.
         """
-        stream_id, index, last, size, root, hashed = chunk or check_data(body, data)
+        stream_id, index, _, size, root, hashed = chunk or check_data(body, data)
         if self.complete:
             raise RemoteProtocolError("chunk: after the last one")
         if index != self._index or stream_id != (self._id or stream_id):
             raise RemoteProtocolError("chunk: out of order, or of another stream")
         self._id, self._index = stream_id, index + 1
-        if not last:
-            self._content.update(data, hashed)
+        if hashed is not None:  # not the last one
+            self._content.append(hashed, (data,))
             return data
         if size != self._content.total or root != self._content.finish():
             raise RemoteProtocolError("chunk: the stream's length or root is not that of the bytes received")
@@ -210,8 +265,9 @@ def check_data(body: bytes, data: bytes) -> Chunk:
         raise RemoteProtocolError("chunk: bytes beside the last body, or none beside another")
     if chunk.last:
         return chunk
-    hashed = _hashed(data)
-    if chunk.size != len(data) or chunk.root != hashed.digest:
+    hashed = Hashed()
+    hashed.update(data)
+    if chunk.size != len(data) or chunk.root != hashed.root():
         raise BadSignature("the bytes of a chunk are not those that it signs")
     return Chunk(chunk.stream_id, chunk.number, False, chunk.size, chunk.root, hashed)
 

@@ -19,12 +19,12 @@ from autolink.protocol.events import (
     PongReceived,
     RefuseReceived,
 )  # fmt: skip
-from autolink.protocol.frames import DATA, ENDS, OPENS, Item, OwnItem
+from autolink.protocol.frames import DATA, ENDS, OPENS, Gathered, Item, OwnItem, Part
 from autolink.protocol.link_protocol import LinkProtocol
 from autolink.protocol.table import LinkState
 
 __all__ = [
-    "LinkProtocol", "LinkState", "LinkStatistics", "Limits", "Item", "OwnItem", "OPENS", "ENDS", "DATA",
+    "LinkProtocol", "LinkState", "LinkStatistics", "Limits", "Item", "OwnItem", "Gathered", "Part", "OPENS", "ENDS", "DATA",
     "Event", "HelloReceived", "AcceptReceived", "RefuseReceived", "BatchReceived", "ChannelRefused", "CreditReceived",
     "ChannelCancelled", "PingReceived", "PongReceived", "EvidenceReceived", "GoAwayReceived",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ amortised constant time per byte in CPython, so the cost is linear however the b
 
 Of the frames of a byte stream that is most of the cost. So the payload of a large one, once an eighth of it has come
 (a length is said in four bytes, and shall not take more memory than eight times what its sender has paid for), is put
-together in its place in a second bytearray, which serves for the next one too as long as only large ones come.
+together in its place in a second bytearray, which serves for the next one too, at once, as long as only large ones come.
 """
 
 import struct
@@ -31,8 +31,25 @@ from autolink.errors import RemoteProtocolError
 Item = tuple[int, int, bytes, bytes]
 """Channel, flags (`OPENS`, `ENDS`, both, or `DATA`), leaf, and what travels beside it: nothing without `DATA`."""
 
-OwnItem = tuple[int, int, bytes, bytes | memoryview]
-"""An `Item` of ours, whose data may be a part of something larger."""
+Part = bytes | bytearray | memoryview
+"""What is sent comes in parts that follow each other, so that large ones need not be copied."""
+
+
+class Gathered:
+    """Bytes from several places, which nobody puts together."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+OwnItem = tuple[int, int, bytes, bytes | Gathered]
+"""An `Item` of ours."""
 
 OPENS: Final = 1
 ENDS: Final = 2
@@ -180,9 +197,9 @@ class FrameReader:
 
     def _take_large(self) -> memoryview | None:
         if self._placed < 0:
-            if len(self._buffer) < self._length // 8:
-                return None
             if len(self._place) < self._length:
+                if len(self._buffer) < self._length // 8:
+                    return None
                 self._place = bytearray(self._length)
             self._placed = 0
             with memoryview(self._buffer) as view, view[_HEADER.size :] as begun:
@@ -205,16 +222,37 @@ def encode_frame(frame: int, payload: bytes) -> bytes:
     return _HEADER.pack(frame, len(payload)) + payload
 
 
-def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
-    """A whole BATCH frame: its leaves and data, most of what a link sends, are copied once."""
-    parts: list[bytes | memoryview] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
-    pack = _ITEM.pack
+def encode_batch_frame(number: int, signature: bytes, items: Sequence[OwnItem]) -> list[Part]:
+    """A whole BATCH frame, in parts that follow each other: leaves and data, most of what a link sends, are copied once, and
+    large data that was gathered not at all."""
+    parts: list[Part] = [b"", _BATCH.pack(number, len(items), len(signature)), signature]
+    pack, gathered = _ITEM.pack, False
     for channel, flags, leaf, data in items:
         parts += (pack(channel, flags, len(leaf)), leaf)
         if flags & DATA:
-            parts += (_SIZE.pack(len(data)), data)
+            parts.append(_SIZE.pack(len(data)))
+            if isinstance(data, Gathered):
+                gathered = True
+                parts += data.parts
+            else:
+                parts.append(data)
     parts[0] = _HEADER.pack(_BATCH_TYPE, sum(map(len, parts)))
-    return b"".join(parts)
+    return _without_small(parts) if gathered else [b"".join(parts)]
+
+
+def _without_small(parts: Sequence[Part]) -> list[Part]:
+    """The same bytes: parts of less than `limits.PART` are put together."""
+    joined: list[Part] = []
+    small: list[Part] = []
+    for part in parts:
+        if len(part) < limits.PART:
+            small.append(part)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small.clear()
+        joined.append(part)
+    return [*joined, b"".join(small)] if small else joined
 
 
 def decode_batch_untrusted(payload: bytes | memoryview) -> tuple[int, bytes, list[Item]]:

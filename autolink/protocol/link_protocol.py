@@ -10,7 +10,7 @@ from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolErro
 from autolink.protocol import events, frames, payloads
 from autolink.protocol.channels import OURS, THEIRS, Channels
 from autolink.protocol.events import Event, Limits, LinkStatistics
-from autolink.protocol.frames import DATA, Frame, FrameReader, OwnItem
+from autolink.protocol.frames import DATA, Frame, FrameReader, OwnItem, Part
 from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
 
 P = ParamSpec("P")
@@ -213,8 +213,8 @@ class LinkProtocol:
         """Whether credit allows an item of `size` bytes on a channel behind `waiting` bytes that are still unsent."""
         return self._channels.can_send(channel, size, waiting)
 
-    def batch(self, number: int, signature: bytes, items: Sequence[OwnItem]) -> bytes:
-        """BATCH.
+    def batch(self, number: int, signature: bytes, items: Sequence[OwnItem]) -> list[Part]:
+        """BATCH, in parts that follow each other.
 
         Args:
             number: from 0, by one.
@@ -231,12 +231,16 @@ class LinkProtocol:
             raise LocalProtocolError("a batch has a signature")
         try:
             said = frames.encode_batch_frame(number, signature, items)
-            after = self._may_say(_BATCH, len(said) - frames.HEADER)
+            size = sum(map(len, said))
+            after = self._may_say(_BATCH, size - frames.HEADER)
             self._channels.items(OURS, items)
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
         self._count_batch(OURS, len(items))
-        return self._said(after, said)
+        self._ours = after
+        self._frames[OURS] += 1
+        self._bytes[OURS] += size
+        return said
 
     def consumed(self, channel: int, size: int) -> bytes:
         """The application read `size` bytes of leaves and data: CREDIT when a third of the window has gathered, or b""."""

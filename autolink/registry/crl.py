@@ -31,6 +31,9 @@ from autolink.registry.store import Store
 LIFETIME: Final = timedelta(seconds=limits.CRL_LIFETIME)
 
 _SECONDS: Final = 32
+_VERSION: Final = b"\x02\x01\x01"
+"""Version 2 in DER, with which the signed part of a list begins; one of version 1 would leave it out."""
+
 _EXTENSIONS: Final = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
 _MAY_SIGN: Final = x509.KeyUsage.oid
 
@@ -107,8 +110,7 @@ def make_crl(
         raise UsageError(f"a revocation list lives at most {limits.CRL_LIFETIME_MOST:.0f} seconds")
     check_may_sign(issuer.leaf)
     begin = _whole(now)
-    identifier = issuer.leaf.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_identifier(issuer.leaf))
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.leaf.x509.subject)
@@ -168,7 +170,8 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
         raise _malformed(f"more than {limits.CRL} bytes")
     try:
         crl = x509.load_der_x509_crl(der)
-        # Each part is parsed when it is asked for, and what the signature's last byte leaves unused is not looked at.
+        # Each part is parsed when it is asked for, and neither the version is looked at nor what the signature's last byte
+        # leaves unused.
         _ = (
             list(crl.extensions),
             crl.issuer,
@@ -176,9 +179,11 @@ def load_untrusted(der: bytes) -> x509.CertificateRevocationList:
             crl.next_update_utc,
             crl.signature_algorithm_oid,
         )
-        unused = der[-len(crl.signature) - 1]
+        unused, signed = der[-len(crl.signature) - 1], crl.tbs_certlist_bytes
     except PARSER_ERRORS:
         raise _malformed("not DER of one") from None
+    if not signed.startswith(_VERSION, 2 + (signed[1] & 0x7F if signed[1] > 0x7F else 0)):
+        raise _malformed("not of version 2")
     if unused:
         raise _malformed("a signature that is not whole bytes")
     return crl
@@ -205,7 +210,17 @@ def check_untrusted(der: bytes, certificate: bytes) -> CheckedCrl:
         raise EntryRefused(
             Fault.UNAUTHORISED, "revocation list: not signed by this ID's key on record"
         ) from None
-    return _read(crl)
+    checked = _read(crl)
+    named = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    if named != x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_identifier(issuer)):
+        raise _malformed(
+            "its key identifier is not this ID's, so nobody who checks certificates would find it"
+        )
+    return checked
+
+
+def _identifier(issuer: Certificate) -> x509.SubjectKeyIdentifier:
+    return issuer.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
 def _read(crl: x509.CertificateRevocationList) -> CheckedCrl:

@@ -144,27 +144,31 @@ class _Connection:
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
+        head: list[h11.Event] = []  # goes with the beginning of the body
+
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message["headers"], (b"date", formatdate(usegmt=True).encode())]
-                return await self._send(_response(message["status"], headers))
-            if body := message.get("body"):
-                await self._send(h11.Data(data=body))
+                head.append(_response(message["status"], headers))
+                return
+            events, body = [*head], message.get("body")
+            head.clear()
+            if body:
+                events.append(h11.Data(data=body))
             if not message.get("more_body"):
-                await self._send(h11.EndOfMessage())
-            return None
+                events.append(h11.EndOfMessage())
+            await self._send(*events)
 
         await self._app(_scope(request), receive, send)
 
-    async def _send(self, event: h11.Event) -> None:
-        if data := self._http.send(event):
+    async def _send(self, *events: h11.Event) -> None:
+        if data := b"".join([self._http.send(event) or b"" for event in events]):
             await self._stream.send(data)
 
     async def _refuse(self, status: int) -> None:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"cache-control", b"no-store")]
-            await self._send(_response(status, headers))
-            await self._send(h11.EndOfMessage())
+            await self._send(_response(status, headers), h11.EndOfMessage())
 
     async def _leave(self) -> None:
         """Say that no more comes, and discard what still does for a moment: closing at once could take the answer back."""

@@ -288,7 +288,7 @@ def read(
     Returns:
         The part of the place that was filled; by how many records; why there is no more: None where nobody has looked.
     """
-    ssl = connection._ssl  # noqa: SLF001
+    ssl, read_record = connection._ssl, _lib.SSL_read  # noqa: SLF001
     if place is None:
         place, most = _scratch.place, min(most, limits.TLS_STEP)
     # Of the bytearray: a memoryview with a C buffer on it cannot be collected.
@@ -296,7 +296,7 @@ def read(
     got = records = 0
     end = None
     while got < most and records <= _FULL_RECORDS:  # more, smaller ones are worth a turn of the loop
-        taken = _lib.SSL_read(ssl, buffer + got, min(most - got, RECORD))
+        taken = read_record(ssl, buffer + got, most - got)
         if taken <= 0:
             end = _why(connection, taken)
             break

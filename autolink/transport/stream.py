@@ -15,7 +15,7 @@ subtle is around that:
   goes on.
 - A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
   while its reset makes our write fail. After a write that failed OpenSSL does not read any more, so the
-  socket is asked before each write whether there is an error waiting.
+  socket is asked at the beginning of a send and after each wait whether there is an error waiting.
 - A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
   return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
@@ -205,7 +205,7 @@ class SecureStream:
         Cancelling it loses nothing.
 
         Args:
-            take: gets the bytes; twice, if there are more than a record and then some for `room`.
+            take: gets the bytes; twice, if there is some for `room` behind the first ones.
             max_bytes: to read where `room` has none.
             room: asked where the next bytes are wanted, if anywhere; `take` gets what was filled of it.
 
@@ -234,13 +234,14 @@ class SecureStream:
                 await self._wait_for_more()
                 data = self._read(max_bytes, room and room())
             take(data)
-            if self._full and room and (place := room()):
+            if room and (place := room()):
                 take(self._read_on(place))
         finally:
             self._reading = False
 
-    async def send(self, data: bytes) -> None:
-        """Send all of `data`. Cancelled after the first byte, it leaves the sending side broken for good.
+    async def send(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Send all of `parts`, one behind the other. Cancelled after the first byte, it leaves the sending side broken for
+        good.
 
         Raises:
             anyio.BrokenResourceError: the connection is gone, or an earlier send was left unfinished.
@@ -253,7 +254,7 @@ class SecureStream:
         try:
             await self._loop.checkpoint_if_cancelled()
             self._check_writing()
-            await self._write(memoryview(data))
+            await self._write(*parts)
         finally:
             self._writing = False
 
@@ -269,6 +270,7 @@ class SecureStream:
         if self.sending:
             raise anyio.BusyResourceError("sending to")
         self._check_writing()
+        self._check_wire()
         view = memoryview(data)
         while view and (taken := self._push(view)):
             view = view[taken:]
@@ -422,30 +424,38 @@ class SecureStream:
         self._read_end = again(*([str(error)] if str(error) else []))
         return error
 
-    async def _write(self, view: memoryview) -> None:
+    async def _write(self, *parts: bytes | bytearray | memoryview) -> None:
         self._write_end = _UNFINISHED
         self._unfair += _SEND_COST
-        while view:
-            if taken := self._push(view):
-                view = view[taken:]
-                self._unfair += taken
-                if self._unfair >= limits.TLS_TURN:
+        self._check_wire()
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                if taken := self._push(view):
+                    view = view[taken:]
+                    self._unfair += taken
+                    if self._unfair < limits.TLS_TURN:
+                        continue
                     self._unfair = 0
                     await self.flush()
                     await self._loop.cancel_shielded_checkpoint()
-            else:
-                await self._blocked()
-            if self._wire.closed:
-                raise anyio.ClosedResourceError
+                else:
+                    await self._blocked()
+                self._check_wire()
         await self.flush()
         self._write_end = ""
+
+    def _check_wire(self) -> None:
+        """Before the first write of a turn: whether there is somebody to write to."""
+        if self._wire.closed:
+            raise anyio.ClosedResourceError
+        if failure := self._wire.failure():
+            self._write_end = os.strerror(failure)
+            raise anyio.BrokenResourceError(self._write_end)
 
     def _push(self, view: memoryview) -> int:
         """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for. Some of them
         may be sent then: it must get the same ones again."""
-        if failure := self._wire.failure():
-            self._write_end = os.strerror(failure)
-            raise anyio.BrokenResourceError(self._write_end)
         try:
             taken = _openssl.write(self._tls, view[: limits.TLS_TURN])
         except SSL.WantWriteError:

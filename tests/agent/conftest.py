@@ -156,7 +156,7 @@ class Hostile:
         self.batches += 1
         leaves = [leaf for _, _, leaf, _ in items]
         signature = signature or sign_batch(self.credential, self.stream.link_id, role, number, leaves)
-        return encode_batch_frame(number, signature, items)
+        return b"".join(encode_batch_frame(number, signature, items))
 
     async def end(self):
         """Hang up, and return what their side ended with: the opening's error, or what the link was lost with."""

@@ -114,18 +114,18 @@ async def test_messages_larger_than_the_window_pass_one_at_a_time(serving, virtu
 
 
 async def test_a_network_that_stops_bounds_what_waits_for_the_writer(serving, virtual_clock):
-    """A hundred senders and a pipe that is held: the outbox fills to its bound and they wait."""
+    """Two hundred senders and a pipe that is held: the outbox fills to its bound and they wait."""
     seller, buyer = serving
     seller.may_read.set()
     network = Network(capacity=4 * limits.KIB)
     async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
         resume = network.pause()
-        for _ in range(100):
+        for _ in range(200):
             tasks.start_soon(link.call, "echo", b"x" * 16 * limits.KIB)
         await anyio.wait_all_tasks_blocked()
         assert link.traffic._queued <= limits.OUTBOX + 17 * limits.KIB
         written = 2 * limits.BATCH_BULK  # one batch is in the pipe, one waits for it
-        assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 100
+        assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 200
         resume()
 
 

@@ -39,8 +39,13 @@ def item(peer, kind=Kind.ITEM, seq=1, **fields):
     )
 
 
+def chunk_body(writer, data):
+    writer.take(data)
+    return writer.chunk()[0]
+
+
 OPEN = {"kind": Kind.OPEN, "method": "swallow"}
-BODY, LAST = ChunkWriter(bytes(16)).chunk(b"data"), ChunkWriter(bytes(16)).last()
+BODY, LAST = chunk_body(ChunkWriter(bytes(16)), b"data"), ChunkWriter(bytes(16)).last()
 
 
 def chunk(data=None, body=BODY, **fields):
@@ -196,7 +201,9 @@ async def test_data_counts_in_the_credit_of_its_channel(serving, hostile):
         await peer.say((1, OPENS, peer.leaf(**OPEN | {"method": "deaf"})))
         writer, data = ChunkWriter(bytes(16)), bytes(limits.CHUNK)
         for seq in range(1, limits.CREDIT // limits.CHUNK + 2):
-            await peer.say((1, DATA, peer.leaf(Kind.CHUNK, seq=seq, method="", raw=writer.chunk(data)), data))
+            await peer.say(
+                (1, DATA, peer.leaf(Kind.CHUNK, seq=seq, method="", raw=chunk_body(writer, data)), data)
+            )
         assert await peer.refused() == "malformed"
         assert "outstanding" in str(await peer.end())
 
@@ -295,6 +302,6 @@ async def test_a_reply_that_is_no_error_and_no_answer_ends_the_dialers_link(agen
 
 def test_the_frames_of_this_peer_are_what_the_protocol_writes():
     """The instrument itself: the two encoders the helper uses agree on what a frame is."""
-    frame = encode_batch_frame(0, b"s", [(1, 3, b"leaf", b"")])
+    (frame,) = encode_batch_frame(0, b"s", [(1, 3, b"leaf", b"")])
     assert frame == encode_frame(Frame.BATCH, frame[5:])
     assert frame[:5] == b"\x04" + (len(frame) - 5).to_bytes(4)

@@ -7,8 +7,10 @@ import anyio
 import pytest
 
 from autolink import CallError, Channel, Code, RemoteProtocolError, limits
-from autolink.errors import LocalProtocolError
-from autolink.messages import ChunkWriter, Kind, check_content, check_signature
+from autolink.agent.kinds import FLAGS
+from autolink.errors import BodyError, LocalProtocolError
+from autolink.messages import ChunkWriter, Kind, check_content, check_signature, merkle
+from autolink.protocol import DATA
 from autolink.testing import Network, link_pair
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +21,11 @@ async def pieces(*sizes):
         yield urandom(size)
 
 
+def chunk_body(writer, data):
+    writer.take(data)
+    return writer.chunk()[0]
+
+
 @pytest.fixture
 def raw(agents):
     """(seller whose channel `raw` sends what the test puts into the list, buyer, the list of (kind, body, data))."""
@@ -27,8 +34,12 @@ def raw(agents):
 
     @seller.channel
     async def raw(channel) -> None:
-        for kind, *body_and_data in messages:
-            await channel._lane.send(kind, *body_and_data)
+        lane = channel._lane
+        for kind, body, data in messages:
+            item = lane.id, DATA if data else FLAGS[kind], lane._leaf(kind, body), data
+            lane.send_seq += 1
+            lane._traffic.fill(lane.id, len(data), lambda item=item: item)
+            lane._traffic.end_chunk(lane.id)
         await anyio.sleep_forever()
 
     return seller, buyer, messages
@@ -56,19 +67,113 @@ async def test_bytes_arrive_as_they_were_however_they_were_cut(agents):
         assert await channel.receive() == "done"
 
 
-async def test_pieces_are_cut_so_that_chunks_end_where_pieces_of_the_root_do_and_none_waits(agents):
-    """Odd ones go out as they come; a large one behind them catches up with the borders."""
+async def test_pieces_are_cut_so_that_chunks_end_where_pieces_of_the_root_do(agents):
+    """Odd ones go out as they come where nothing else is on its way; a large one behind them catches up with the borders."""
     seller, buyer = agents
+
+    async def source():
+        yield b"x" * 100
+        await anyio.wait_all_tasks_blocked()
+        yield bytes(3 * limits.CHUNK)
+        await anyio.wait_all_tasks_blocked()
+        yield b"x"
+        await anyio.wait_all_tasks_blocked()
+        yield bytes(limits.PIECE - 101)
 
     @seller.channel
     async def files(channel) -> None:
-        await channel.send_stream(pieces(100, 3 * limits.CHUNK, 1, limits.CHUNK - 101))
+        await channel.send_stream(source())
 
     async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
         async with channel.receive_stream() as chunks:
             got = [len(chunk) async for chunk in chunks]
     chunk = limits.CHUNK
-    assert got == [100, chunk - 100, chunk, chunk, 100, 1, chunk - 101]
+    assert got == [100, chunk - 100, chunk, chunk, 100, 1, limits.PIECE - 101]
+
+
+async def test_no_piece_waits_for_the_next_one(agents):
+    """Each has arrived before its source is asked for another."""
+    seller, buyer = agents
+    got = []
+
+    async def source():
+        for count in range(5):
+            await anyio.wait_all_tasks_blocked()
+            assert len(got) == count
+            yield b"x" * 1000
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(source())
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            async for chunk in chunks:
+                got.append(chunk)
+    assert got == [b"x" * 1000] * 5
+
+
+async def test_pieces_that_come_faster_than_they_leave_share_a_chunk(agents):
+    """Up to its size; and what else is said on the channel comes behind them."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel: Channel[str, str]) -> None:
+        await channel.send_stream(pieces(*[1000] * 10, *[limits.PIECE] * 20))
+        await channel.send("done")
+        await channel.send_stream(pieces(*[1] * 100))
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
+        async with channel.receive_stream() as chunks:
+            got = [len(chunk) async for chunk in chunks]
+        assert sum(got) == 10_000 + 20 * limits.PIECE
+        assert len(got) == 4
+        assert await channel.receive() == "done"
+        async with channel.receive_stream() as chunks:
+            got = [len(chunk) async for chunk in chunks]
+        assert sum(got) == 100
+        assert len(got) <= 3
+
+
+async def test_a_stream_beside_other_items_of_its_channel_never_breaks_the_link(agents):
+    """Who sends an item while a stream is under way gets the stream refused, in the order of what was sent."""
+    seller, buyer = agents
+
+    async def source(channel):
+        yield b"part"
+        await channel.send("item")
+        yield b"rest"
+
+    @seller.channel
+    async def files(channel) -> None:
+        await channel.send_stream(source(channel))
+
+    async with link_pair(buyer, seller) as (link, _):
+        async with link.open_channel("files") as channel:
+            with pytest.raises(RemoteProtocolError, match="an item inside"):
+                async with channel.receive_stream() as chunks:
+                    assert await anext(chunks) == b"part"
+                    await anext(chunks)
+        assert link.lost is None
+
+
+async def test_a_peer_that_takes_no_body_of_a_chunks_size_is_sent_none(agents):
+    """Who streams is told, and the link goes on."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        channel._lane._traffic._largest_body = 40
+        with pytest.raises(BodyError):
+            await channel.send_stream(pieces(10))
+        seller.told = True
+
+    async with link_pair(buyer, seller) as (link, _):
+        async with link.open_channel("files") as channel:
+            with pytest.raises(CallError):
+                await channel.receive()
+        assert seller.told
+        assert link.lost is None
 
 
 async def test_what_a_source_does_to_its_own_buffer_later_changes_nothing(agents):
@@ -87,13 +192,16 @@ async def test_what_a_source_does_to_its_own_buffer_later_changes_nothing(agents
 
     async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
         async with channel.receive_stream() as chunks:
-            assert [chunk async for chunk in chunks] == [bytes([number]) * 10 for number in range(20)]
+            got = b"".join([chunk async for chunk in chunks])
+    assert got == b"".join([bytes([number]) * 10 for number in range(20)])
 
 
 async def test_the_envelope_of_a_chunk_holds_the_hash_of_its_bytes(agents):
-    """And that of the last one proves a saved copy of all of them."""
+    """The root of their pieces; and that of the last one proves a saved copy of all of them."""
     seller, buyer = agents
     content = urandom(limits.CHUNK + 10)
+    leaves = [content[at : at + limits.PIECE] for at in range(0, limits.CHUNK, limits.PIECE)]
+    roots = merkle.root(merkle.leaf_hashes(leaves)), sha256(b"\0" + content[limits.CHUNK :]).digest()
 
     async def source():
         yield content
@@ -105,9 +213,9 @@ async def test_the_envelope_of_a_chunk_holds_the_hash_of_its_bytes(agents):
     async with link_pair(buyer, seller) as (link, _), link.open_channel("files") as channel:
         first, second, last = [await channel._lane.receive() for _ in range(3)]
     assert (first.data, second.data, last.data) == (content[: limits.CHUNK], content[limits.CHUNK :], b"")
-    for received, data in ((first, first.data), (second, second.data)):
+    for received, root in zip((first, second), roots, strict=True):
         message = check_signature(received.envelope())
-        assert message.value[2:] == [len(data), sha256(b"\0" + data).digest()]
+        assert message.value[2:] == [len(received.data), root]
         assert len(received.envelope().to_bytes()) < 2_000
     check_content(check_signature(last.envelope()), [content])
 
@@ -131,9 +239,15 @@ async def test_rule_31_each_chunk_is_verified_before_it_is_handed_on_and_the_las
     """A chunk swapped with another, taken out, or a wrong total: an error in place of the end, and the channel is over."""
     seller, buyer, messages = raw
     writer = ChunkWriter(bytes(16))
-    good = [*((writer.chunk(data), data) for data in (b"a" * 10, b"b" * 10, b"c" * 10)), (writer.last(),)]
+    good = [
+        *((chunk_body(writer, data), data) for data in (b"a" * 10, b"b" * 10, b"c" * 10)),
+        (writer.last(), b""),
+    ]
     other = ChunkWriter(bytes(16))
-    lies = [*((other.chunk(data), data) for data in (b"a" * 10, b"B" * 10, b"c" * 10)), (other.last(),)]
+    lies = [
+        *((chunk_body(other, data), data) for data in (b"a" * 10, b"B" * 10, b"c" * 10)),
+        (other.last(), b""),
+    ]
     async with link_pair(buyer, seller) as (link, _):
         for bodies, complete in (
             ([good[0], good[2], good[1], good[3]], 1),  # out of order
@@ -156,7 +270,10 @@ async def test_rule_31_each_chunk_is_verified_before_it_is_handed_on_and_the_las
 @pytest.mark.parametrize("follows", [Kind.END, Kind.ITEM])
 async def test_a_stream_that_stops_in_the_middle_is_never_a_clean_end(raw, follows):
     seller, buyer, messages = raw
-    messages[:] = [(Kind.CHUNK, ChunkWriter(bytes(16)).chunk(b"part"), b"part"), (follows, b"\xc0")]
+    messages[:] = [
+        (Kind.CHUNK, chunk_body(ChunkWriter(bytes(16)), b"part"), b"part"),
+        (follows, b"\xc0", b""),
+    ]
     async with link_pair(buyer, seller) as (link, _), link.open_channel("raw") as channel:
         with pytest.raises(RemoteProtocolError):
             async with channel.receive_stream() as chunks:
@@ -204,6 +321,47 @@ async def test_a_stream_left_early_goes_on_where_it_was_left(agents):
         assert len(first) + len(rest) == 5
 
 
+async def test_a_stream_that_is_cancelled_within_a_chunk_harms_no_other_one_of_its_link(agents):
+    """Its receiver gets an error in place of the end, the other one everything."""
+    seller, buyer = agents
+    content, ended = urandom(2 * limits.MIB), []
+
+    async def source(wait):
+        for at in range(0, len(content), 50_000):
+            yield content[at : at + 50_000]
+            if wait and at == 500_000:
+                await anyio.sleep_forever()
+
+    @seller.channel
+    async def keep(channel: Channel[bytes, bytes]) -> None:
+        kept = []
+        try:
+            async with channel.receive_stream() as chunks:
+                async for chunk in chunks:
+                    kept.append(chunk)
+        finally:
+            ended.append(b"".join(kept))
+
+    async with link_pair(buyer, seller) as (link, _), anyio.create_task_group() as tasks:
+
+        async def send(wait) -> None:
+            async with link.open_channel("keep") as channel:
+                await channel.send_stream(source(wait))
+                with pytest.raises(anyio.EndOfStream):
+                    await channel.receive()
+
+        async with anyio.create_task_group() as cancelled:
+            cancelled.start_soon(send, True)
+            tasks.start_soon(send, False)
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert link.lost is None
+    assert content in ended
+    assert all(content.startswith(one) for one in ended)
+    assert len(ended) == 2
+
+
 async def test_receiving_an_item_where_a_stream_comes_says_what_to_do(agents):
     seller, buyer = agents
 
@@ -221,7 +379,7 @@ async def test_a_long_stream_passes_in_bounded_memory(agents):
     seller, buyer = agents
     size, held = 16 * limits.MIB, []
     sent, received = sha256(), sha256()
-    piece = urandom(limits.CHUNK)
+    piece = urandom(limits.PIECE)
     given = taken = 0
 
     async def source():

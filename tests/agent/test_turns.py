@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from autolink import Channel, limits
-from autolink.protocol.frames import ENDS, OPENS
+from autolink.protocol.frames import DATA, ENDS, OPENS
 from autolink.testing import Network, link_pair
 
 
@@ -66,14 +66,47 @@ async def test_a_call_beside_a_byte_stream_leaves_with_the_next_batch(serving, b
         async with link.open_channel("swallow", sends=bytes, receives=int) as bulk:
             await anyio.wait_all_tasks_blocked()
             sealed = batches(link)
-            for _ in range(12):
+            for _ in range(24):
                 tasks.start_soon(bulk.send, b"x" * 30_000)
             tasks.start_soon(link.call, "echo", 1)
             await anyio.wait_all_tasks_blocked()
     first = taken_apart(sealed)[0]
     assert (3, OPENS | ENDS) in first
     assert first.index((3, OPENS | ENDS)) <= 1
-    assert seller.seen.index("call") < 12
+    assert seller.seen.index("call") < 24
+
+
+async def test_a_large_chunk_lets_others_go_first_once(serving, batches, virtual_clock):
+    """What they say does not wait for its bytes; what follows does, or the chunk would wait for ever."""
+    seller, buyer = serving
+
+    @seller.channel
+    async def drain(channel) -> None:
+        async with channel.receive_stream() as chunks:
+            async for _ in chunks:
+                pass
+
+    async def source():
+        for _ in range(24):
+            yield bytes(limits.PIECE)
+
+    network = Network(capacity=limits.KIB)
+    async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
+        async with link.open_channel("drain") as channel:
+            await anyio.wait_all_tasks_blocked()
+            resume = network.pause()
+            tasks.start_soon(channel.send_stream, source())
+            await anyio.wait_all_tasks_blocked()  # one chunk is being written, another one waits
+            sealed = batches(link)
+            for _ in range(120):
+                tasks.start_soon(link.call, "echo", b"x" * 5000)
+            await anyio.wait_all_tasks_blocked()
+            resume()
+            await anyio.wait_all_tasks_blocked()
+    flags = [[flags for _, flags, _, _ in items] for items in sealed]
+    first = next(place for place, found in enumerate(flags) if DATA in found)
+    assert flags[first][0] == DATA
+    assert 0 < sum(map(len, flags[:first])) < 120
 
 
 async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, virtual_clock):
@@ -86,7 +119,7 @@ async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, vi
             resume = network.pause()
 
             async def send() -> None:
-                for _ in range(25):
+                for _ in range(60):
                     await bulk.send(b"x" * 10_000)
 
             tasks.start_soon(send)
@@ -95,7 +128,7 @@ async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, vi
             assert link.traffic.may_open
             resume()
             await anyio.wait_all_tasks_blocked()
-            assert len(seller.seen) == 25
+            assert len(seller.seen) == 60
 
 
 async def test_channels_open_in_the_order_of_their_numbers_however_they_take_turns(
@@ -146,24 +179,24 @@ async def test_messages_of_one_channel_keep_their_order_beside_others(serving, v
     assert [size for size in seller.seen if size != "call"] == list(range(1, 300))
 
 
-async def test_four_chunks_share_a_signature_and_one_more_would_not_fit(serving, batches, virtual_clock):
+async def test_large_items_share_a_signature_and_one_more_would_not_fit(serving, batches, virtual_clock):
     """A batch is closed at its size unless the next message fits into the larger bound for bulk."""
     seller, buyer = serving
     async with link_pair(buyer, seller) as (link, _):
         async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
             await anyio.wait_all_tasks_blocked()
             sealed = batches(link)
-            for _ in range(12):
-                await channel.send(b"x" * limits.CHUNK)
+            for _ in range(24):
+                await channel.send(b"x" * limits.PIECE)
             await channel.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await channel.receive()
-        large = [[len(leaf) for _, _, leaf, _ in items if len(leaf) > limits.CHUNK] for items in sealed]
-    assert max(map(len, large)) == 4
+        large = [[len(leaf) for _, _, leaf, _ in items if len(leaf) > limits.PIECE] for items in sealed]
+    assert max(map(len, large)) == 6
     assert max(map(sum, large)) <= limits.BATCH_BULK
 
 
-async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_in_them(
+async def test_pieces_of_a_byte_stream_share_chunks_and_signatures_as_if_their_bytes_were_in_them(
     serving, batches, virtual_clock
 ):
     """What travels beside a leaf counts where batches are closed."""
@@ -177,7 +210,7 @@ async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_i
 
     async def source():
         for _ in range(24):
-            yield bytes(limits.CHUNK)
+            yield bytes(limits.PIECE)
 
     async with link_pair(buyer, seller) as (link, _), link.open_channel("drain") as channel:
         await anyio.wait_all_tasks_blocked()
@@ -187,7 +220,7 @@ async def test_chunks_of_a_byte_stream_share_signatures_as_if_their_bytes_were_i
             await channel.receive()
     sizes = [sum(len(leaf) + len(data) for _, _, leaf, data in items) for items in sealed]
     assert max(sizes) <= limits.BATCH_BULK
-    assert len(sealed) <= 24 / 3
+    assert len(sealed) <= 24 / 6 + 2
 
 
 async def test_calls_that_wait_together_share_signatures_in_both_directions(serving, virtual_clock):

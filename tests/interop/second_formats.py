@@ -83,7 +83,12 @@ def check_data(body, data):
     need(type(body) is list and len(body) == (4 if data else 5), "malformed", "chunk")
     if data:
         need(type(body[2]) is int and type(body[3]) is bytes and len(body[3]) == 32, "malformed", "chunk")
-        need(body[2:] == [len(data), sha(b"\0" + data)], "untrusted", "data")
+        need(len(data) <= 393_216, "malformed", "chunk")
+        need(body[2:] == [len(data), content_root(data)], "untrusted", "data")
+
+
+def content_root(content):
+    return root_of([content[at : at + 65_536] for at in range(0, len(content), 65_536)])
 
 
 def message_of(leaf):

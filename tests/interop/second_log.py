@@ -12,11 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from tests.interop.second_certificates import (
-    SKEW,
     Refused,
     certificate_of,
     check_path,
-    decode,
     encode,
     is_bound,
     name_of,
@@ -38,7 +36,6 @@ from tests.interop.second_registry import (
     ROTATE,
     SERVICE,
     guardian_hash,
-    open_service,
     parse_entry,
     signed_bytes,
 )
@@ -142,6 +139,7 @@ class Ledger:
         waiting = record and not record.deactivated and record.recovery
         if waiting and self.time >= waiting.ready_at:
             record.take_over(waiting.certificate, waiting.fields, waiting.issuers, waiting.index)
+            record.base = record.last
         return record
 
     def standing(self, id_):
@@ -243,18 +241,19 @@ class Ledger:
         except (Refused, x509.ExtensionNotFound) as error:
             raise Refused("certificate", str(error)) from error
         need(ours == entry.id, "certificate", "of another ID")
-        later = not after or certificate.not_valid_before_utc > after.certificate.not_valid_before_utc
-        need(later, "certificate", "not later than the one before")
         self.check_keys(entry, certificate, after)
         return certificate, [each.key for each in above]
 
     def check_keys(self, entry, certificate, after):
         key, following = sha(spki_of(certificate.public_key())), entry.fields.get("next")
         if entry.op == RENEW:
-            return need(key == after.key, "certificate", "another key")
-        need(key not in self.keys, "key_used")
-        need(following != key and following not in self.keys, "key_used", "the next key")
-        return need(next_hash(certificate) in (following, b""), "certificate", "commits to another next key")
+            later = certificate.not_valid_before_utc > after.certificate.not_valid_before_utc
+            need(key == after.key and later, "certificate", "another key, or not later than the one before")
+            following = after.next
+        else:
+            need(key not in self.keys, "key_used")
+            need(following != key and following not in self.keys, "key_used", "the next key")
+        need(next_hash(certificate) in (following, b""), "certificate", "commits to another next key")
 
     def check_successor(self, record, entry):
         shown = [each.public_bytes(Encoding.DER) for each in (*record.former, record.certificate)]
@@ -319,56 +318,3 @@ EFFECTS = {
     RENEW: Ledger.renew, ROTATE: Ledger.rotate, REVOKE: Ledger.revoke, DEACTIVATE: Ledger.deactivate,
     RECOVER: Ledger.recover, DELAY: Ledger.delay, GUARDIANS: Ledger.change_guardians, SERVICE: Ledger.change_service,
 }  # fmt: skip
-
-
-def find_service(said, leaves, certificate):
-    """The service record of an ID (section 20), or None for none.
-
-    Args: an active status of it, the leaves of all its entries in their order, and its certificate on record.
-    """
-    need(
-        sha(b"\0" + leaves[-1]) == said["head"] and len(leaves) == said["entries"],
-        "malformed",
-        "not its entries",
-    )
-    need(certificate.fingerprint(hashes.SHA256()) == said["certificate"], "malformed", "another certificate")
-    after = None
-    for entry in (parse_entry(decode(leaf)[1]) for leaf in reversed(leaves)):
-        follows = after is None or after.previous == sha(entry.body)
-        if entry.op in (REGISTER, ROTATE, RECOVER) or (not follows and after.op == GUARDIANS):
-            return None
-        need(follows and entry.id == said["id"], "malformed", "an entry is missing")
-        if entry.op == SERVICE:
-            Ledger.check_signatures(entry, (entry.id, certificate.public_key()))
-            return open_service(entry.fields["service"]) if entry.fields["service"] else None
-        after = entry
-    return None
-
-
-def open_crl(der, certificate, size, at):
-    """(log size, thisUpdate, serial numbers) of a list that this issuer's certificate on record has signed (section 25)."""
-    try:
-        crl = x509.load_der_x509_crl(der)
-        extensions, bare = list(crl.extensions), not any(list(one.extensions) for one in crl)
-    except ValueError as error:
-        raise Refused("malformed", "no list") from error
-    need(len(der) <= 262144, "malformed", "size")
-    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    need(usage.crl_sign, "certificate", "it signs no lists")
-    ours = crl.issuer == certificate.subject and crl.is_signature_valid(certificate.public_key())
-    need(ours, "unauthorised", "not the issuer's")
-    need(
-        {type(one.value) for one in extensions} == {x509.AuthorityKeyIdentifier, x509.CRLNumber},
-        "malformed",
-        "extensions",
-    )
-    need(bare and not any(one.critical for one in extensions), "malformed", "extensions")
-    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    begin, end = (
-        int(crl.last_update_utc.timestamp()),
-        crl.next_update_utc and int(crl.next_update_utc.timestamp()),
-    )
-    need(number & 2**32 - 1 == begin and number >> 32 <= size, "malformed", "number")
-    need(end and 0 < end - begin <= 31 * 86400, "malformed", "life")
-    need(begin * 10**6 <= at + SKEW and at < end * 10**6, "expired")
-    return number >> 32, begin * 10**6, [one.serial_number for one in crl]

@@ -1,20 +1,14 @@
-"""What a registry records and signs, by a second implementation of docs/spec.md, sections 20 to 24, alone.
+"""What a registry records and signs, by a second implementation of docs/spec.md, sections 20, 23 and 24, alone.
 
-It makes entries as a holder, judges as a stranger what a log says (checkpoints, proofs, receipts, changes, statuses), and
-reads service records. Nothing of autolink is imported here.
+It makes entries as a holder, and judges as a stranger what a log says: receipts, changes, statuses. Nothing of autolink
+is imported here.
 """
 
-import base64
-import binascii
-import ipaddress
 import itertools
-import re
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.interop.second_certificates import (
     SKEW,
@@ -27,7 +21,7 @@ from tests.interop.second_certificates import (
     sha,
     spki_of,
 )
-from tests.interop.second_formats import root_from
+from tests.interop.second_tlog import open_proof
 
 REGISTER, RENEW, ROTATE, REVOKE, DEACTIVATE, RECOVER, DELAY, GUARDIANS, SERVICE = range(1, 10)
 FIELDS = {
@@ -108,6 +102,7 @@ def parse_entry(data):
     for each in signatures:
         need(type(each) is list and len(each) == 3 and is_hash(each[0]), "malformed", "a signature")
         need(type(each[1]) is type(each[2]) is bytes, "malformed", "a signature")
+        need(len(each[1]) <= 8192 and 1 <= len(each[2]) <= 4096, "malformed", "a signature")
     return Entry(origin, op, id_, previous, expires_at, fields, signatures, body)
 
 
@@ -136,134 +131,18 @@ def _is_reveal(pair):
 
 CHECKS = {
     "issuer": lambda value: value is None or is_hash(value),
-    "certificate": lambda value: type(value) is bytes,
+    "certificate": lambda value: type(value) is bytes and 1 <= len(value) <= 8192,
     "next": is_hash,
     "guardians": lambda value: type(value) is list and _ascending(value),
     "threshold": is_count,
     "delay": lambda value: is_count(value) and 3600 <= value <= 7776000,
     "void_from": lambda value: value is None or is_count(value),
-    "revealed": lambda value: type(value) is list and all(map(_is_reveal, value)),
+    "revealed": lambda value: type(value) is list and len(value) <= 8 and all(map(_is_reveal, value)),
     "service": lambda value: type(value) is bytes and len(value) <= 16384,
 }
 
 
 # What a log says
-
-
-class Log(NamedTuple):
-    """A log by its name and the 32 bytes of its Ed25519 key, as in the verifier key of C2SP's signed-note."""
-
-    origin: str
-    key: bytes
-
-    @classmethod
-    def of(cls, verifier_key):
-        origin, _, key = verifier_key.split("+", 2)
-        return cls(origin, base64.b64decode(key)[1:])
-
-    @property
-    def name(self):
-        """The digest that stands for it in certificates and in an authority: of its SPKI."""
-        return sha(bytes.fromhex("302a300506032b6570032100") + self.key)
-
-    def verify(self, signature, data):
-        try:
-            Ed25519PublicKey.from_public_bytes(self.key).verify(signature, data)
-        except InvalidSignature as error:
-            raise Refused("tampered", "signature of the log") from error
-
-
-def _base64(text):
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise Refused("malformed", "base64") from error
-    need(base64.b64encode(data).decode() == text, "malformed", "base64")
-    return data
-
-
-def _number(text):
-    need(re.fullmatch("0|[1-9][0-9]{0,18}", text, re.ASCII), "malformed", "number")
-    return int(text)
-
-
-def open_note(data, log):
-    """The text of a signed note that the log has signed; other signatures mean nothing here."""
-    try:
-        text, _, signatures = data.decode().rpartition("\n\n")
-    except UnicodeDecodeError as error:
-        raise Refused("malformed", "note") from error
-    need(
-        text and signatures.endswith("\n") and not re.search("[\x00-\x09\x0b-\x1f]", text),
-        "malformed",
-        "note",
-    )
-    key_id = sha(log.origin.encode() + b"\n\x01" + log.key)[:4]
-    mine = []
-    for line in signatures[:-1].split("\n"):
-        parts = line.split(" ")
-        need(len(parts) == 3 and parts[0] == "\u2014" and parts[1], "malformed", "signature line")
-        value = _base64(parts[2])
-        mine += [value[4:]] if parts[1] == log.origin and value[:4] == key_id else []
-    need(len(mine) == 1, "tampered", "not signed by the log")
-    log.verify(mine[0], text.encode() + b"\n")
-    return text
-
-
-def open_checkpoint(data, log):
-    """(size, root)."""
-    lines = open_note(data, log).split("\n")
-    need(len(lines) >= 3 and all(lines), "malformed", "checkpoint")
-    need(lines[0] == log.origin, "tampered", "another log")
-    size, root = _number(lines[1]), _base64(lines[2])
-    need(is_hash(root), "malformed", "root")
-    return size, root
-
-
-def open_proof(data, leaf_hash, log):
-    """(index, size, root) of a C2SP tlog-proof of this leaf."""
-    try:
-        head, _, checkpoint = data.decode().partition("\n\n")
-    except UnicodeDecodeError as error:
-        raise Refused("malformed", "proof") from error
-    tag, *lines = head.split("\n")
-    need(tag == "c2sp.org/tlog-proof@v1" and lines, "malformed", "proof")
-    if lines[0].startswith("extra "):
-        need(_base64(lines.pop(0).removeprefix("extra ")), "malformed", "no extra data")
-    need(lines and lines[0].startswith("index "), "malformed", "index")
-    index, path = _number(lines[0].removeprefix("index ")), [_base64(line) for line in lines[1:]]
-    size, root = open_checkpoint(checkpoint.encode(), log)
-    need(all(map(is_hash, path)), "malformed", "path")
-    try:
-        shown = index < size and root_from(leaf_hash, index, size, path) == root
-    except Refused:  # a path of another length
-        shown = False
-    need(shown, "tampered", "not in the log")
-    return index, size, root
-
-
-def check_consistency(sizes, roots, path):
-    """RFC 9162, section 2.1.4.2: the larger tree has only grown from the smaller one."""
-    first, second = sizes
-    need(0 < first <= second, "tampered", "sizes")
-    if first == second:
-        return need(not path and roots[0] == roots[1], "tampered", "the same size")
-    rest = [roots[0], *path] if first & (first - 1) == 0 else list(path)
-    node, last = first - 1, second - 1
-    while node & 1:
-        node, last = node >> 1, last >> 1
-    need(rest, "tampered", "path too short")
-    old = new = rest.pop(0)
-    for other in rest:
-        need(last, "tampered", "path too long")
-        if node & 1 or node == last:
-            old, new = sha(b"\1" + other + old), sha(b"\1" + other + new)
-            while node and not node & 1:
-                node, last = node >> 1, last >> 1
-        else:
-            new = sha(b"\1" + new + other)
-        node, last = node >> 1, last >> 1
-    return need(last == 0 and [old, new] == list(roots), "tampered", "it has changed")
 
 
 WORDS = {
@@ -274,7 +153,7 @@ WORDS = {
     },
     "status": {
         "id": is_hash, "state": STATES.__contains__, "because": is_hash, "certificate": is_hash, "key": is_hash,
-        "issuers": lambda value: type(value) is list and all(map(is_hash, value)), "entries": is_count,
+        "issuers": lambda value: type(value) is list and len(value) <= 3 and all(map(is_hash, value)), "entries": is_count,
         "head": is_hash, "at": is_moment, "expires_at": is_moment,
     },
 }  # fmt: skip
@@ -282,8 +161,9 @@ WORDS = {
 
 def open_word(purpose, data, log):
     """The fields of a receipt or a change; of a status, those of its body, with its `proof`."""
-    value = decode(data)
     checks, size = WORDS[purpose], 3 if purpose == "status" else 2
+    need(len(data) <= (8192 if purpose == "status" else 1024), "malformed", "size")
+    value = decode(data)
     need(type(value) is list and len(value) == size and {*map(type, value)} == {bytes}, "malformed", "shape")
     body = decode(value[0])
     need(type(body) is list and body[:1] == [f"autolink/1 {purpose}"], "malformed", "tag")
@@ -312,10 +192,33 @@ def open_status(data, log):
     return fields | {"index": index, "size": size}
 
 
-def judge_status(data, chain, log, at, max_age, seen=(), changes=()):
-    """What the log says of a chain (certificates, the holder's first), to one who has seen other words of it."""
-    body = decode(decode(data)[0])
-    need(body[1] == log.origin, "not_vouched", "a status of another log")
+def judge_status(data, chain, log, at, max_age, seen=(), changes=(), forgotten=()):
+    """What the log says of a chain (certificates, the holder's first), to one who has seen other words of it.
+
+    `changes` are those that it knows of, `forgotten` those that it has heard of and forgotten before their time.
+    """
+    told = [open_word("change", each, log) for each in changes]
+    ids = {claimed_id(each) for each in chain}
+    told = [change for change in told if change["id"] in ids]
+    if decode(decode(data)[0])[1] != log.origin:
+        ended = any(change["state"] != "active" for change in told)
+        raise Refused("revoked" if ended else "not_vouched", "a status of another log")
+    said = _status_of(data, chain, log)
+    for before in _those_of(chain, seen, log):
+        older = said["entries"] < before["entries"] or said["size"] < before["size"]
+        need(not older or _word(said) == _word(before), "malformed", "older than what was seen")
+    need(said["at"] <= at + SKEW, "not_yet_valid")
+    until = said["expires_at"] if max_age is None else said["at"] + max_age
+    need(at <= min(until, said["at"] + 7 * DAY), "expired")
+    for change in (open_word("change", each, log) for each in forgotten):
+        need(change["index"] < said["size"], "expired", "from before a change that is forgotten")
+    need(all(change["index"] < said["size"] for change in told), "revoked", "changed since")
+    need(said["state"] == "active", "revoked", said["state"])
+    return said
+
+
+def _status_of(data, chain, log):
+    """The fields of a status of this chain and no other."""
     try:
         said = open_status(data, log)
     except Refused as refused:
@@ -323,70 +226,29 @@ def judge_status(data, chain, log, at, max_age, seen=(), changes=()):
     need(said["id"] == claimed_id(chain[0]), "impostor", "another ID")
     keys = [sha(spki_of(each.public_key())) for each in chain]
     need([said["key"], *said["issuers"]] == keys, "impostor", "another key on record")
-    need(
-        said["certificate"] == chain[0].fingerprint(hashes.SHA256()),
-        "expired",
-        "another certificate on record",
-    )
-    for before in (open_status(each, log) for each in seen):
-        older = said["entries"] < before["entries"] or said["size"] < before["size"]
-        need(not older or _word(said) == _word(before), "malformed", "older than what was seen")
-    need(said["at"] <= at + SKEW, "not_yet_valid")
-    until = said["expires_at"] if max_age is None else said["at"] + max_age
-    need(at <= min(until, said["at"] + 7 * DAY), "expired")
-    ids = {claimed_id(each) for each in chain}
-    for change in (open_word("change", each, log) for each in changes):
-        need(change["id"] not in ids or change["index"] < said["size"], "revoked", "changed since")
-    need(said["state"] == "active", "revoked", said["state"])
+    own = chain[0].fingerprint(hashes.SHA256())
+    need(said["certificate"] == own, "expired", "another certificate on record")
     return said
+
+
+def _those_of(chain, seen, log):
+    for each in seen:
+        try:
+            yield _status_of(each, chain, log)
+        except Refused:  # not of this chain, which shows it in vain
+            continue
 
 
 def _word(said):
     return [said[name] for name in ("state", "certificate", "key", "issuers", "entries")]
 
 
-# Service records
-
-
-def open_service(record):
-    """What a SERVICE entry says, by name."""
-    need(0 < len(record) <= 16384, "malformed", "size")
-    value = decode(record, 4096)
-    need(type(value) is list and len(value) == 5 and value[0] == "autolink/1 service", "malformed", "shape")
-    fields = dict(zip(("addresses", "methods", "channels", "valid_until"), value[1:], strict=True))
-    addresses, offered = fields["addresses"], [fields["methods"], fields["channels"]]
-    need(type(addresses) is list and 1 <= len(addresses) <= 16, "malformed", "addresses")
-    need(all(type(each) is str and _is_address(each) for each in addresses), "malformed", "an address")
-    need(len({*addresses}) == len(addresses), "malformed", "an address twice")
-    for each in offered:
-        need(type(each) is list and all(map(_is_offer, each)), "malformed", "methods or channels")
-        names = [name.encode() for name, _, _ in each]
-        need(names == sorted(names), "malformed", "order")
-    names = [name for each in offered for name, _, _ in each]
-    need(len({*names}) == len(names) <= 256, "malformed", "names")
-    need(is_moment(fields["valid_until"]) and fields["valid_until"], "malformed", "valid_until")
-    return fields
-
-
-def _is_offer(offer):
-    if not (type(offer) is list and len(offer) == 3 and type(offer[0]) is str):
-        return False
-    schemas = all(type(each) is dict and len(encode(each)) <= 4096 for each in offer[1:])
-    return 1 <= len(offer[0].encode()) <= 255 and offer[0].isprintable() and schemas
-
-
-def _is_address(address):
-    host, _, port = address.rpartition(":")
-    if not re.fullmatch("[1-9][0-9]{0,4}", port, re.ASCII) or int(port) > 65535:
-        return False
-    labels = host.split(".")
-    try:
-        if host.startswith("["):
-            return host == f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        if labels[-1][:1].isdigit():
-            return host == str(ipaddress.IPv4Address(host))
-    except ValueError:
-        return False
-    return len(host) <= 253 and all(
-        re.fullmatch("(?!-)[a-z0-9_-]{1,63}(?<!-)", each, re.ASCII) for each in labels
-    )
+def judged_again(shown, log):
+    """For each `[chain, status]`, one after the other: whether what was accepted on those before it is judged again."""
+    newest = None
+    for chain, data in shown:
+        said = _status_of(data, chain, log)
+        older = newest and (said["entries"] < newest["entries"] or said["size"] < newest["size"])
+        standing = [[each[name] for name in ("state", "key", "issuers")] for each in (said, newest or said)]
+        yield not older and standing[0] != standing[1]
+        newest = newest if older else said

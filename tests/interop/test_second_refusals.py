@@ -63,9 +63,9 @@ def twice_the_batch(link):
 
 
 def overdraft(link):
-    """The window is 528 KiB; more than half of it, then more than the rest."""
+    """The window is 784 KiB; more than half of it, then more than the rest."""
     channel, _ = link.begin(OPEN, "hold")
-    for seq, size in ((1, 300_000), (2, 250_000)):
+    for seq, size in ((1, 450_000), (2, 400_000)):
         leaf = good(
             link, kind=ITEM, channel=channel, method="", seq=seq, body=formats.encode(bytes(size))
         ).leaf()

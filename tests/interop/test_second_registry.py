@@ -14,11 +14,12 @@ from autolink.registry.registrar import Appended
 from autolink.trust import IssuedBy, SelfCertified
 from tests.interop import second_certificates as certificates
 from tests.interop import second_registry as registry
+from tests.interop import second_tlog as tlog
 from tests.interop.loopback import anchor_of, dial, dialled, listening, make_agent, serve_echo
 from tests.interop.second import Ended
 from tests.interop.second_certificates import Refused, encode, now, sha
 from tests.interop.second_formats import ITEM, OPEN, root_of
-from tests.interop.second_log import Ledger, find_service
+from tests.interop.second_log import Ledger
 from tests.interop.second_registry import (
     DAY,
     DEACTIVATE,
@@ -31,11 +32,12 @@ from tests.interop.second_registry import (
     ROTATE,
     SERVICE,
 )
+from tests.interop.second_service import find_service
 from tests.registry.conftest import Log, Party, new_key
 
 ORIGIN = "registry.example/log"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-LOG = registry.Log(ORIGIN, KEY.public_key().public_bytes_raw())
+LOG = tlog.Log(ORIGIN, KEY.public_key().public_bytes_raw())
 RECORD = encode(["autolink/1 service", ["tea.example:4433"], [["order", {"type": "string"}, {}]], [], 2**50])
 
 
@@ -53,7 +55,7 @@ class Both:
         self.ledger.append(taken.logged_at, entry)
         leaf, proof = self.ledger.leaves[-1], self.registrar.proof(taken.index).to_bytes()
         assert self.store.read_leaves(taken.index, taken.index + 1) == [leaf]
-        assert registry.open_proof(proof, sha(b"\0" + leaf), LOG) == (
+        assert tlog.open_proof(proof, sha(b"\0" + leaf), LOG) == (
             taken.index,
             taken.index + 1,
             self.ledger.root,
@@ -199,7 +201,7 @@ class Client:
         if answer["fault"]:
             return answer["fault"]
         self.ledger.append(answer["logged_at"], entry)
-        proved = registry.open_proof(answer["proof"], sha(b"\0" + self.ledger.leaves[-1]), LOG)
+        proved = tlog.open_proof(answer["proof"], sha(b"\0" + self.ledger.leaves[-1]), LOG)
         assert proved == (answer["index"], answer["index"] + 1, self.ledger.root)
         return answer["index"]
 
@@ -215,8 +217,7 @@ class Client:
         leaves = self.link.call("registry.entries", places)
         for place, leaf in zip(places, leaves, strict=True):
             assert (
-                registry.open_proof(self.link.call("registry.proof", place), sha(b"\0" + leaf), LOG)[0]
-                == place
+                tlog.open_proof(self.link.call("registry.proof", place), sha(b"\0" + leaf), LOG)[0] == place
             )
         return find_service(said, leaves, party.chain[0])
 
@@ -241,8 +242,8 @@ async def test_the_second_side_is_registered_and_looked_up_over_a_link(tmp_path)
         with pytest.raises(Ended, match="not_found"):
             link.call("registry.status", bytes(32))
         found = link.call("registry.consistency", 2)
-        size, newest = registry.open_checkpoint(found["checkpoint"], LOG)
-        registry.check_consistency((2, size), (root_of(client.ledger.leaves[:2]), newest), found["path"])
+        size, newest = tlog.open_checkpoint(found["checkpoint"], LOG)
+        tlog.check_consistency((2, size), (root_of(client.ledger.leaves[:2]), newest), found["path"])
         assert (size, newest) == (4, client.ledger.root)
         assert client.submit(REVOKE, clerk, [], root) == 4
         told = link.receive(lane)

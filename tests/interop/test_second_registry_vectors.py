@@ -1,4 +1,4 @@
-"""The vectors of a registry's formats, by the second implementation too (second_registry.py, second_log.py)."""
+"""The vectors of a registry's formats, by the second implementation too (second_registry.py and those around it)."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.interop import second_registry as registry
+from tests.interop import second_tlog as tlog
 from tests.interop.second_certificates import Refused, certificate_of, sha
-from tests.interop.second_log import Ledger, open_crl
+from tests.interop.second_crl import open_crl
+from tests.interop.second_log import Ledger
+from tests.interop.second_service import open_service
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "spec"
 
@@ -33,7 +36,7 @@ def entry(given):
 
 
 def service(given):
-    return registry.open_service(read(given["record"]))
+    return open_service(read(given["record"]))
 
 
 def log(given):
@@ -52,30 +55,33 @@ def log(given):
 
 
 def of_log(given):
-    return registry.Log(given["origin"], read(given["key"]))
+    return tlog.Log(given["origin"], read(given["key"]))
 
 
 def checkpoint(given):
-    size, root = registry.open_checkpoint(read(given["note"]), of_log(given))
+    size, root = tlog.open_checkpoint(read(given["note"]), of_log(given))
     return {"size": size, "root": root}
 
 
 def proof(given):
-    index, size, root = registry.open_proof(
-        read(given["proof"]), sha(b"\0" + read(given["leaf"])), of_log(given)
-    )
+    index, size, root = tlog.open_proof(read(given["proof"]), sha(b"\0" + read(given["leaf"])), of_log(given))
     return {"index": index, "size": size, "root": root}
 
 
 def consistency(given):
-    registry.check_consistency(given["sizes"], read(given["roots"]), read(given["path"]))
+    tlog.check_consistency(given["sizes"], read(given["roots"]), read(given["path"]))
     return {}
 
 
 def status(given):
     chain, data = map(certificate_of, read(given["chain"])), read(given["status"])
-    seen, changes = read(given["seen"]), read(given["changes"])
-    return registry.judge_status(data, [*chain], of_log(given), given["at"], given["max_age"], seen, changes)
+    known = [read(given[name]) for name in ("seen", "changes", "forgotten")]
+    return registry.judge_status(data, [*chain], of_log(given), given["at"], given["max_age"], *known)
+
+
+def again(given):
+    shown = [([*map(certificate_of, read(chain))], read(status)) for chain, status in given["shown"]]
+    return {"again": [*registry.judged_again(shown, of_log(given))]}
 
 
 def crl(given):
@@ -91,8 +97,7 @@ def receipt(given):
 
 RUNNERS = {
     "entry": entry, "service": service, "log": log, "checkpoint": checkpoint, "proof": proof,
-    "consistency": consistency, "status": status, "crl": crl,
-    "receipt": receipt,
+    "consistency": consistency, "status": status, "again": again, "crl": crl, "receipt": receipt,
     "change": lambda given: registry.open_word("change", read(given["word"]), of_log(given)),
 }  # fmt: skip
 FILES = [file for subject in RUNNERS for file in sorted((VECTORS / subject).glob("*.json"))]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolink import codec, limits
+from autolink.agent.lane import CHUNK_LEAF
 from autolink.errors import (
     BadSignature,
     EnvelopeRefused,
@@ -16,16 +17,33 @@ from autolink.errors import (
     UsageError,
 )
 from autolink.identity import AutoId
-from autolink.messages import ChunkReader, ChunkWriter, Kind, Message, check_content, merkle
+from autolink.messages import (
+    CHUNK_BODY,
+    ChunkReader,
+    ChunkWriter,
+    Kind,
+    Message,
+    PlainLeaves,
+    check_content,
+    merkle,
+)
+from autolink.messages.message import CHANNEL_MAX, SEQ_MAX, TIME_MAX
 from autolink.messages.stream import ContentRoot, parse_untrusted
 
 fixed = settings(deadline=None, derandomize=True, database=None)
 ID = bytes(range(16))
 
 
+def made(writer, *parts):
+    """The body of one chunk of `parts`."""
+    for part in parts:
+        writer.take(part)
+    return writer.chunk()[0]
+
+
 def bodies(*parts):
     writer = ChunkWriter(ID)
-    return [*map(writer.chunk, parts), writer.last()]
+    return [*(made(writer, part) for part in parts), writer.last()]
 
 
 def chunks(*parts):
@@ -47,8 +65,8 @@ def last_chunk(body, kind=Kind.CHUNK):
 def test_what_is_written_is_read(parts):
     """The bytes come out chunk by chunk, and the last body completes them."""
     reader = ChunkReader()
-    *made, last = chunks(*parts)
-    assert [reader.receive(*one) for one in made] == parts
+    *all_but_last, last = chunks(*parts)
+    assert [reader.receive(*one) for one in all_but_last] == parts
     assert not reader.complete
     assert reader.receive(*last) is None
     assert reader.complete
@@ -56,11 +74,11 @@ def test_what_is_written_is_read(parts):
 
 
 def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
-    """200,000 bytes in chunks of two sizes: one root, over pieces of 64 KiB, and the saved file checks
+    """200,000 bytes in chunks of three sizes: one root, over pieces of 64 KiB, and the saved file checks
     against it."""
     content = bytes(range(256)) * 800
     roots = set()
-    for size in (1_000, limits.CHUNK):
+    for size in (1_000, limits.PIECE, limits.CHUNK):
         last = bodies(*(content[at : at + size] for at in range(0, len(content), size)))[-1]
         _, _, is_last, total, root, _ = parse_untrusted(last)
         assert (is_last, total) == (True, len(content))
@@ -68,11 +86,12 @@ def test_rule_31_the_last_chunk_signs_the_whole_however_it_was_chunked():
         check_content(last_chunk(last), [content])
         check_content(last_chunk(last), (content[at : at + 777] for at in range(0, len(content), 777)))
     one, two, three, rest = (
-        sha256(b"\0" + content[at : at + limits.CHUNK]).digest()
-        for at in range(0, len(content), limits.CHUNK)
+        sha256(b"\0" + content[at : at + limits.PIECE]).digest()
+        for at in range(0, len(content), limits.PIECE)
     )
     node = sha256(b"\1" + one + two).digest() + sha256(b"\1" + three + rest).digest()
     assert roots == {sha256(b"\1" + node).digest()}
+    assert parse_untrusted(bodies(content)[0]).root in roots  # the hash of a chunk is such a root too
 
 
 @pytest.mark.parametrize("content", [b"", b"content.", b"CONTENT"])
@@ -134,9 +153,10 @@ def test_chunks_out_of_place_break_the_protocol(sequence):
     ("body", "data"),
     [
         (b"abc", b"abd"), (b"abc", b"ab"), (b"abc", b"abcd"), (b"abc", b"\0abc"),
-        (bytes(limits.CHUNK), bytes(limits.CHUNK - 1)),
+        (bytes(limits.CHUNK), bytes(limits.CHUNK - 1)), (bytes(limits.CHUNK), bytes(limits.CHUNK - 1) + b"x"),
+        (bytes(limits.PIECE) + b"x" * limits.PIECE, b"x" * limits.PIECE + bytes(limits.PIECE)),
     ],
-    ids=["changed", "shorter", "longer", "with the hash's own prefix", "a zero less"],
+    ids=["changed", "shorter", "longer", "with the hash's own prefix", "a zero less", "its last piece", "pieces swapped"],
 )  # fmt: skip
 def test_bytes_that_a_chunk_does_not_sign_are_refused(body, data):
     """As forged: nothing of them is given out, and the stream goes on with the right ones."""
@@ -149,8 +169,12 @@ def test_bytes_that_a_chunk_does_not_sign_are_refused(body, data):
 
 
 @pytest.mark.parametrize(
-    "sizes", [[limits.CHUNK] * 3, [limits.CHUNK, 5], [7], [7, limits.CHUNK - 7, limits.CHUNK, 1]]
-)
+    "sizes",
+    [
+        [limits.CHUNK] * 3, [limits.CHUNK, 5], [7], [limits.PIECE, 3 * limits.PIECE, limits.CHUNK],
+        [7, limits.CHUNK - 7, limits.CHUNK, 1],
+    ],
+)  # fmt: skip
 def test_a_byte_is_hashed_once_where_chunks_end_with_the_pieces(monkeypatch, sizes):
     """At both ends; of the rest, which begins within a piece, once more."""
     taken = 0
@@ -219,8 +243,52 @@ def test_a_chunk_of_the_wrong_size_is_the_callers_error(data):
     """And the stream goes on."""
     writer = ChunkWriter(ID)
     with pytest.raises(UsageError):
-        writer.chunk(data)
-    assert ChunkReader().receive(writer.chunk(b"fine"), b"fine") == b"fine"
+        writer.take(data)
+    with pytest.raises(UsageError):
+        writer.chunk()
+    assert ChunkReader().receive(made(writer, b"fine"), b"fine") == b"fine"
+
+
+def test_what_gathers_in_a_chunk_is_bounded_in_bytes_and_in_number():
+    """The next one begins where it ends; one that begins within a piece ends with one, so that the next is hashed once.
+    Small parts are copied together, large ones stand as they are."""
+    writer = ChunkWriter(ID)
+    large = bytes(limits.CHUNK - 200)
+    for part in (*[b"x"] * 100, large, *[b"y"] * 100):
+        writer.take(part)
+    assert writer.room == 0
+    with pytest.raises(UsageError):
+        writer.take(b"x")
+    _, parts = writer.chunk()
+    assert parts == [b"x" * 100, large, b"y" * 100]
+    assert parts[1] is large
+    made(writer, b"odd")
+    assert writer.room == limits.CHUNK - 3
+
+
+def test_a_chunk_that_gathered_in_parts_is_the_chunk_of_all_its_bytes():
+    """Whatever borders of pieces the parts cross, and the end waits for it."""
+    parts = [b"a" * 70_000, b"b", b"c" * 200_000]
+    writer = ChunkWriter(ID)
+    body = made(writer, *parts)
+    assert body == made(ChunkWriter(ID), b"".join(parts))
+    writer.take(b"x")
+    with pytest.raises(LocalProtocolError):
+        writer.last()
+
+
+def test_the_room_that_is_kept_for_a_chunk_holds_the_longest_one():
+    """Every number at its longest: credit is asked for before they are known."""
+    writer = ChunkWriter(ID)
+    writer._index = 2**63 - 1
+    writer.take(bytes(limits.CHUNK))
+    body = writer.chunk()[0]
+    author = AutoId.derive("acme")
+    leaf = PlainLeaves(author, author).write(
+        ID, SEQ_MAX, TIME_MAX - 1, TIME_MAX, Kind.CHUNK, CHANNEL_MAX, body
+    )
+    assert len(body) <= CHUNK_BODY
+    assert len(leaf) <= CHUNK_LEAF
 
 
 def test_nothing_follows_the_last_chunk():
@@ -230,16 +298,16 @@ def test_nothing_follows_the_last_chunk():
     with pytest.raises(LocalProtocolError):
         writer.last()
     with pytest.raises(LocalProtocolError):
-        writer.chunk(b"x")
+        writer.take(b"x")
     with pytest.raises(UsageError):
         ChunkWriter(b"short")
 
 
-@pytest.mark.parametrize("size", [1, limits.CHUNK - 1, limits.CHUNK, limits.CHUNK + 1, 2 * limits.CHUNK])
+@pytest.mark.parametrize("size", [1, limits.PIECE - 1, limits.PIECE, limits.PIECE + 1, 2 * limits.PIECE])
 def test_the_root_does_not_depend_on_the_parts(size):
     """Around the borders of a piece."""
     whole, parts = ContentRoot(), ContentRoot()
-    content = bytes(3 * limits.CHUNK + 5)
+    content = bytes(3 * limits.PIECE + 5)
     whole.update(content)
     for at in range(0, len(content), size if size > 1 else len(content) - 1):
         parts.update(content[at : at + (size if size > 1 else len(content) - 1)])

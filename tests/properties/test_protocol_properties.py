@@ -58,9 +58,9 @@ def conversation():
     drain(dialer), drain(listener)
     wire += dialer.accept()
     first, second = dialer.open_channel(), dialer.open_channel()
-    wire += dialer.batch(0, b"signature", [
+    wire += b"".join(dialer.batch(0, b"signature", [
         (first, 1, b"call", b""), (second, 3, b"x" * 300, b""), (first, DATA, b"more", b"data")
-    ])  # fmt: skip
+    ]))  # fmt: skip
     wire += dialer.ping(b"12345678") + dialer.evidence({"evidence": [b"status"]})
     wire += encode_frame(200, b"from a newer peer" * 10) + dialer.cancel(first, Code.ABORTED)
     return wire + dialer.go_away(0, "done") + dialer.refuse(Reason.BUSY)
@@ -104,7 +104,7 @@ def small_frames():
         ),
         st.builds(
             encode_batch_frame, st.integers(0, 3), st.just(b"s"), st.lists(item, min_size=1, max_size=4)
-        ),
+        ).map(b"".join),
         st.builds(encode_frame, st.sampled_from([*range(12), 128, 255]), st.binary(max_size=40)),
         st.binary(max_size=40),
     )
@@ -159,15 +159,11 @@ class World:
         self.received = [0, 0]
 
     def send(self, party, channel, flags, size):
-        self.wire[party] += self.links[party].batch(
-            self.batches[party],
-            b"s",
-            [
-                (channel, flags, bytes(size - size // 2), bytes(size // 2))
-                if flags & DATA
-                else (channel, flags, bytes(size), b"")
-            ],
+        data = size // 2 if flags & DATA else 0
+        said = self.links[party].batch(
+            self.batches[party], b"s", [(channel, flags, bytes(size - data), bytes(data))]
         )
+        self.wire[party] += b"".join(said)
         self.batches[party] += 1
         self.sent[party] += size
         self.outstanding[party][channel] = self.outstanding[party].get(channel, 0) + size

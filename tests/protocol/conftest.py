@@ -63,7 +63,7 @@ class Pair:
         return self
 
     def batch(self, sender: LinkProtocol, *items: Brief) -> bytes:
-        data = sender.batch(self.number[sender], b"signature", whole(items))
+        data = b"".join(sender.batch(self.number[sender], b"signature", whole(items)))
         self.number[sender] += 1
         return data
 
@@ -73,7 +73,7 @@ class Pair:
 
     def raw(self, sender: LinkProtocol, *items: Brief) -> list[Event]:
         """The same past the sender's own checks: what a peer that breaks the rules would do."""
-        data = encode_batch_frame(self.number[sender], b"signature", whole(items))
+        data = b"".join(encode_batch_frame(self.number[sender], b"signature", whole(items)))
         self.number[sender] += 1
         return self.carry(sender, data)
 

@@ -12,6 +12,7 @@ from autolink.protocol.frames import (
     SIZES,
     Frame,
     FrameReader,
+    Gathered,
     decode_batch_untrusted,
     encode_batch_frame,
     encode_frame,
@@ -151,12 +152,25 @@ def test_a_batch_comes_out_as_it_went_in():
         (1, 1, b"one", b""), (3, 3, b"three", b""), (2**31 - 1, 0, b"x" * 70_000, b""), (1, DATA, b"leaf", b"d"),
         (1, DATA, b"five", bytes(limits.CHUNK)), (5, 0, b"six", b""),
     ]  # fmt: skip
-    frame, reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
+    (frame,), reader = encode_batch_frame(2**64 - 1, b"s" * 70, items), FrameReader()
     reader.feed(frame)
     assert reader.peek() == Frame.BATCH
     payload = reader.take()
     assert decode_batch_untrusted(payload) == (2**64 - 1, b"s" * 70, items)
     assert len(frame) == 5 + len(payload)
+
+
+def test_large_data_that_was_gathered_is_not_copied_into_its_frame():
+    """Small parts are put together, with leaves and heads, and the bytes are those of the frame that copies them."""
+    large = bytes(limits.PART)
+    gathered = Gathered([b"a", b"b", large, memoryview(large), bytearray(b"c")])
+    items = [(1, 0, b"first", b""), (1, DATA, b"leaf", gathered), (3, 0, b"last", b"")]
+    parts = encode_batch_frame(7, b"s", items)
+    assert list(map(len, parts[1:3])) == [limits.PART] * 2
+    assert parts[1] is large
+    assert len(parts) == 4
+    items[1] = (1, DATA, b"leaf", b"ab" + 2 * large + b"c")
+    assert [b"".join(parts)] == encode_batch_frame(7, b"s", items)
 
 
 def batch(count, signature, rest):
@@ -186,7 +200,7 @@ LARGE = struct.pack(">IBI", 1, DATA, limits.LEAF - 9) + bytes(limits.LEAF - 9)
         (batch(1, b"s", ITEM[:-1]), "do not add up"),
         (batch(1, b"s", ITEM + b"!"), "do not add up"),
         (batch(1, b"s", WITH_DATA + sized(0)), "data of 0 bytes"),
-        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 65537 bytes"),
+        (batch(1, b"s", WITH_DATA + sized(limits.CHUNK + 1)), "data of 393217 bytes"),
         (batch(1, b"s", WITH_DATA + sized(2**32 - 1)), "data of 4294967295 bytes"),
         (batch(1, b"s", LARGE + sized(10)), "data of 10 bytes beside a leaf of 1310711"),
         (batch(1, b"s", WITH_DATA), "cut short"),

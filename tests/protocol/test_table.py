@@ -64,7 +64,7 @@ def payload_of(frame, pair, sender):
         return codec.encode(MAPS[frame])
     channel = 1 if sender is pair.dialer else 2
     return {
-        Frame.BATCH: encode_batch_frame(pair.number[sender], b"s", [(channel, 1, b"leaf", b"")])[5:],
+        Frame.BATCH: encode_batch_frame(pair.number[sender], b"s", [(channel, 1, b"leaf", b"")])[0][5:],
         Frame.CREDIT: encode_credit(channel, 1),
         Frame.CANCEL: encode_cancel(channel, 1),
         Frame.PING: b"12345678",

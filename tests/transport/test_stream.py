@@ -507,16 +507,19 @@ async def cancel_when_blocked(scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-async def send_until_cancelled(stream, data: bytes) -> None:
+async def send_until_cancelled(stream, *parts: bytes) -> None:
     """Cancelled in the middle, when the other side does not read."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cancel_when_blocked, tasks.cancel_scope)
-        await stream.send(data)
+        await stream.send(*parts)
     assert tasks.cancel_scope.cancelled_caught
 
 
+@pytest.mark.parametrize("parts", [1, 64])
 @pytest.mark.parametrize("next_size", [10, 100_000])
-async def test_rule_6_a_cancelled_send_cannot_corrupt_what_follows(next_size, connected, make, transports):
+async def test_rule_6_a_cancelled_send_cannot_corrupt_what_follows(
+    next_size, parts, connected, make, transports
+):
     """Without the rule, a shorter buffer gives `bad length`, a longer one replaces bytes without any error.
 
     The receiver gets a prefix of what was sent, then a cut: neither the next send nor close_notify touches the
@@ -524,7 +527,7 @@ async def test_rule_6_a_cancelled_send_cannot_corrupt_what_follows(next_size, co
     """
     pair = make.sockets(buffer=65536) if transports is make.sockets else make.pipes(buffer=3)
     async with connected(*pair) as (dialler, listener):
-        await send_until_cancelled(listener, b"A" * 8 * limits.MIB)
+        await send_until_cancelled(listener, *[b"A" * (8 * limits.MIB // parts)] * parts)
         with pytest.raises(anyio.BrokenResourceError, match="unfinished"):
             await listener.send(b"B" * next_size)
         await listener.aclose()
@@ -533,6 +536,33 @@ async def test_rule_6_a_cancelled_send_cannot_corrupt_what_follows(next_size, co
             await read_on(dialler, received)
         assert received
         assert set(received) == {ord("A")}
+
+
+async def test_parts_leave_one_behind_the_other(connected, transports):
+    """Each as it is, in records of its own; an empty one is nothing."""
+    parts = [b"head", b"", memoryview(bytes(range(256)) * 1500), bytearray(b"x" * 20_000), b"tail"]
+    async with connected(*transports()) as (dialler, listener), anyio.create_task_group() as tasks:
+        tasks.start_soon(dialler.send, *parts)
+        received = b""
+        while len(received) < sum(map(len, parts)):
+            received += await listener.receive()
+    assert received == b"".join(parts)
+    assert dialler.bytes_sent == len(received)
+
+
+async def test_rule_10_nothing_is_written_behind_the_part_during_which_a_stream_was_closed(
+    connected, transports
+):
+    """Its descriptor may be somebody else's by then."""
+    async with connected(*transports()) as (dialler, _), anyio.create_task_group() as tasks:
+
+        async def send() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await dialler.send(*[bytes(limits.TLS_TURN)] * 3)  # lets others run between them
+
+        tasks.start_soon(send)
+        await anyio.lowlevel.checkpoint()
+        await dialler.abort()
 
 
 async def test_rule_6_a_broken_send_does_not_end_receiving(connected, make):

@@ -1,12 +1,12 @@
-"""What a registry records and signs (docs/spec.md, sections 20 to 24), on the same plain footing as `blocks`."""
+"""What a registry records and signs (docs/spec.md, sections 20 to 25), on the same plain footing as `blocks`."""
 
 import base64
 from datetime import timedelta
 
-from blocks import MICROS, NOW, SECOND, ed, leaf_hash, p256, pack, path, sha256, sign, spki, tree
+from blocks import MICROS, NOW, SECOND, ed, leaf_hash, p256, pack, path, sha256, sign, spki, split, tree
 
-ORIGIN = "registry.example/log"
-LOG_KEY = ed("the registry's log")
+ORIGIN, ELSEWHERE = "registry.example/log", "registry.example/other"
+LOG_KEY, OTHER = ed("the registry's log"), ed("another log")
 HOUR, DAY = 3600 * SECOND, 86_400 * SECOND
 REGISTER, RENEW, ROTATE, REVOKE, DEACTIVATE, RECOVER, DELAY, GUARDIANS, SERVICE = range(1, 10)
 ENTRY = b"autolink/1 entry-signature\0"
@@ -15,6 +15,9 @@ ENTRY = b"autolink/1 entry-signature\0"
 def raw(key):
     """The 32 bytes of an Ed25519 key."""
     return spki(key)[-32:]
+
+
+LOG = {"origin": ORIGIN, "key": raw(LOG_KEY)}
 
 
 def log_name(key=LOG_KEY):
@@ -101,7 +104,7 @@ def consistency(leaves, first):
     def steps(count, part, whole):
         if count == len(part):
             return [] if whole else [tree(part)]
-        k = 1 << (len(part) - 1).bit_length() - 1
+        k = split(len(part))
         if count <= k:
             return [*steps(count, part[:k], whole), tree(part[k:])]
         return [*steps(count - k, part[k:], False), tree(part[:k])]

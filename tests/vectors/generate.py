@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 
 import scenarios_bad
+import scenarios_crl
 import scenarios_entries
 import scenarios_good
 import scenarios_links
 import scenarios_log
-import scenarios_registry
+import scenarios_recovery
+import scenarios_streams
+import scenarios_tlog
+import scenarios_words
 
 HERE = Path(__file__).resolve().parent / "spec"
 
@@ -32,10 +36,14 @@ def main(folder):
     for subject, name, shows, given, outcome in (
         *scenarios_good.scenarios(),
         *scenarios_bad.scenarios(),
+        *scenarios_streams.scenarios(),
         *scenarios_links.scenarios(),
         *scenarios_entries.scenarios(),
-        *scenarios_registry.scenarios(),
         *scenarios_log.scenarios(),
+        *scenarios_recovery.scenarios(),
+        *scenarios_tlog.scenarios(),
+        *scenarios_words.scenarios(),
+        *scenarios_crl.scenarios(),
     ):
         path = folder / subject / f"{name}.json"
         if path in written:

@@ -1,8 +1,9 @@
 """How autolink runs the vectors of a registry: each takes a scenario's input and says what its `expect` says."""
 
 from contextlib import suppress
+from unittest import mock
 
-from autolink import codec
+from autolink import codec, limits
 from autolink.errors import EntryRefused
 from autolink.messages import instant, merkle, microseconds
 from autolink.registry import crl, feed, receipt
@@ -127,23 +128,27 @@ def change(given):
     }  # fmt: skip
 
 
+async def judge(model, chain, status, now):
+    """By the statuses' own model, as the evidence of a chain."""
+    await model.verify(sound(chain, evidence=[status], now=now), Context(now, "inbound"))
+
+
 async def status(given):
-    """As the evidence of a chain, judged by a model that has seen and heard other things of the log before."""
+    """Judged by a model that has seen and heard other things of the log before."""
     key, now = log_key(given), instant(given.take("at"))
     max_age = given.take("max_age")
     model = Registered(key, max_age=None if max_age is None else max_age / 1e6)
     chain, data = [bytes.fromhex(each) for each in given.take("chain")], given.hex("status")
-
-    async def judge(one):
-        await model.verify(sound(chain, evidence=[one], now=now), Context(now, "inbound"))
-
     for seen in map(bytes.fromhex, given.take("seen")):
         with suppress(Contradicted):
-            await judge(seen)
+            await judge(model, chain, seen, now)
+    with mock.patch.object(limits, "CHANGES_TOLD", 0):
+        for told in map(bytes.fromhex, given.take("forgotten")):
+            model.heed(feed.verify_untrusted(told, key))
     for told in map(bytes.fromhex, given.take("changes")):
         model.heed(feed.verify_untrusted(told, key))
     try:
-        await judge(data)
+        await judge(model, chain, data, now)
     except (Contradicted, NotVouched) as refused:
         return refused.reason.value
     verified = verify_status(data, key)
@@ -154,8 +159,19 @@ async def status(given):
     }  # fmt: skip
 
 
+async def again(given):
+    key, now, anew = log_key(given), instant(given.take("at")), []
+    model = Registered(key)
+    for chain, shown in given.take("shown"):
+        epoch = model.epoch
+        with suppress(Contradicted):
+            await judge(model, [bytes.fromhex(each) for each in chain], bytes.fromhex(shown), now)
+        anew.append(model.epoch > epoch)
+    return {"again": anew}
+
+
 RUNNERS = {
     "entry": entry, "service": service, "log": log, "checkpoint": checkpoint, "proof": proof,
-    "consistency": consistency, "receipt": receipt_, "change": change, "status": status,
+    "consistency": consistency, "receipt": receipt_, "change": change, "status": status, "again": again,
     "crl": revocation_list,
 }  # fmt: skip

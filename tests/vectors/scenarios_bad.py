@@ -249,6 +249,7 @@ def chains():
         "below-a-path-length-of-0": (MALFORMED, issued(deep, "clerk")),
         "leaf-that-issues": (MALFORMED, issued(SELLER, "clerk")),
         "leaf-is-a-ca": (MALFORMED, issued(ACME, "odd", ca=True)),
+        "leaf-is-an-issuer": (MALFORMED, issued(ACME, "odd", place="issuer", digital_signature=True)),
         "leaf-without-purposes": (MALFORMED, issued(ACME, "odd", purposes=False)),
         "leaf-that-may-not-sign": (MALFORMED, issued(ACME, "odd", digital_signature=False)),
         "leaf-outlives-its-issuer": (MALFORMED, issued(ACME, "odd", end=NOW + timedelta(days=101))),

@@ -38,6 +38,7 @@ FIELDS = {
 
 def scenarios():
     yield from entries()
+    yield from bounds()
     for name, (shows, changed) in malformed():
         yield "entry", name, shows, {"entry": changed}, "malformed"
     yield from service_records()
@@ -67,12 +68,35 @@ def entries():
     ):  # fmt: skip
         previous = b"" if op == REGISTER else LAST
         signed = body(op, holder.id, fields, previous=previous)
-        made = signatures(signed, signers)
-        expect = {
-            "op": op, "id": holder.id, "previous": previous, "expires_at": MICROS + DAY,
-            "fields": dict(zip(FIELDS[op], fields, strict=True)), "signatures": made, "body_hash": sha256(signed),
-        }  # fmt: skip
+        made, shown = signatures(signed, signers), dict(zip(FIELDS[op], fields, strict=True))
+        expect = what_it_says(signed, op=op, fields=shown, signatures=made, holder=holder, previous=previous)
         yield "entry", name, "an entry and what it says", {"entry": entry(signed, *made)}, expect
+
+
+def bounds():
+    """As much as an entry can have of each thing; nothing says that a log takes it."""
+    der, one, many = ACME.der[0], [[ACME.id, b"", bytes(64)]], [sha256(bytes([n])) for n in range(8)]
+    for name, op, fields, made in (
+        ("certificate-8192", RENEW, [bytes(8192)], one),
+        ("guardians-8", GUARDIANS, [sorted(many), 8, 3600], one),
+        ("revealed-8", RECOVER, [der, NEXT, None, [[each, bytes(16)] for each in many]], one),
+        ("void-from-most", ROTATE, [der, NEXT, 2**63 - 1], one),
+        ("signature-4096", REVOKE, [], [[ACME.id, b"", bytes(4096)]]),
+        ("signature-of-one", REVOKE, [], [[ACME.id, b"", b"s"]]),
+        ("elements-1023", REVOKE, [], one * 255),
+    ):
+        signed = body(op, ACME.id, fields, previous=LAST)
+        shown = dict(zip(FIELDS[op], fields, strict=True))
+        expect = what_it_says(signed, op=op, fields=shown, signatures=made)
+        yield "entry", name, "up to its bounds", {"entry": entry(signed, *made)}, expect
+
+
+def what_it_says(signed, *, op, fields, signatures, holder=ACME, previous=LAST):
+    """What an entry with this body says."""
+    return {
+        "op": op, "id": holder.id, "previous": previous, "expires_at": MICROS + DAY, "fields": fields,
+        "signatures": signatures, "body_hash": sha256(signed),
+    }  # fmt: skip
 
 
 def made(op=REVOKE, fields=(), **odd):
@@ -130,6 +154,8 @@ def malformed():
         "bad-field-more": ("the fields of its op", made(fields=[None])),
         "bad-issuer-31": ("an AutoId or nil", registered(issuer=bytes(31))),
         "bad-certificate-as-text": ("DER, in bytes", registered(certificate="der")),
+        "bad-certificate-empty": ("1 to 8,192 bytes", registered(certificate=b"")),
+        "bad-certificate-8193": ("1 to 8,192 bytes", registered(certificate=bytes(8193))),
         "bad-next-31": ("32 bytes", registered(next=bytes(31))),
         "bad-guardians-9": ("at most 8", registered(guardians=sorted(map(sha256, SALTS)))),
         "bad-guardians-descending": ("ascending", registered(guardians=HASHES[::-1])),
@@ -141,13 +167,18 @@ def malformed():
         "bad-delay-3599": ("3,600 to 7,776,000", registered(delay=3599)),
         "bad-delay-7776001": ("3,600 to 7,776,000", registered(delay=7_776_001)),
         "bad-void-from-negative": ("an index or nil", made(ROTATE, [der, NEXT, -1])),
+        "bad-void-from-beyond": ("an index or nil", made(ROTATE, [der, NEXT, 2**63])),
         "bad-void-from-false": ("an index or nil", made(ROTATE, [der, NEXT, False])),
         "bad-revealed-salt-15": ("16 bytes of salt", made(RECOVER, [der, NEXT, None, [[ACME.id, bytes(15)]]])),
         "bad-revealed-alone": ("pairs", made(RECOVER, [der, NEXT, None, [[ACME.id]]])),
+        "bad-revealed-9": ("at most 8", made(RECOVER, [der, NEXT, None, [[ACME.id, bytes(16)]] * 9])),
         "bad-service-16385": ("at most 16,384 bytes", made(SERVICE, [bytes(16_385)])),
         "bad-signature-of-two": ("an array of three", signed_by([ACME.id, value])),
         "bad-signature-by-31": ("an AutoId", signed_by([bytes(31), b"", value])),
         "bad-signature-as-text": ("bytes", signed_by([ACME.id, b"", "s"])),
+        "bad-signature-empty": ("1 to 4,096 bytes", signed_by([ACME.id, b"", b""])),
+        "bad-signature-4097": ("1 to 4,096 bytes", signed_by([ACME.id, b"", bytes(4097)])),
+        "bad-signature-key-8193": ("at most 8,192 bytes", signed_by([ACME.id, bytes(8193), value])),
         "bad-elements": ("at most 1,024 elements", signed_by(*[[ACME.id, b"", value]] * 256)),
         "bad-too-large": ("at most 49,152 bytes", signed_by(*[[ACME.id, b"", bytes(4096)]] * 12)),
     }.items()  # fmt: skip
@@ -167,6 +198,7 @@ def service_records():
     """subject `service`: what the field of a SERVICE entry holds."""
     for name, odd in {
         "all": {}, "no-methods": {"methods": [], "channels": []},
+        "names": {"methods": [[name, {}, {}] for name in ("a b", "cafe\u0301", "x" * 255, "\u00e9t\u00e9")]},
         "addresses": {"addresses": ["192.0.2.1:1", "my_host:65535", "1.example:1"]},
     }.items():  # fmt: skip
         record = service(**odd)
@@ -195,6 +227,11 @@ def service_records():
         "bad-name-empty": {"methods": [["", {}, {}]]},
         "bad-name-256": {"methods": [["x" * 256, {}, {}]]},
         "bad-name-with-a-control": {"methods": [["a\n", {}, {}]]},
+        "bad-name-with-another-space": {"methods": [["a\u00a0b", {}, {}]]},
+        "bad-name-with-a-joiner": {"methods": [["a\u200db", {}, {}]]},
+        "bad-name-with-a-filler": {"methods": [["a\u3164", {}, {}]]},
+        "bad-name-with-a-selector": {"methods": [["a\ufe0f", {}, {}]]},
+        "bad-name-with-an-empty-cell": {"methods": [["a\u2800", {}, {}]]},
         "bad-schema-as-text": {"methods": [["a", "string", {}]]},
         "bad-schema-4097": {"methods": [["a", {"d": "x" * 4091}, {}]]},
         "bad-valid-until-nil": {"valid_until": None}, "bad-valid-until-0": {"valid_until": 0},

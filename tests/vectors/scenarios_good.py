@@ -1,4 +1,4 @@
-"""Scenarios that show how things are made: values, identifiers, trees, leaves, batches, streams, replay."""
+"""Scenarios that show how things are made: values, identifiers, certificates, trees, leaves, batches, Envelopes."""
 
 import struct
 
@@ -16,7 +16,6 @@ from blocks import (
     p256,
     pack,
     path,
-    pieces_root,
     preimage,
     root,
     rotated,
@@ -49,8 +48,6 @@ def scenarios():
         leaves,
         batches,
         envelopes,
-        streams,
-        replays,
     ):
         yield from subject()
 
@@ -267,6 +264,8 @@ def envelopes():
     team = issued(ACME, "team", place="issuer", path_length=1, kind="organization")
     desk = issued(team, "desk", place="issuer", path_length=0, kind="organization")
     clerk = issued(desk, "clerk")
+    other = issued(ACME, "team", place="issuer", kind="organization", digital_signature=True, crl_sign=True)
+    below = issued(other, "clerk")
     topic = f"topic:{SELLER.id.hex()}/prices"
     day, late = 86_400 * SECOND, MICROS + 3600 * SECOND
     plain = root("initech", plain=True)
@@ -295,6 +294,9 @@ def envelopes():
         ),
         "chain-of-four": good_envelope(
             clerk, envelope(clerk, [pack(leaf_fields(clerk.id, BOB.id))]), shows="the longest chain", recipient=BOB.id
+        ),
+        "below-an-issuer-of-many-uses": good_envelope(
+            below, envelope(below, [pack(leaf_fields(below.id, BOB.id))]), shows="an issuer's further uses", recipient=BOB.id
         ),
         "high-s": good_envelope(
             SELLER, alone | {"signature": der_signature(r, ORDER - s)},
@@ -352,69 +354,3 @@ def der_signature(*numbers):
         for raw in (number.to_bytes(number.bit_length() // 8 + 1) for number in numbers)
     )
     return b"\x30" + bytes([len(parts)]) + parts
-
-
-def streams():
-    """subject `stream`: body and data of the chunks, in order."""
-    ident = sha256(b"a stream")[:16]
-
-    def chunk(index, data, *, stream=ident, size=None, signs=None):
-        signed = sha256(b"\0" + (data if signs is None else signs))
-        return [pack([stream, index, len(data) if size is None else size, signed]), data]
-
-    def last(index, total, root):
-        return [pack([ident, index, None, total, root]), b""]
-
-    def chunks(*parts):
-        content = b"".join(parts)
-        made = [chunk(index, part) for index, part in enumerate(parts)]
-        return [*made, last(len(parts), len(content), pieces_root(content))], sha256(content)
-
-    long = bytes(range(256)) * 300
-    for name, parts in {
-        "empty": [], "one-chunk": [b"content"], "two-chunks": [b"con", b"tent"],
-        "across-a-piece": [long[:50_000], long[50_000:]],
-        "pieces": [long[:65_536], long[65_536:65_636], long[65_636:65_700]],
-    }.items():  # fmt: skip
-        made, digest = chunks(*parts)
-        shows = "the last body signs the bytes, in pieces of 65,536 however they were chunked"
-        yield "stream", name, shows, {"chunks": made}, {"sha256": digest}
-    first, second, end = chunks(b"con", b"tent")[0]
-    for name, sequence in {
-        "twice": [first, first], "gap": [second], "end-too-early": [first, end],
-        "wrong-root": [first, last(1, 3, bytes(32))], "after-the-end": [first, second, end, chunk(3, b"x")],
-        "empty-chunk": [chunk(0, b"")], "too-long": [chunk(0, bytes(65_537))],
-        "other-stream": [first, chunk(1, b"x", stream=bytes(16))],
-        "no-data": [[first[0], b""]], "data-with-the-last": [first, second, [end[0], b"x"]],
-        "in-the-body": [[pack([ident, 0, b"con"]), b"con"]], "short-hash": [[pack([ident, 0, 3, bytes(31)]), b"con"]],
-    }.items():  # fmt: skip
-        yield "stream", name, "refused at the last chunk", {"chunks": sequence}, "malformed"
-    for name, other in {
-        "other-data": chunk(1, b"tent", signs=b"Tent"), "shorter-data": chunk(1, b"ten", size=4, signs=b"tent"),
-        "another-size": chunk(1, b"tent", size=5),
-    }.items():  # fmt: skip
-        yield "stream", name, "not the data that is signed", {"chunks": [first, other]}, "tampered"
-
-
-def replays():
-    """subject `replay`: steps on one window of 2, new at `started`; each says what it gets."""
-    a, b = "bound acme", "plain acme"
-
-    def step(author, number, sent, expires, now, gets):
-        return {"author": author, "id": bytes([number]) * 16, "sent_at": MICROS + sent * SECOND,
-                "expires_at": MICROS + expires * SECOND, "now": MICROS + now * SECOND, "gets": gets}  # fmt: skip
-
-    steps = [
-        step(a, 1, 59, 500, 61, "late"),
-        step(a, 1, 60, 100, 61, "taken"),
-        step(a, 1, 60, 100, 62, "replayed"),
-        step(b, 1, 60, 100, 62, "taken"),
-        step(a, 2, 60, 100, 62, "busy"),
-        step(a, 1, 60, 100, 63, "replayed"),
-        step(a, 3, 61, 100, 161, "late"),
-        step(a, 4, 160, 300, 161, "taken"),
-        step(a, 5, 90, 100, 90, "late"),
-    ]
-    given = {"started": MICROS, "capacity": 2, "steps": steps}
-    shows = "once per author and id; full is busy; forgotten after expiry, and then late, even if the clock goes back"
-    yield "replay", "one-window", shows, given, {}

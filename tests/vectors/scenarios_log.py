@@ -1,366 +1,369 @@
-"""What a registry's log signs: checkpoints, proofs, receipts, changes and statuses; recovered names; revocation lists."""
+"""What a registry's log takes and refuses: entries in their order, each with what it gets, and how IDs stand then."""
 
 from datetime import timedelta
 
-from blocks import (
-    MICROS,
-    NOW,
-    SECOND,
-    ed,
-    envelope,
-    issued,
-    leaf_fields,
-    leaf_hash,
-    p256,
-    pack,
-    root,
-    rotated,
-    sha256,
-    sign_x509,
-    tree,
-)
+from blocks import MICROS, NOW, issued, p256, root, rotated
 from blocks_registry import (
     DAY,
-    HOUR,
-    LOG_KEY,
-    ORIGIN,
+    DEACTIVATE,
+    DELAY,
+    ELSEWHERE,
+    GUARDIANS,
+    RECOVER,
+    REGISTER,
+    RENEW,
     REVOKE,
     ROTATE,
+    SERVICE,
     Steps,
-    body,
-    checkpoint,
-    consistency,
-    entry,
+    guardian,
     later,
     log_name,
     next_of,
-    note,
-    proof,
-    raw,
-    said,
-    signatures,
-    status,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
-from scenarios_good import ACME, BOB, SELLER
+from scenarios_good import ACME, GLOBEX, SELLER
 
-OTHER = ed("another log")
-LOG = {"origin": ORIGIN, "key": raw(LOG_KEY)}
-LEAVES = [b"leaf %d" % n for n in range(7)]
-MALFORMED, TAMPERED, EXPIRED = "malformed", "tampered", "expired"
+NEXT, THIRD = next_of("acme's next key"), next_of("acme's third key")
+YOUNGER = rotated(ACME, ACME.key, next_key=NEXT, **later(0.5))
+ROTATED = rotated(ACME, p256("acme's next key"), following="acme's third key", **later())
+FOUND = rotated(ACME, p256("acme found again"), following="and then", recovered_in=log_name(), **later(2))
+THIEF = rotated(ACME, p256("a thief's key"), following="acme's third key", **later())
+NEXT_KEY = (ACME.id, ROTATED.key, True)
+HIDDEN = NEXT_KEY[:2]
+OWN_KEY_SHOWN = (ACME.id, ACME.key, True)
+GUARDS = [root(f"guard-{n}", plain=True) for n in range(3)]
+REVEALED = [[guard.id, bytes([n]) * 16] for n, guard in enumerate(GUARDS)]
+HASHES = sorted(guardian(salt, identifier) for identifier, salt in REVEALED)
+DESK = issued(ACME, "desk", place="issuer", path_length=0, kind="organization")
+NOBODY = {"gets": "unauthorised"}
 
 
 def scenarios():
-    yield from checkpoints()
-    yield from proofs()
-    yield from consistencies()
-    yield from words()
-    yield from statuses()
-    yield from recovered_names()
-    yield from revocation_lists()
-
-
-def checkpoints():
-    """subject `checkpoint`."""
-    good = checkpoint(LEAVES)
-    text, signatures = good.rsplit("\n\n", 1)
-    twice = good + signatures.replace(ORIGIN, "witness.example")
-    for name, made in {
-        "good": good, "cosigned": twice, "empty-log": checkpoint([]),
-        "extension-lines": note(text + "\nof some application\n"),
-    }.items():  # fmt: skip
-        leaves = [] if name == "empty-log" else LEAVES
-        yield "checkpoint", name, "what the log signs of its tree", LOG | {"note": made.encode()}, {
-            "size": len(leaves), "root": tree(leaves),
-        }  # fmt: skip
-    for name, made in {
-        "bad-signature": good.replace(f"\n{len(LEAVES)}\n", f"\n{len(LEAVES) + 1}\n"),
-        "bad-other-key": checkpoint(LEAVES, key=OTHER),
-        "bad-other-key-under-this-id": note(text + "\n", key=OTHER, shown=LOG_KEY),
-        "bad-other-origin": checkpoint(LEAVES, origin="registry.example/other"),
-    }.items():
-        yield "checkpoint", name, "not this log's", LOG | {"note": made.encode()}, TAMPERED
-    for name, made in {
-        "bad-unsigned": text + "\n\n", "bad-leading-zero": note(f"{ORIGIN}\n07\n{text.split(chr(10))[2]}\n"),
-        "bad-short-root": note(f"{ORIGIN}\n7\nAAAA\n"), "bad-two-lines": note(f"{ORIGIN}\n7\n"),
-        "bad-crlf": note(text.replace("\n", "\r\n") + "\r\n"),
-    }.items():  # fmt: skip
-        yield "checkpoint", name, "no checkpoint", LOG | {"note": made.encode()}, MALFORMED
-
-
-def proofs():
-    """subject `proof`: that a leaf is in the log."""
-    for name, count, index in (
-        ("first-of-one", 1, 0), ("first-of-seven", 7, 0), ("fifth-of-seven", 7, 4), ("last-of-seven", 7, 6),
-    ):  # fmt: skip
-        some = LEAVES[:count]
-        given = LOG | {"proof": proof(some, index), "leaf": some[index]}
-        yield (
-            "proof",
-            name,
-            "inclusion, by RFC 9162",
-            given,
-            {"index": index, "size": count, "root": tree(some)},
-        )
-    extra = LOG | {"proof": proof(LEAVES, 4, extra="extra AAAA\n"), "leaf": LEAVES[4]}
-    yield "proof", "extra", "data of an application", extra, {"index": 4, "size": 7, "root": tree(LEAVES)}
-    path = [leaf_hash(LEAVES[5]), leaf_hash(LEAVES[4])]
-    good = proof(LEAVES, 4)
-    for name, made in {
-        "bad-leaf": proof(LEAVES, 5), "bad-index": proof(LEAVES, 4, shown=5), "bad-index-beyond": proof(LEAVES, 4, shown=7),
-        "bad-path": proof(LEAVES, 4, hashes=path), "bad-path-longer": proof(LEAVES, 6, hashes=[*path, *path]),
-        "bad-path-none": proof(LEAVES, 4, hashes=[]), "bad-checkpoint": proof(LEAVES, 4, signed=checkpoint(LEAVES[:6])),
-        "bad-log": proof(LEAVES, 4, signed=checkpoint(LEAVES, key=OTHER)),
-    }.items():  # fmt: skip
-        yield "proof", name, "no proof of this leaf", LOG | {"proof": made, "leaf": LEAVES[4]}, TAMPERED
-    for name, made in {
-        "bad-index-leading-zero": proof(LEAVES, 4, shown="04"), "bad-version": good.replace(b"@v1", b"@v2"),
-        "bad-path-short-hash": proof(LEAVES, 4, hashes=[b"short"]), "bad-extra-empty": proof(LEAVES, 4, extra="extra \n"),
-        "bad-base64": good.replace(b"=\n", b"\n", 1), "bad-cut-short": good[:200], "bad-empty": b"",
-    }.items():  # fmt: skip
-        yield "proof", name, "no proof", LOG | {"proof": made, "leaf": LEAVES[4]}, MALFORMED
-
-
-def consistencies():
-    """subject `consistency`: that the log has only grown."""
-    for first in (1, 3, 4, 6, 7):
-        given = {
-            "sizes": [first, 7],
-            "roots": [tree(LEAVES[:first]), tree(LEAVES)],
-            "path": consistency(LEAVES, first),
-        }
-        yield "consistency", f"{first}-of-7", "by RFC 9162, section 2.1.4", given, {}
-    good = {"sizes": [3, 7], "roots": [tree(LEAVES[:3]), tree(LEAVES)], "path": consistency(LEAVES, 3)}
-    for name, odd in {
-        "bad-path-empty": {"path": []}, "bad-path-longer": {"path": [*good["path"], bytes(32)]},
-        "bad-path-shorter": {"path": good["path"][:-1]}, "bad-other-order": {"path": good["path"][::-1]},
-        "bad-first-root": {"roots": [tree(LEAVES[1:4]), tree(LEAVES)]},
-        "bad-second-root": {"roots": [tree(LEAVES[:3]), tree(LEAVES[:6])]},
-        "bad-smaller": {"sizes": [7, 3], "roots": good["roots"][::-1]},
-    }.items():  # fmt: skip
-        yield "consistency", name, "a log that has changed what it said", good | odd, TAMPERED
-
-
-def words():
-    """subjects `receipt` and `change`."""
-    signed = body(REVOKE, ACME.id, [], previous=sha256(b"the body of the entry before"))
-    submitted = entry(signed, *signatures(signed, [ACME]))
-    receipt = {
-        "origin": ORIGIN,
-        "entry": sha256(signed),
-        "received_at": MICROS,
-        "deadline": MICROS + 60 * SECOND,
-    }
-    change = {"origin": ORIGIN, "id": ACME.id, "op": ROTATE, "state": "active", "index": 3, "at": MICROS}
-    for subject, fields, given in (
-        ("receipt", receipt, LOG | {"submitted": submitted}),
-        ("change", change, LOG),
+    """subject `log`."""
+    for name, shows, (given, expect) in (
+        ("register", "who may be on record, and by whose signatures", register()),
+        (
+            "register-certificate",
+            "a certificate passes below those on record; its key was nobody's",
+            certificates(),
+        ),
+        ("renew", "another certificate over the same key", renew()),
+        ("rotate", "to the key that was committed to, whatever the current one does", rotate()),
+        ("revoke", "the end of a key, by its holder or from above", revoke()),
+        ("deactivate", "the end of an ID, by the next key or from above", deactivate()),
+        ("guardians", "who may recover is the next key's to say", guardians()),
+        ("service", "where an agent is, and taken back", service()),
+        ("void-from", "what the former key has issued from an index on does not stand", void_from()),
+        ("outrun", "no renewal by a thief outruns the next key", outrun()),
+        ("below-a-revoked-one", "which of its words need nobody above it", below_a_revoked_one()),
+        ("successors", "how often a bound name is rotated, and says void_from", successors()),
+        ("judging", "what fails in two ways is refused for the earlier one", judging()),
     ):
-        good = said(subject, fields.values())
-        expect = {name: value for name, value in fields.items() if name != "origin"}
-        yield subject, "good", "signed by the log's key", given | {"word": pack(good)}, expect
-        for name, made in {
-            "bad-origin": said(subject, (fields | {"origin": "registry.example/other"}).values()),
-            "bad-key": said(subject, fields.values(), key=OTHER),
-            "bad-purpose": said(subject, fields.values(), domain=b"autolink/1 status\0"),
-            "bad-signature": [good[0], good[1][::-1]],
-        }.items():  # fmt: skip
-            yield subject, name, "not this log's word", given | {"word": pack(made)}, TAMPERED
-        odd = {
-            "bad-more": [*good, b""], "bad-signature-63": [good[0], good[1][:63]],
-            "bad-tag": said("word", fields.values(), domain=f"autolink/1 {subject}\0".encode()),
-            "bad-field-missing": said(subject, list(fields.values())[:-1]),
-            "bad-time": said(subject, [*list(fields.values())[:-1], -1]),
-            "bad-time-beyond-9999": said(subject, [*list(fields.values())[:-1], 253402300800000000]),
-        }  # fmt: skip
-        if subject == "receipt":
-            odd["bad-entry-31"] = said(subject, (fields | {"entry": sha256(signed)[:31]}).values())
-            for name, shows, empty in (
-                ("bad-entry", "of another entry", {"entry": sha256(b"another")}),
-                ("bad-expired", "the entry had expired", {"received_at": MICROS + DAY + 1, "deadline": MICROS + 2 * DAY}),
-                ("bad-deadline", "due after more than 7 days", {"deadline": MICROS + 7 * DAY + 1}),
-            ):  # fmt: skip
-                yield (
-                    subject,
-                    name,
-                    shows,
-                    given | {"word": pack(said(subject, (fields | empty).values()))},
-                    TAMPERED,
-                )
-        else:
-            odd["bad-op"] = said(subject, (fields | {"op": 2}).values())
-            odd["bad-state"] = said(subject, (fields | {"state": "lost"}).values())
-        for name, made in odd.items():
-            yield subject, name, f"no {subject}", given | {"word": pack(made)}, MALFORMED
-        yield subject, "bad-trailing-byte", "one value", given | {"word": pack(good) + b"\xc0"}, MALFORMED
+        yield "log", name, shows, given, expect
 
 
-def statuses():
-    """subject `status`: one shown for a chain, to a party that accepts ones of up to an hour unless it is told otherwise."""
-    steps = Steps().register(ACME).register(SELLER, issuer=ACME)
-    leaves, at = steps.leaves, MICROS + 10 * SECOND
-    chain = [SELLER, ACME]
-
-    def made(**odd):
-        return status(leaves, 1, SELLER.id, chain, **{"because": ACME.id, "at": at, "entries": 1, **odd})
-
-    def given(shown, *, now=at, seen=(), changes=(), holder=SELLER, max_age=HOUR):
-        return LOG | {
-            "status": pack(shown), "chain": holder.der, "at": now, "max_age": max_age,
-            "seen": [pack(each) for each in seen], "changes": [pack(each) for each in changes],
-        }  # fmt: skip
-
-    good = {"state": "active", "because": ACME.id, "entries": 1, "size": 2, "at": at}
-    changed = ["change", [ORIGIN, ACME.id, ROTATE, "active", 1, at]]
-    grown = [*leaves, b"a later leaf"]
-    for name, shows, one in (
-        ("good", "the log's word about a chain", given(made())),
-        ("as-old-as-accepted", "an hour", given(made(), now=at + HOUR)),
-        ("until-the-log-says", "without an age of its own", given(made(expires_at=at + DAY), now=at + DAY, max_age=None)),
-        ("clock-60-s-behind", "60 s ahead", given(made(), now=at - 60 * SECOND)),
-        ("seen-the-same", "what was seen before", given(made(), seen=[made()])),
-        ("seen-an-older", "and older ones", given(made(), seen=[made(at=at - SECOND)])),
-        ("changed-before", "a change that it knows of", given(made(), changes=[said(*changed)])),
-        ("change-of-another", "of nobody in the chain", given(made(), changes=[
-            said("change", [ORIGIN, BOB.id, REVOKE, "revoked", 9, at])])),
-    ):  # fmt: skip
-        yield "status", name, shows, one, good
-    bound = status(leaves, 0, ACME.id, [ACME], at=at, entries=1)
-    yield "status", "self-issued", "nobody above", given(bound, holder=ACME), good
-    elsewhere = issued(ACME, "seller", key=p256("another key"))
-    renewed = issued(ACME, "seller", key=SELLER.key, **later())
-    for name, shows, refuse, one in (
-        ("bad-id", "of somebody else", "impostor", given(made(id=BOB.id))),
-        ("bad-chain-of-another", "of somebody else", "impostor", given(made(), holder=BOB)),
-        ("bad-key", "another key is on record", "impostor", given(made(), holder=elsewhere)),
-        ("bad-issuers", "another key above", "impostor", given(made(issuers=[bytes(32)]))),
-        ("bad-issuers-none", "the issuer's key is missing", "impostor", given(made(issuers=[]))),
-        ("bad-certificate", "another certificate is on record", EXPIRED, given(made(), holder=renewed)),
-        ("bad-early", "more than 60 s ahead", "not_yet_valid", given(made(), now=at - 60 * SECOND - 1)),
-        ("bad-late", "older than accepted", EXPIRED, given(made(), now=at + HOUR + 1)),
-        ("bad-later-than-the-log-says", "without an age of its own", EXPIRED, given(
-            made(expires_at=at + DAY), now=at + DAY + 1, max_age=None)),
-        ("bad-older-than-7-days", "whatever the log says", EXPIRED, given(
-            made(expires_at=at + 30 * DAY), now=at + 7 * DAY + 1, max_age=None)),
-        ("bad-revoked", "not active", "revoked", given(made(state="revoked", because=SELLER.id))),
-        ("bad-recovering", "not active", "revoked", given(made(state="recovering"))),
-        ("bad-deactivated", "not active", "revoked", given(made(state="deactivated", because=SELLER.id))),
-        ("bad-state", "no state", MALFORMED, given(made(state="lost"))),
-        ("bad-time-beyond-9999", "no moment", MALFORMED, given(made(expires_at=253402300800000000))),
-        ("bad-signature", "of another key", MALFORMED, given(made(key=OTHER))),
-        ("bad-purpose", "signed as something else", MALFORMED, given(made(domain=b"autolink/1 receipt\0"))),
-        ("bad-origin", "of another log", "not_vouched", given(made(origin="registry.example/other"))),
-        ("bad-proof", "of another leaf", MALFORMED, given(made(proved=proof(leaves, 0)))),
-        ("bad-proof-of-another-log", "signed by another", MALFORMED, given(
-            made(proved=proof(leaves, 1, signed=checkpoint(leaves, key=OTHER))))),
-        ("bad-no-proof", "unproved", MALFORMED, given(made(proved=b""))),
-        ("bad-shape", "an array of three", MALFORMED, given(made()[:2])),
-        ("bad-seen-more-entries", "fewer entries than seen", MALFORMED, given(made(), seen=[made(entries=2)])),
-        ("bad-seen-a-larger-log", "another word under a smaller checkpoint", MALFORMED, given(
-            made(), seen=[made(state="revoked", proved=proof(grown, 1))])),
-        ("bad-changed", "changed since", "revoked", given(made(), changes=[
-            said("change", [ORIGIN, SELLER.id, REVOKE, "revoked", 2, at])])),
-        ("bad-changed-above", "one above changed since", "revoked", given(made(), changes=[
-            said("change", [ORIGIN, ACME.id, ROTATE, "active", 2, at])])),
-    ):  # fmt: skip
-        yield "status", name, shows, one, refuse
+def registered(*below):
+    """A log with acme and some of its agents in it."""
+    steps = Steps().register(ACME)
+    for holder in below:
+        steps.register(holder, issuer=ACME)
+    return steps
 
 
-def recovered_names():
-    """subjects `certificate` and `envelope`: a root that its guardians have recovered, and who believes that."""
-    found = rotated(ACME, p256("acme found again"), following="and then", recovered_in=log_name())
-    said = {
-        "common_name": ACME.name, "auto_id": ACME.id, "kind": "organization", "next_key_hash": next_of("and then"),
-        "recovered_in": log_name(), "fingerprint": sha256(found.der[0]), "spki_sha256": next_of("acme found again"),
-    }  # fmt: skip
-    yield (
-        "certificate",
-        "root-recovered",
-        "it names the log that has it on record",
-        {"der": found.der[0]},
-        said,
+def active(*holders):
+    """The root's record decides that."""
+    return [(holder, "active", ACME if len(holder.chain) > 1 else holder) for holder in holders]
+
+
+def register():
+    plain, clerk = root("initech", plain=True), issued(DESK, "clerk")
+    fields = [ACME.id, SELLER.der[0], next_of("seller's next key"), [], 0, 3600]
+    steps = registered()
+
+    def seller(shows, *signers, **odd):
+        steps.add(shows, REGISTER, SELLER, fields, *signers, **NOBODY | odd)
+
+    steps.register(ACME, shows="an ID is registered once", gets="taken", previous=b"")
+    seller("for another log", SELLER, ACME, origin=ELSEWHERE, gets="wrong_log")
+    seller("may no longer be appended", SELLER, ACME, expires=MICROS, gets="expired")
+    seller("more than 7 days ahead", SELLER, ACME, expires=MICROS + 8 * DAY, gets="expired")
+    seller("without the issuer's signature", SELLER)
+    seller("without the ID's signature", ACME)
+    seller("nobody signed")
+    seller("in the other order", ACME, SELLER)
+    seller("one signature more", SELLER, ACME, plain)
+    seller("one signature twice", SELLER, SELLER, ACME)
+    seller("signed by another key", (SELLER.id, plain.key), ACME)
+    seller("by the issuer with another key", SELLER, (ACME.id, plain.key))
+    seller("signed for another purpose", SELLER, ACME, purpose=b"autolink/1 entry\0")
+    seller("a key is shown that everybody has", (SELLER.id, SELLER.key, True), ACME)
+    seller(
+        "one signature under both names",
+        SELLER,
+        ACME,
+        forged=lambda made: [made[0], [ACME.id, *made[0][1:]]],
     )
-    leaves, clerk = [b"the entry that recovered it"], issued(found, "clerk")
-    elsewhere = rotated(ACME, found.key, following="and then", recovered_in=log_name(OTHER))
-    unsaid = rotated(ACME, found.key, following="and then")
+    steps.register(clerk, issuer=DESK, shows="below one that is not on record", gets="issuer")
+    steps.add("an issued ID has no guardians", REGISTER, SELLER, [*fields[:3], HASHES, 2, 3600], SELLER, ACME,
+              gets="malformed")  # fmt: skip
+    seller("below its issuer", SELLER, ACME, gets="appended")
+    steps.register(DESK, issuer=ACME, shows="an issuer below an issuer")
+    steps.register(clerk, issuer=DESK, shows="below both")
+    steps.register(
+        plain, shows="a plain name is whose that comes first", following=next_of("acme's next key")
+    )
+    return steps.scenario(*active(ACME, SELLER, DESK, clerk, plain))
 
-    def shown(chain, **odd):
-        return [pack(status(leaves, 0, chain[0].id, chain, at=MICROS, entries=1, **odd))]
 
-    for name, holder, shows, trust, evidence, refuse in (
-        ("self-certified", found, "the name is bound to another key", {"self_certified": ACME.der[0]}, [], "impostor"),
-        ("below-its-anchor", clerk, "an anchor of that name says nothing of this key", {"issued_by": ACME.der[0]}, [],
-         "impostor"),
-        ("pinned", found, "nor does a pin", {"pinned": found.der[0]}, shown([found]), "impostor"),
-        ("registered", found, "the log that it names says so", {"registered": LOG}, shown([found]), None),
-        ("registered-below", clerk, "also of one below it", {"registered": LOG}, shown([clerk, found]), None),
-        ("not-shown", found, "nobody says so", {"registered": LOG}, [], "impostor"),
-        ("revoked", found, "no longer", {"registered": LOG}, shown([found], state="revoked"), "revoked"),
-        ("in-another-log", elsewhere, "it names another log", {"registered": LOG}, shown([elsewhere]), "impostor"),
-        ("in-no-log", unsaid, "it names none", {"registered": LOG}, shown([unsaid]), "impostor"),
+def certificates():
+    steps = registered()
+    old = {"begin": NOW - timedelta(days=20), "end": NOW - timedelta(days=10)}
+    other = issued(ACME, "other")
+    fields = [ACME.id, other.der[0], next_of("seller's next key"), [], 0, 3600]
+    thief = rotated(GLOBEX, p256("a thief's key"), following="globex's next key")
+    for shows, holder, odd in (
+        ("it has run out", issued(ACME, "late", **old), {"issuer": ACME}),
+        ("it is not yet valid", issued(ACME, "early", begin=NOW + timedelta(hours=1)), {"issuer": ACME}),
+        ("by another issuer than the one named", issued(GLOBEX, "bob"), {"issuer": ACME}),
+        ("a leaf without purposes", issued(ACME, "odd", purposes=False), {"issuer": ACME}),
+        ("it commits to another next key", GLOBEX, {"following": next_of("else")}),
+        ("the name is bound to another key", thief, {}),
     ):  # fmt: skip
-        leaf = pack(leaf_fields(holder.id, BOB.id))
-        signed = envelope(holder, [leaf]) | {"evidence": evidence}
-        given = {"envelope": pack(list(signed.values())), "trust": trust, "at": MICROS, "recipient": BOB.id}
-        outcome = refuse or {"author": holder.id, "leaf_hash": leaf_hash(leaf)}
-        yield "envelope", f"recovered-{name}", shows, given, outcome
+        steps.register(holder, shows=shows, gets="certificate", **odd)
+    steps.add("of another name", REGISTER, SELLER, fields, (SELLER.id, other.key), ACME, gets="certificate")
+    twin = issued(ACME, "twin", key=ACME.key)
+    steps.register(twin, issuer=ACME, shows="a key that is on record for another", gets="key_used")
+    for shows, following in (
+        ("a next key that is on record", "acme"),
+        ("its own key as the next", f"{ACME.name}/seller"),
+    ):
+        steps.register(SELLER, issuer=ACME, following=next_of(following), shows=shows, gets="key_used")
+    steps.register(SELLER, issuer=ACME, shows="nothing is wrong with this one")
+    return steps.scenario(*active(ACME, SELLER))
 
 
-def revocation_lists():
-    """subject `crl`: an issuer's own list, judged against its certificate on record by a log of 7 entries."""
-    issuer = root("acme", crl_sign=True)
-    number = (7 << 32) + MICROS // SECOND
-    revoked = x509.RevokedCertificateBuilder().serial_number(4711).revocation_date(NOW).build()
-    reason = x509.CRLReason(x509.ReasonFlags.key_compromise)
-    why = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(4711)
-        .revocation_date(NOW)
-        .add_extension(reason, critical=False)
+def renew():
+    steps, plain = registered(SELLER), root("initech", plain=True)
+    steps.register(plain)
+    first, younger = steps.last[ACME.id], [YOUNGER.der[0]]
+    for shows, made in (
+        ("over another key", rotated(ACME, p256("another key"), next_key=NEXT, **later())),
+        ("no younger than the one on record", rotated(ACME, ACME.key, next_key=NEXT)),
+        ("committing to another next key", rotated(ACME, ACME.key, following="a thief's key", **later())),
+    ):
+        steps.add(shows, RENEW, ACME, [made.der[0]], ACME, gets="certificate")
+    steps.add("not on record", RENEW, GLOBEX, [GLOBEX.der[0]], GLOBEX, previous=first, gets="unknown")
+    steps.add("signed by the next key", RENEW, ACME, younger, HIDDEN, **NOBODY)
+    steps.add("following no entry of its", RENEW, ACME, younger, ACME, previous=bytes(32), gets="stale")
+    steps.add("the same key for longer", RENEW, ACME, younger, ACME)
+    steps.add("following the entry before the last", RENEW, ACME, younger, ACME, previous=first, gets="stale")
+    again = issued(ACME, "seller", key=SELLER.key, **later())
+    steps.add("an issued one signs alone", RENEW, SELLER, [again.der[0]], SELLER)
+    made = rotated(plain, plain.key, following="a thief's key", **later())
+    steps.add("a plain name, committing to another", RENEW, plain, [made.der[0]], plain, gets="certificate")
+    made = rotated(plain, plain.key, next_key=None, **later())
+    steps.add("a plain name commits to none", RENEW, plain, [made.der[0]], plain)
+    return steps.scenario(*active(ACME, SELLER, plain))
+
+
+def rotate():
+    steps, twin = registered(), root("initech", plain=True)
+    steps.register(twin, following=NEXT, shows="it commits to the same key")
+    first, der = steps.last[ACME.id], ROTATED.der[0]
+    for shows, fields, signer, gets in (
+        ("to a key that nobody committed to", [THIEF.der[0], THIRD, None], THIEF, "not_committed"),
+        ("signed by the key that goes", [der, THIRD, None], ACME, "unauthorised"),
+        ("another next key than its certificate's", [der, next_of("else"), None], ROTATED, "certificate"),
+        ("void from beyond its own index", [der, THIRD, 3], ROTATED, "malformed"),
+    ):
+        steps.add(shows, ROTATE, ACME, fields, signer, gets=gets)
+    steps.add("renewed meanwhile", RENEW, ACME, [YOUNGER.der[0]], ACME)
+    steps.add(
+        "following the last that was no RENEW", ROTATE, ACME, [der, THIRD, None], ROTATED, previous=first
+    )
+    late = rotated(twin, ROTATED.key, next_key=None, **later())
+    steps.add("whose that gets there first", ROTATE, twin, [late.der[0], THIRD, None], late, gets="key_used")
+    back = rotated(ACME, ACME.key, following="a key", **later(3))
+    steps.add(
+        "back to the first key", ROTATE, ACME, [back.der[0], next_of("a key"), None], back, gets="key_used"
+    )
+    steps.add("signed by the key that went", REVOKE, ACME, [], ACME, **NOBODY)
+    spent = rotated(ACME, p256("acme's third key"), following="acme", **later(4))
+    steps.add(
+        "committing to a former key",
+        ROTATE,
+        ACME,
+        [spent.der[0], next_of("acme"), None],
+        spent,
+        gets="key_used",
+    )
+    third = rotated(ACME, p256("acme's third key"), following="acme's fourth key", **later(4))
+    steps.add("on to the third", ROTATE, ACME, [third.der[0], next_of("acme's fourth key"), 0], third)
+    return steps.scenario(*active(ACME, twin))
+
+
+def revoke():
+    clerk, porter = issued(DESK, "clerk"), issued(DESK, "porter")
+    steps = registered(SELLER, DESK).register(GLOBEX)
+    steps.register(clerk, issuer=DESK).register(porter, issuer=DESK)
+    steps.add("by somebody else's issuer", REVOKE, SELLER, [], GLOBEX, **NOBODY)
+    steps.add("by one below", REVOKE, ACME, [], SELLER, **NOBODY)
+    steps.add("by itself and its issuer", REVOKE, SELLER, [], SELLER, ACME, **NOBODY)
+    steps.add("by its issuer", REVOKE, SELLER, [], ACME)
+    steps.add("once", REVOKE, SELLER, [], SELLER, gets="revoked")
+    again = issued(ACME, "seller", key=SELLER.key, **later())
+    steps.add("the key does not come back", RENEW, SELLER, [again.der[0]], SELLER, gets="revoked")
+    steps.add("nothing to delay", DELAY, SELLER, [], SELLER, gets="not_recovering")
+    steps.add("no service of a revoked one", SERVICE, SELLER, [b""], SELLER, gets="revoked")
+    steps.add("by an ancestor", REVOKE, clerk, [], ACME)
+    steps.add("by itself", REVOKE, DESK, [], DESK)
+    steps.add("a revoked one revokes nobody else", REVOKE, porter, [], DESK, gets="issuer")
+    renewed = issued(DESK, "porter", key=porter.key, **later())
+    steps.add("nothing new below a revoked one", RENEW, porter, [renewed.der[0]], porter, gets="issuer")
+    steps.add("its own words need nobody above", SERVICE, porter, [b"record"], porter)
+    fresh = issued(ACME, "seller", key=p256("seller's next key"), **later(2))
+    steps.add("a new key ends it", ROTATE, SELLER, [fresh.der[0], next_of("seller's third key"), None], fresh)
+    return steps.scenario(
+        *active(ACME, SELLER), (clerk, "revoked", clerk), (DESK, "revoked", DESK), (porter, "revoked", DESK)
     )
 
-    def made(
-        *entries,
-        key=issuer.key,
-        name=issuer.name,
-        number=number,
-        begin=NOW,
-        days=31,
-        extensions=(),
-        critical=False,
+
+def deactivate():
+    steps = registered(SELLER, DESK)
+    steps.add("by the current key", DEACTIVATE, ACME, [], ACME, **NOBODY)
+    steps.add("by the current key, shown", DEACTIVATE, ACME, [], OWN_KEY_SHOWN, gets="not_committed")
+    steps.add("by the next key, which nobody knows", DEACTIVATE, ACME, [], HIDDEN, **NOBODY)
+    steps.add("an issued one from above", DEACTIVATE, SELLER, [], ACME)
+    steps.add("by the next key, shown", DEACTIVATE, ACME, [], NEXT_KEY)
+    for op, fields in {
+        RENEW: [YOUNGER.der[0]], ROTATE: [ROTATED.der[0], THIRD, None], REVOKE: [], DEACTIVATE: [],
+        RECOVER: [FOUND.der[0], next_of("and then"), None, []], DELAY: [], GUARDIANS: [[], 0, 3600], SERVICE: [b""],
+    }.items():  # fmt: skip
+        steps.add("nothing follows", op, ACME, fields, ACME, gets="deactivated")
+    steps.register(ACME, shows="nor anew", previous=b"", gets="taken")
+    steps.register(issued(ACME, "late"), issuer=ACME, shows="nobody below it", gets="issuer")
+    return steps.scenario(
+        (ACME, "deactivated", ACME), (SELLER, "deactivated", SELLER), (DESK, "deactivated", ACME)
+    )
+
+
+def guardians():
+    steps, fields = registered(SELLER), [HASHES, 2, 3600]
+    steps.add("by the current key, shown", GUARDIANS, ACME, fields, OWN_KEY_SHOWN, gets="not_committed")
+    steps.add("by the next key, not shown", GUARDIANS, ACME, fields, HIDDEN, **NOBODY)
+    steps.add("by the next key", GUARDIANS, ACME, fields, NEXT_KEY)
+    next_key = (SELLER.id, p256("seller's next key"), True)
+    steps.add("an issued ID has none", GUARDIANS, SELLER, fields, next_key, gets="malformed")
+    steps.add("but a delay", GUARDIANS, SELLER, [[], 0, 7200], next_key)
+    return steps.scenario(*active(ACME, SELLER))
+
+
+def service():
+    steps = registered(SELLER)
+    steps.add("by the issuer", SERVICE, SELLER, [b"any bytes"], ACME, **NOBODY)
+    steps.add("the log does not read it", SERVICE, SELLER, [b"any bytes"], SELLER)
+    steps.add("taken back", SERVICE, SELLER, [b""], SELLER)
+    return steps.scenario(*active(SELLER))
+
+
+def void_from():
+    steps, forged = registered(SELLER), issued(ACME, "forged")
+    index = len(steps.leaves)
+    steps.register(forged, issuer=ACME, shows="by a thief")
+    steps.add("void from then on", ROTATE, ACME, [ROTATED.der[0], THIRD, index], ROTATED)
+    below = issued(forged, "below")
+    steps.register(below, issuer=forged, shows="what is void issues nothing", gets="issuer")
+    return steps.scenario(*active(ACME, SELLER), (forged, "revoked", ACME))
+
+
+def outrun():
+    steps = registered()
+    first, far = steps.last[ACME.id], rotated(ACME, ACME.key, next_key=NEXT, **later(12))
+    steps.add("a thief renews far ahead", RENEW, ACME, [far.der[0]], ACME)
+    early = rotated(ACME, ROTATED.key, following="acme's third key", **later(-24))
+    fields = [early.der[0], THIRD, None]
+    steps.add("a rotation may begin earlier", ROTATE, ACME, fields, early, previous=first)
+    older = rotated(ACME, ROTATED.key, next_key=THIRD, **later(-25))
+    steps.add("a renewal may not", RENEW, ACME, [older.der[0]], ROTATED, gets="certificate")
+    same = rotated(ACME, ROTATED.key, next_key=THIRD, **later(-24))
+    steps.add("nor begin with it", RENEW, ACME, [same.der[0]], ROTATED, gets="certificate")
+    steps.add("later than its own key's", RENEW, ACME, [ROTATED.der[0]], ROTATED)
+    return steps.scenario(*active(ACME))
+
+
+def below_a_revoked_one():
+    names = ("silent", "gone", "saved", "stuck", "late")
+    silent, gone, saved, stuck, late = (issued(DESK, name) for name in names)
+    steps = registered(DESK)
+    for holder in (silent, gone, saved, stuck):
+        steps.register(holder, issuer=DESK)
+    found = issued(DESK, "saved", key=p256("saved found again"), **later())
+    steps.add("by its issuer", RECOVER, saved, [found.der[0], next_of("later"), None, []], found, DESK)
+    steps.add("the end of it", REVOKE, DESK, [], ACME)
+    steps.register(late, issuer=DESK, shows="nothing new below it", gets="issuer")
+    fresh = issued(DESK, "stuck", key=p256("stuck's next key"), **later())
+    fields = [fresh.der[0], next_of("later"), None]
+    steps.add("no other key", ROTATE, stuck, fields, fresh, gets="issuer")
+    steps.add("by nobody", RECOVER, stuck, [*fields, []], fresh, DESK, gets="issuer")
+    steps.add("it ends nobody", DEACTIVATE, stuck, [], DESK, gets="issuer")
+    for shows, op, holder, fields, signer in (
+        ("a revocation", REVOKE, silent, [], silent),
+        ("a deactivation", DEACTIVATE, gone, [], (gone.id, p256("gone's next key"), True)),
+        ("a delay", DELAY, saved, [], saved),
+        ("another delay of recoveries", GUARDIANS, stuck, [[], 0, 7200], (stuck.id, fresh.key, True)),
+        ("a service record", SERVICE, stuck, [b"record"], stuck),
     ):
-        builder = x509.CertificateRevocationListBuilder(revoked_certificates=list(entries))
-        builder = builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        builder = builder.last_update(begin).next_update(begin + timedelta(days=days))
-        named = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
-        for extension in (named, x509.CRLNumber(number), *extensions):
-            builder = builder.add_extension(extension, critical=critical)
-        return sign_x509(builder, key).public_bytes(Encoding.DER)
+        steps.add(shows, op, holder, fields, signer)
+    return steps.scenario(
+        (silent, "revoked", silent), (gone, "deactivated", gone), (saved, "recovering", saved),
+        (stuck, "revoked", DESK),
+    )  # fmt: skip
 
-    def given(der, *, at=MICROS, holder=issuer):
-        return {"crl": der, "certificate": holder.der[0], "size": 7, "at": at}
 
-    for name, serials, der in (("empty", [], made()), ("one", [4711], made(revoked))):
-        expect = {"size": 7, "this_update": MICROS, "serial_numbers": serials}
-        yield "crl", name, "whom the issuer has issued and no longer stands by", given(der), expect
-    ahead, past = NOW + timedelta(seconds=61), NOW - timedelta(days=2)
-    for name, shows, refuse, one in (
-        ("bad-trailing-byte", "one value", MALFORMED, given(made() + b"\0")),
-        ("bad-number", "it does not say thisUpdate", MALFORMED, given(made(number=number + 1))),
-        ("bad-size", "of a log that there is not yet", MALFORMED, given(made(number=number + (1 << 32)))),
-        ("bad-life", "at most 31 days", MALFORMED, given(made(days=32))),
-        ("bad-extension-more", "two extensions", MALFORMED, given(made(extensions=[
-            x509.IssuerAlternativeName([x509.UniformResourceIdentifier("autolink:x")])]))),
-        ("bad-critical", "not critical", MALFORMED, given(made(critical=True))),
-        ("bad-entry-extension", "entries without extensions", MALFORMED, given(made(why.build()))),
-        ("bad-key", "by another key", "unauthorised", given(made(key=p256("another key")))),
-        ("bad-name", "in another name", "unauthorised", given(made(name="acme"))),
-        ("bad-may-not-sign", "the issuer signs no lists", "certificate", given(made(), holder=ACME)),
-        ("bad-ahead", "of a time to come", EXPIRED, given(made(
-            begin=ahead, number=(7 << 32) + MICROS // SECOND + 61))),
-        ("bad-past", "run out", EXPIRED, given(made(
-            begin=past, days=1, number=(7 << 32) + MICROS // SECOND - 2 * 86_400))),
-    ):  # fmt: skip
-        yield "crl", name, shows, one, refuse
+def successors():
+    steps = registered()
+
+    def rotate(number, void_from, **odd):
+        key, following = "acme's next key" if number == 1 else f"key {number}", f"key {number + 1}"
+        made = rotated(ACME, p256(key), following=following, **later())
+        fields = [made.der[0], next_of(following), void_from]
+        steps.add(f"rotation {number}", ROTATE, ACME, fields, made, **odd)
+
+    for number in range(1, 17):
+        rotate(number, 0)
+    rotate(17, 0, gets="malformed")
+    for number in range(17, 33):
+        rotate(number, None)
+    rotate(33, None, gets="not_committed")
+    return steps.scenario(*active(ACME))
+
+
+def judging():
+    steps, elsewhere = registered(SELLER), {"origin": ELSEWHERE}
+    over = {"begin": NOW - timedelta(days=20), "end": NOW - timedelta(days=10)}
+    other, late = issued(ACME, "other"), issued(ACME, "other", **over)
+    far = rotated(ACME, p256("another key"), next_key=NEXT, **later()).der[0]
+    rotation, thief = ROTATED.der[0], THIEF.der[0]
+    for shows, gets, op, fields, signer, odd in (
+        ("form, origin", "malformed", REVOKE, [b""], ACME, elsewhere),
+        ("origin, expires_at", "wrong_log", REVOKE, [], ACME, elsewhere | {"expires": MICROS}),
+        ("expires_at, the table", "expired", DELAY, [], ACME, {"expires": MICROS}),
+        ("the table, previous", "not_recovering", DELAY, [], ACME, {"previous": bytes(32)}),
+        ("previous, certificate", "stale", RENEW, [far], ACME, {"previous": bytes(32)}),
+        ("certificate, not committed", "certificate", ROTATE, [thief, next_of("else"), None], THIEF, {}),
+        ("not committed, void_from", "not_committed", ROTATE, [thief, THIRD, 99], THIEF, {}),
+        ("void_from, who signs", "malformed", ROTATE, [rotation, THIRD, 99], ACME, {}),
+    ):
+        steps.add(shows, op, ACME, fields, signer, gets=gets, **odd)
+    heir = root("heir", key=ACME.key)
+    for shows, gets, holder, odd in (
+        ("issuer, certificate", "issuer", issued(DESK, "clerk", **over), {"issuer": DESK}),
+        ("certificate, key", "certificate", issued(ACME, "other", key=ACME.key, **over), {"issuer": ACME}),
+        ("certificate, guardians", "certificate", late, {"issuer": ACME, "guards": HASHES}),
+        ("key, what it commits to", "key_used", heir, {"following": THIRD}),
+        ("next, what it commits to", "key_used", GLOBEX, {"following": next_of("acme")}),
+        ("guardians, who signs", "malformed", other, {"issuer": ACME, "guards": HASHES, "purpose": b"else"}),
+    ):
+        steps.register(holder, shows=shows, gets=gets, **odd)
+    steps.add("guardians, who signs", GUARDIANS, SELLER, [HASHES, 2, 3600], SELLER, gets="malformed")
+    return steps.scenario(*active(ACME, SELLER))

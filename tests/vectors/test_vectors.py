@@ -223,7 +223,7 @@ def say(party, data):
                 number, signature, items = decode_batch_untrusted(payload)
                 for channel, flags, _, _ in items:
                     assert not flags & OPENS or party.open_channel() == channel
-                said = party.batch(number, signature, items)
+                said = b"".join(party.batch(number, signature, items))
             case Frame.CANCEL:
                 channel, code = decode_cancel(payload)
                 said = party.cancel(channel, code_of(code))
@@ -254,7 +254,7 @@ def step(party, us, who, data):
 
 def link(given):
     """Seen by both parties, or, where the last step is refused, by whom it is sent to."""
-    steps = [(who, bytes.fromhex(data)) for who, data in given.take("steps")]
+    steps = [(who, bytes.fromhex(data) + bytes(*zeros)) for who, data, *zeros in given.take("steps")]
     *before, last = steps or [("dialer", b"")]
     other = {"dialer": "listener", "listener": "dialer"}
     seen = []
