@@ -122,6 +122,9 @@ TICKET_KEY: Final = 3600.0
 """Seconds after which a listener's ticket key is replaced, and a session is no longer resumed: nothing proves the peer's key
 to TLS meanwhile. (RFC 8446, section 4.6.1: at most 7 days; nginx and Go: 1 hour to 7 days.)"""
 
+CHAINS_PASSED: Final = 64
+"""Chains of listeners that a dialer need not examine again: 4 MiB of the largest."""
+
 SESSIONS: Final = 1_024
 """TLS sessions that a dialer keeps to resume later, and ..."""
 
@@ -358,6 +361,9 @@ INCLUSION: Final = 60.0
 """Seconds in which a log promises to have taken an entry that it has received. It takes milliseconds; what it cannot keep in
 this time must not be promised. (Certificate Transparency's maximum merge delay: 24 hours.)"""
 
+LOG_PAGE: Final = 256
+"""Places, leaves or changes in one question or answer about a log: as many leaves as a tile has hashes."""
+
 SUBMISSIONS: Final = 64
 """Entries that one submitter may have waiting for the log, and ..."""
 
@@ -377,6 +383,9 @@ CHANGES_TOLD: Final = 65_536
 """Changes of a registry's feed that an agent remembers, some 700 bytes each. Where more are told within `STATUS_AGE`,
 statuses from before the forgotten ones are not believed. (A million IDs that change once a year: 20,000 in that time.)"""
 
+CHANGES_COMPARED: Final = 4_096
+"""Changes that a monitor has heard of entries to come, and entries whose change it may still hear: the newest ones."""
+
 CHANGES_BUFFER: Final = 1_024
 """Changes that wait for one subscriber of the feed; a slower one is disconnected, and asks for what it missed."""
 
@@ -392,6 +401,9 @@ STATUS_AGE: Final = 7 * 24 * 3600.0
 
 STATUSES: Final = 65_536
 """IDs whose newest status a process remembers: about 20 MiB."""
+
+EVIDENCE_PIECES: Final = 16
+"""Pieces of evidence against its registry that an agent keeps in one run: who lies once can do so for ever."""
 
 CRL: Final = 256 * KIB
 """An issuer's revocation list: some 6,000 certificates that have not run out by themselves."""
@@ -427,9 +439,6 @@ HTTP_LARGE: Final = 64
 
 HTTP_READERS: Final = 4
 """Threads that make answers, each with a connection to the database and 8 MiB of its pages."""
-
-HTTP_PAGE: Final = 256
-"""Places of one page of an ID's history."""
 
 FETCH: Final = 60.0
 """Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""

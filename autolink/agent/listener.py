@@ -184,8 +184,7 @@ class Listener:
             logger.warning("no link from %s: %s", peer, refused)
         except (RemoteProtocolError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             logger.info("no link from %s: %s", peer, str(error) or type(error).__name__)
-        except (
-            Exception
-        ):  # a fault of ours or of a trust model: no stranger shall end the listener by meeting it
+        except Exception:
+            # A fault of ours or of a trust model: no stranger shall end the listener by meeting it.
             logger.exception("no link from %s, by a fault", peer)
         return None

@@ -135,9 +135,8 @@ class Server:
                 raise
             if isinstance(lone, CallError) and not lone.received:
                 return error_body(lone.code, lone.message)
-            if (
-                isinstance(lone, BodyError) and lone.channel is lane
-            ):  # the peer's item, not the handler's doing
+            # The peer's item, not the handler's doing.
+            if isinstance(lone, BodyError) and lone.channel is lane:
                 return error_body(Code.INVALID_ARGUMENT, str(lone))
             if not isinstance(error, Exception):
                 raise

@@ -25,6 +25,7 @@ from autolink.cli.registry_link import auto_id_of, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.submitting import (
     Submission,
+    check_log,
     describe_entry,
     in_keystore,
     issuer_of,
@@ -338,10 +339,7 @@ def countersign(
     if reached is not None:
         submit_entry(signed, reached, name, as_json=as_json)
         return
-    if waiting.origin != how["log_key"].name:
-        raise UsageError(
-            f"this entry is for the log {display(waiting.origin)}, not {display(how['log_key'].name)}"
-        )
+    check_log(waiting, how["log_key"])
     write(output or entry, signed.to_bytes())
     away = making.missing(signed)
     facts = describe_entry(signed) | {"missing": ", ".join(map(str, away)) or None}

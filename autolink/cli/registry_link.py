@@ -19,19 +19,17 @@ from autolink.cli.trust_option import Spec
 from autolink.errors import AutolinkError, CallError, Code, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
-from autolink.registry.client import VISITOR, RegistryClient
+from autolink.registry.client import RegistryClient, reader
 from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.registration import registered
 from autolink.registry.service_record import describe
-from autolink.trust import Pinned
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _WAIT: Final = limits.INCLUSION
 """Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
-
 
 EVIDENCE: Final = "evidence"
 """The folder of what shows that a registry lies: in that of who dials, or else where the command runs."""
@@ -137,8 +135,15 @@ def standing(
         describe(agent.handlers, addresses, now=datetime.now(UTC))
     folder = agent.credential.folder
     kept = None if folder is None else folder / f"registry-{log_key.key_id.hex()}.status"
-    evidence = None if folder is None else folder / EVIDENCE
-    return partial(registered, agent, registry, log_key, kept=kept, addresses=addresses, evidence=evidence)
+    return partial(
+        registered, agent, registry, log_key,
+        kept=kept, addresses=addresses, evidence=evidence_of(agent.credential),
+    )  # fmt: skip
+
+
+def evidence_of(credential: Credential) -> Path | None:
+    """Where an identity keeps what shows that a registry lies; nowhere if it is in no folder."""
+    return None if credential.folder is None else credential.folder / EVIDENCE
 
 
 def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> VerifierKey:
@@ -163,24 +168,26 @@ def evidence_kept(folder: Path | None) -> Iterator[None]:
     except AutolinkError as error:
         evident = evident_in(error)
         if folder is not None and evident is not None:
-            error.add_note(_kept(folder, evident))
+            error.add_note(try_keep(folder, evident)[1])
         raise
 
 
-def _kept(folder: Path, evident: Evident) -> str:
+def try_keep(folder: Path, evident: Evident) -> tuple[Path | None, str]:
+    """Keep what an error shows: the file, and in words where it is, or why there is none, which must not hide the lie."""
     try:
-        return f"what it shows is in {display(str(keep(folder, evident)))}"
-    except OSError as error:  # must not hide that there is a lie
-        return f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
+        path = keep(folder, evident)
+    except OSError as error:
+        return None, f"what it shows cannot be kept in {display(str(folder))} ({error.strerror})"
+    return path, f"what it shows is in {display(str(path))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A registry, how it is reached, and where what shows that it lies is kept."""
+    """A registry, who dials it (None: nobody in particular), how long, and where what shows that it lies is kept."""
 
     contact: str
     log_key: VerifierKey
-    dialer: Credential
+    dialer: Credential | None
     timeout: float
     evidence: Path | None = Path(EVIDENCE)
 
@@ -204,8 +211,7 @@ class Reach:
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """As `use`, in an event loop and without an end."""
-        agent = Agent(self.dialer, trust=Pinned(Contact.parse(self.contact).peer_id))
-        async with agent.connect(self.contact) as link:
+        async with reader(self.contact, self.dialer).connect(self.contact) as link:
             return await work(RegistryClient(link, self.log_key))
 
 
@@ -220,7 +226,7 @@ def reach(
     if registry is None:
         raise UsageError("which registry? Give its contact: --registry, or $AUTOLINK_REGISTRY")
     Contact.parse(registry)
-    dialer = load_identity(as_name, passphrase_file) if as_name else Credential.self_issued(VISITOR)
+    dialer = load_identity(as_name, passphrase_file) if as_name else None
     return Reach(registry, log_key, dialer, timeout)
 
 
@@ -254,6 +260,12 @@ class NotOnRecord(click.ClickException):
         super().__init__(f"{auto_id} is not on record there: is it the right registry?")
 
 
-def not_on_record(auto_id: AutoId, error: CallError) -> Exception:
-    """What a registry's `not_found` means, or the error itself."""
-    return NotOnRecord(auto_id) if error.code is Code.NOT_FOUND else error
+@contextmanager
+def on_record(auto_id: AutoId) -> Iterator[None]:
+    """For the block, in which a registry is asked about an Auto ID: what its `not_found` means."""
+    try:
+        yield
+    except CallError as error:
+        if error.code is Code.NOT_FOUND:
+            raise NotOnRecord(auto_id) from None
+        raise

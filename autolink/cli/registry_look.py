@@ -3,18 +3,18 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import click
 
 from autolink import limits
 from autolink.cli.options import Number, json_option, option
-from autolink.cli.registry_link import auto_id_of, not_on_record, reach, reach_options
+from autolink.cli.registry_link import auto_id_of, on_record, reach, reach_options
 from autolink.cli.show import print_facts, print_json, print_table
-from autolink.errors import BadSignature, CallError
+from autolink.errors import BadSignature
 from autolink.identity import AutoId, Certificate, key_authority
-from autolink.messages import instant, microseconds
+from autolink.messages import instant
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, find_record
@@ -22,7 +22,7 @@ from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.evidence import against
 from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
-from autolink.registry.status import VerifiedStatus
+from autolink.registry.status import VerifiedStatus, check_young
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,16 +49,6 @@ def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
     }
 
 
-def _check_age(verified: VerifiedStatus, max_age: float) -> None:
-    age = timedelta(microseconds=microseconds(datetime.now(UTC)) - verified.status.at)
-    if age.total_seconds() > max_age:
-        raise BadSignature(
-            f"the registry's word is {age} old: it withholds what is newer, or its clock is wrong"
-        )
-    if age.total_seconds() < -limits.SKEW:
-        raise BadSignature(f"the registry's word is of a time to come ({-age} ahead): set the clock")
-
-
 def _max_age_option(function: F) -> F:
     return option(
         "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=limits.STATUS_LIFETIME, show_default=True,
@@ -76,12 +66,10 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> VerifiedStatus:
-        try:
+        with on_record(auto_id):
             verified = await client.status(auto_id)
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(verified.status.to_bytes()):
-            _check_age(verified, max_age)
+            check_young(verified.status, datetime.now(UTC), max_age)
         return verified
 
     facts = status_facts(reach(**how).use(work))
@@ -104,16 +92,14 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place, ServiceRecord | NotFound]:
-        try:
+        with on_record(auto_id):
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
                 current = hashlib.sha256(place.certificate).digest() == verified.status.certificate
                 if current and verified.status.entries == place.entries:
                     break  # else an entry came in between, or a recovery took place
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(verified.status.to_bytes()):
-            _check_age(verified, max_age)
+            check_young(verified.status, datetime.now(UTC), max_age)
             if not current:
                 raise BadSignature(
                     "the certificate that the registry gives is not the one that its log has signed"
@@ -176,16 +162,10 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> list[dict[str, Any]]:
-        try:
+        with on_record(auto_id):
             said = (await client.status(auto_id)).status
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         with against(said.to_bytes()):
-            places = await _places(client, auto_id, said.proof.index)
-            if len(places) != said.entries or said.proof.index not in places:
-                raise BadSignature(
-                    f"the registry tells of {len(places)} entries, and the log's word counts {said.entries}"
-                )
+            places = await client.places(said)
             return [_row(place, await client.proved(place), auto_id) for place in places]
 
     rows = reach(**how).use(work)
@@ -193,18 +173,6 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
         print_json({"ok": True, "auto_id": auto_id.hex, "entries": rows})
     else:
         print_table(("index", "logged_at", "entry", "signed_by", "says"), rows)
-
-
-async def _places(client: RegistryClient, auto_id: AutoId, last: int) -> list[int]:
-    """Where its entries stand, up to the last one of a status."""
-    places: list[int] = []
-    while more := await client.history(auto_id, places[-1] + 1 if places else 0):
-        if sorted(set(more)) != more or (places and more[0] <= places[-1]):
-            raise BadSignature("the registry tells of this ID's entries out of order")
-        places += more
-        if places[-1] >= last:
-            break
-    return [place for place in places if place <= last]
 
 
 def _row(place: int, leaf: bytes, auto_id: AutoId) -> dict[str, Any]:

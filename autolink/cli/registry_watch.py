@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,23 @@ from autolink.agent.groups import background_tasks
 from autolink.agent.kept import back_off
 from autolink.cli.edge import Status, about, shown
 from autolink.cli.options import FILE, Number, json_option, option, read
-from autolink.cli.registry_link import Reach, auto_id_of, log_key_option, reach, reach_options
+from autolink.cli.registry_link import (
+    EVIDENCE,
+    Reach,
+    auto_id_of,
+    log_key_option,
+    reach,
+    reach_options,
+    try_keep,
+)
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
 from autolink.identity import files
 from autolink.registry.audit import Audit
 from autolink.registry.client import RegistryClient
-from autolink.registry.evidence import LogConvicted, Unproved, keep, keep_evidence
+from autolink.registry.database import StoreFailed
+from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
+from autolink.registry.feed import Change
 from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
@@ -31,14 +41,15 @@ from autolink.registry.monitor import Monitor, Report
 from autolink.registry.sources import FolderSource, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])
+Look = Callable[[RegistryClient], Awaitable[None]]
 
 _log: Final = logging.getLogger("autolink.cli")
-_EVIDENCE: Final = click.Path(path_type=Path, file_okay=False)
+_FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 
 def _evidence_option(function: F) -> F:
     return option(
-        "--evidence", type=_EVIDENCE, default="evidence", show_default=True,
+        "--evidence", type=_FOLDER, default=EVIDENCE, show_default=True,
         help="Folder for what shows that the log is wrong.",
     )(function)  # fmt: skip
 
@@ -90,12 +101,12 @@ def _facts(replayed: Audit) -> dict[str, Any]:
 
 def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     """Tell it, and keep what shows it."""
-    with about(display(str(folder))):
-        kept = keep(folder, convicted)
+    kept, where = try_keep(folder, convicted)
     if as_json:
-        told = {"convicted": shown(convicted), "index": convicted.index, "evidence": str(kept)}
+        evidence = None if kept is None else str(kept)
+        told = {"convicted": shown(convicted), "index": convicted.index, "evidence": evidence}
         print_json({"ok": False, "status": Status.FAILED, **told}, line=True)
-    say(f"THE LOG IS CONVICTED: {shown(convicted)}; what shows it is in {display(str(kept))}")
+    say(f"THE LOG IS CONVICTED: {shown(convicted)}; {where}")
 
 
 # --- monitor -----------------------------------------------------------------------------------------------
@@ -149,7 +160,7 @@ def monitor(
         try:
             await watching.look(client, tell)
         except Unproved as error:
-            error.add_note(f"what it shows is in {display(str(keep(evidence, error)))}")
+            error.add_note(try_keep(evidence, error)[1])
             raise
         files.write_atomic(str(state), watching.checkpoint, mode=0o644)
 
@@ -193,15 +204,16 @@ def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
         click.echo(f"{report.at:%F %T}Z{place}  {report.auto_id}  {display(report.text)}")
 
 
-async def _keep_looking(reached: Reach, watching: Monitor, look: Any, every: float) -> None:  # noqa: ANN401
-    """Until the log is convicted. A registry that is down, or answers with nonsense, is asked again."""
+async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: float) -> None:
+    """Until the log is convicted, or what was replayed of it is lost. A registry that is down, or answers with nonsense, is
+    asked again."""
     failures = 0
 
     async def use(client: RegistryClient) -> None:
         nonlocal failures
         woken = anyio.Event()
 
-        def heed(change: Any) -> None:  # noqa: ANN401
+        def heed(change: Change) -> None:
             watching.heed(change)
             woken.set()
 
@@ -226,7 +238,7 @@ async def _keep_looking(reached: Reach, watching: Monitor, look: Any, every: flo
     while True:
         try:
             await reached.run(use)
-        except LogConvicted:
+        except (LogConvicted, StoreFailed):
             raise
         except (AutolinkError, TimeoutError, OSError) as error:
             failures += 1

@@ -16,8 +16,8 @@ from click.core import ParameterSource
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.making import days_option, free, lifetime_of, say_where, unencrypted_option
-from autolink.cli.options import FILE, json_option, option, passphrase_option, read, read_chain
-from autolink.cli.passphrase import new_passphrase, passphrase_for
+from autolink.cli.options import FILE, json_option, option, passphrase_option, read_chain
+from autolink.cli.passphrase import new_passphrase
 from autolink.cli.record_options import void_from_option
 from autolink.cli.registry_link import (
     NotOnRecord,
@@ -29,12 +29,10 @@ from autolink.cli.registry_link import (
     timeout_option,
 )
 from autolink.cli.show import describe, print_facts, print_json, say
-from autolink.cli.submitting import KEPT, Submission
+from autolink.cli.submitting import KEPT, Submission, open_key
 from autolink.errors import AutolinkError, IdentityError, UsageError, display
 from autolink.identity import Certificate, Credential, Keystore, save_key, show_name
-from autolink.identity.keys import PrivateKey
 from autolink.identity.rotation import split_chain
-from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.registry import making
 from autolink.registry.log.note import VerifierKey
 
@@ -75,7 +73,7 @@ def rotate(
     store = Keystore() if certificates is None else free(name)
     own = store.chain(name) if certificates is None else read_chain(certificates)
     _check_can(name, own)
-    key = _open(next_key, next_key_passphrase_file or passphrase_file)
+    key = open_key(next_key, next_key_passphrase_file or passphrase_file)
     with about(display(str(next_key))):
         credential = Credential.rotated(own, key, lifetime=lifetime_of(days))
     passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
@@ -190,14 +188,6 @@ def _check_can(name: str, own: Sequence[Certificate]) -> None:
         raise UsageError(
             f"{name} has a plain name, which commits to no next key: nobody could tell its new key from an impostor's"
         )
-
-
-def _open(path: Path, passphrase_file: Path | None) -> PrivateKey:
-    with about(display(str(path))):
-        data = read(path, KEY_BYTES)
-    passphrase = passphrase_for(str(path), passphrase_file) if is_sealed(data) else None
-    with about(display(str(path))):
-        return unseal(data, passphrase)
 
 
 def _may_be_in_place(store: Keystore, name: str, credential: Credential) -> bool:

@@ -144,9 +144,7 @@ def _import(module: str) -> object:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             raise UsageError(f"there is no module {display(module)}: is --app-dir right?") from None
         raise _broken(module, error) from error
-    except (
-        Exception
-    ) as error:  # the user's own code, which may raise anything: told in one line, in full with -vv
+    except Exception as error:  # the user's own code may raise anything: told in one line, in full with -vv
         raise _broken(module, error) from error
 
 

@@ -11,26 +11,20 @@ from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
-from autolink.cli.registry_link import Reach, not_on_record
+from autolink.cli.registry_link import Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import (
-    CallError,
-    EntryRefused,
-    Fault,
-    IdentityError,
-    KeystoreError,
-    UsageError,
-    display,
-)
-from autolink.identity import AutoId, Credential, Keystore, files, keys, load_key, save_key
+from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
-from autolink.identity.sealed import KEY_BYTES, is_sealed
+from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
 from autolink.registry.answers import Place
-from autolink.registry.client import Logged, RegistryClient, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import SALT, Entry, Guardians, Op
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
+from autolink.registry.submitter import Logged, Withheld
 
 KEPT: Final = "registry"
 """The folder, in that of an identity, of what registries have promised and proved to it."""
@@ -78,10 +72,8 @@ class Submission:
         made: list[Entry] = []
 
         async def work(client: RegistryClient) -> tuple[Logged, str, Place]:
-            try:
+            with on_record(self.auto_id):
                 place = None if self.registers else await client.place(self.auto_id)
-            except CallError as error:
-                raise not_on_record(self.auto_id, error) from None
             made.append(self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place)))
             logged = await client.submit(made[0])
             verified = await client.status(self.auto_id)
@@ -154,12 +146,19 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
     }
 
 
+def check_log(entry: Entry, log_key: VerifierKey) -> None:
+    """An entry is for the log of this key.
+
+    Raises:
+        UsageError: it is for another one.
+    """
+    if entry.origin != log_key.name:
+        raise UsageError(f"this entry is for the log {display(entry.origin)}, not {display(log_key.name)}")
+
+
 def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
     """Submit an entry that has all its signatures."""
-    if entry.origin != reached.log_key.name:
-        raise UsageError(
-            f"this entry is for the log {display(entry.origin)}, not {display(reached.log_key.name)}"
-        )
+    check_log(entry, reached.log_key)
     registers = entry.op is Op.REGISTER
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
 
@@ -199,14 +198,14 @@ def open_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
     """The key in a file of its own, its passphrase asked for only where it needs one.
 
     Raises:
-        KeystoreError: as `load_key`.
+        IdentityError, OSError: it cannot be read, or holds no key that this passphrase opens.
         UsageError: there is no passphrase.
     """
-    try:
-        sealed = is_sealed(files.read_bounded(path, KEY_BYTES))
-    except OSError as error:
-        raise KeystoreError(f"{display(str(path))} cannot be read: {error.strerror}") from error
-    return load_key(path, passphrase_for(str(path), passphrase_file) if sealed else None)
+    with about(display(str(path))):
+        data = read(path, KEY_BYTES)
+    passphrase = passphrase_for(str(path), passphrase_file) if is_sealed(data) else None
+    with about(display(str(path))):
+        return unseal(data, passphrase)
 
 
 def in_keystore(auto_id: AutoId, spki: bytes | None = None) -> str | None:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autolink.cli.making import save_with_next_key, say_where
-from autolink.cli.registry_link import Reach, not_on_record
-from autolink.errors import BadSignature, CallError, UsageError
+from autolink.cli.registry_link import Reach, on_record
+from autolink.errors import BadSignature, UsageError
 from autolink.identity import AutoId, Certificate, Credential, Keystore, key_authority, keys, show_name
 from autolink.identity.names import split_bound
 from autolink.registry import making
@@ -19,10 +19,8 @@ def make_successor(
     """Store as `name` a fresh key for an Auto ID of a bound name that is on record."""
 
     async def work(client: RegistryClient) -> Certificate:
-        try:
+        with on_record(auto_id):
             place = await client.place(auto_id)
-        except CallError as error:
-            raise not_on_record(auto_id, error) from None
         return Certificate.parse_untrusted(place.certificate)
 
     credential = making.successor(reached.use(work), reached.log_key, now=datetime.now(UTC))

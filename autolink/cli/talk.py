@@ -16,9 +16,9 @@ from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
 from autolink.cli.registry_link import (
-    EVIDENCE,
     Standing,
     evidence_kept,
+    evidence_of,
     key_of_its_log,
     standing,
     standing_options,
@@ -61,8 +61,7 @@ class Dialer:
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
-        folder = self.agent.credential.folder
-        evidence = None if folder is None else folder / EVIDENCE
+        evidence = evidence_of(self.agent.credential)
         with about(address_in(self.contact), name=self.name), evidence_kept(evidence):
             try:
                 return anyio.run(self._talk, work, awaited, backend="trio")

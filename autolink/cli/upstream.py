@@ -99,9 +99,8 @@ def _take_over(
     if upstream.issuer_name is None:
         return upstream.self_issue(kind=EntityKind(kind or "organization"), now=datetime.now(UTC))
     for candidate in store.names():
-        with suppress(
-            IdentityError
-        ):  # a request without a chain, or an entry that cannot be read, issued nothing
+        with suppress(IdentityError):
+            # A request without a chain, or an entry that cannot be read, issued nothing.
             if upstream.was_issued_by(store.chain(candidate)[0]):
                 break
     else:

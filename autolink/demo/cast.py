@@ -246,9 +246,8 @@ async def caller(stage: Stage) -> None:
 
 async def is_revoked(stage: Stage, agent: Agent, contact: str, told: dict[str, Any]) -> None:
     """The caller again: it talks to echo while it is on record as active, and tries once more when it is not."""
-    logging.getLogger("autolink").addHandler(
-        logging.NullHandler()
-    )  # what it is told of itself, the scene shows
+    # What it is told of itself, the scene shows.
+    logging.getLogger("autolink").addHandler(logging.NullHandler())
     async with on_record(stage, agent, told):
         async with agent.connect(contact) as link:
             await stage.tell(grounds=str(link.peer.grounds))

@@ -154,10 +154,8 @@ class Credential:
         Raises:
             KeystoreError: there is none of this name, its files are not safe, or the passphrase is wrong.
         """
-        from autolink.identity.keystore import (
-            Keystore,
-            environment_passphrase,
-        )  # it stores what this module makes
+        # Here: it stores what this module makes.
+        from autolink.identity.keystore import Keystore, environment_passphrase
 
         return Keystore(home).load(
             name, passphrase=environment_passphrase() if passphrase is None else passphrase
@@ -250,9 +248,7 @@ class Credential:
                 f"{name!r} is given another key by its issuer, not by itself: make a new request and have it issued"
             )
         bound = leaf.next_key_hash is not None
-        recovered = (
-            bound and authority != BOUND
-        )  # nothing leads to its keys: the registry has this one on record too
+        recovered = bound and authority != BOUND  # nothing leads to its keys: the registry has this one too
         if bound and keys.hash_of_key(next_key.public_key()) != leaf.next_key_hash:
             raise IdentityError(f"{name!r} has committed to another next key than this one")
         following = keys.generate(keys.key_type(next_key.public_key())) if next_key_hash is None else None

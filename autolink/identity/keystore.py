@@ -192,9 +192,8 @@ class Keystore:
                     "the identity kept here is not the one that was rotated; perhaps it has been meanwhile"
                 )
             following = _read_optional(folder, NEXT)
-            if following is not None and belongs_to(
-                following, leaf.spki_sha256
-            ):  # an earlier rotation was cut short
+            # An earlier rotation was cut short.
+            if following is not None and belongs_to(following, leaf.spki_sha256):
                 os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
             files.write_atomic(NEXT, key, folder=folder)
             files.write_atomic(CHAIN, dump_chain(credential.certificates), folder=folder)  # this is it
@@ -297,9 +296,8 @@ class Keystore:
                 folder = opened.enter_context(_folder(name, identities))
             except FileNotFoundError:
                 raise KeystoreError("there is no such identity") from None
-            if (
-                changing
-            ):  # a look and what is done upon it must belong together; closing the folder unlocks it
+            # A look and what is done upon it must belong together; closing the folder unlocks it.
+            if changing:
                 try:
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -7,7 +7,7 @@ change what is on record, make an entry (`making`) and submit it with `RegistryC
 """
 
 from autolink.registry import making
-from autolink.registry.client import Logged, RegistryClient, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry
 from autolink.registry.folder import create_registry, load_log_key
 from autolink.registry.log.note import VerifierKey
@@ -17,6 +17,7 @@ from autolink.registry.registrar import Registrar
 from autolink.registry.registration import Registration, registered
 from autolink.registry.service import RegistryService
 from autolink.registry.store import SqliteStore
+from autolink.registry.submitter import Logged, Withheld
 from autolink.registry.trust import Registered
 
 __all__ = [

@@ -1,12 +1,15 @@
 """The bodies that a registry and its users exchange, besides bytes: checked on both sides like every typed body."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from autolink import limits
 from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
+
+CHANGES: Final = "registry.changes"
+"""The topic of the feed."""
 
 _Hash = Annotated[bytes, Field(min_length=HASH, max_length=HASH)]
 Number = Annotated[int, Field(ge=0, le=TIME_MAX)]

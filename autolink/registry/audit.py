@@ -103,23 +103,6 @@ class Audit:
         self._tree.add(hashed)
         return Taken(index, logged_at, entry.op, applied.record, hashed)
 
-    def check_checkpoint(self, note: bytes) -> Checkpoint:
-        """Compare a signed checkpoint of the size that was reached.
-
-        Raises:
-            RemoteProtocolError, BadSignature: it is none of this log's.
-            LogConvicted: the log has signed another root.
-        """
-        signed = verify_untrusted(note, self._key)
-        if signed.size != self.size:
-            raise LogConvicted(
-                f"the checkpoint is of {signed.size} entries, and there are {self.size}", evidence=note
-            )
-        if signed.root != self.root:
-            raise LogConvicted("the root that was signed is not that of the entries", evidence=note)
-        self.checkpoint = note
-        return signed
-
     def check_status(self, status: Status) -> None:
         """Compare what a log, its signature verified, says of an ID with what follows from the entries up to that size.
 
@@ -173,10 +156,14 @@ class Audit:
                 each(taken)
             if progress is not None and not self.size % _PAGE:
                 progress(self.size, signed.size)
-        checked = self.check_checkpoint(note)
+        if self.size != signed.size:
+            raise SourceFailed(f"{signed.size} entries were signed, and there are {self.size}")
+        if signed.root != self.root:
+            raise LogConvicted("the root that was signed is not that of the entries", evidence=note)
+        self.checkpoint = note
         if progress is not None:
             progress(self.size, signed.size)
-        return checked
+        return signed
 
     def check_served(
         self, source: Source, ids: Collection[AutoId] | None = None, *, progress: Progress | None = None
@@ -236,25 +223,3 @@ def check_change(change: Change, taken: Taken) -> None:
         raise LogConvicted(
             "the change that was told of it is not what it did", index=taken.index, evidence=change.to_bytes()
         )
-
-
-def audit(leaves: Iterable[bytes], checkpoint: bytes, key: VerifierKey) -> Audit:
-    """Replay a log up to a checkpoint.
-
-    Args:
-        leaves: from the first one on; as many as the checkpoint says are taken.
-        checkpoint: the signed note.
-        key: the log's.
-
-    Raises:
-        RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
-        LogConvicted: something in the log is not so, or entries are missing.
-    """
-    signed = verify_untrusted(checkpoint, key)
-    replayed = Audit(key)
-    for leaf in leaves:
-        if replayed.size == signed.size:
-            break
-        replayed.take(leaf)
-    replayed.check_checkpoint(checkpoint)
-    return replayed

@@ -1,4 +1,4 @@
-"""A registry as its users see it: entries are submitted and proved, statuses fetched and stapled, the feed followed.
+"""A registry as its users see it: entries are submitted and proved, statuses fetched, the feed followed.
 
 Nothing that a registry answers is believed because it answers: receipts, statuses and changes are signed by the log's key,
 entries are proved under a checkpoint of its, and each checkpoint must lead on from the last one that was seen.
@@ -6,74 +6,49 @@ entries are proved under a checkpoint of its, and each checkpoint must lead on f
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, final
+from datetime import datetime
+from itertools import pairwise
+from typing import final
 
 import anyio
 
 from autolink import limits
 from autolink.agent.agent import Agent
-from autolink.agent.channel import Channel
 from autolink.agent.groups import background_tasks
 from autolink.agent.link import Link
-from autolink.errors import (
-    BadSignature,
-    BodyError,
-    CallError,
-    Code,
-    EntryRefused,
-    Fault,
-    LinkLost,
-    RemoteProtocolError,
-    display,
-)
-from autolink.identity import AutoId
+from autolink.errors import BadSignature, CallError, Code, LinkLost, RemoteProtocolError
+from autolink.identity import AutoId, Credential
 from autolink.messages.merkle import leaf_hash
-from autolink.registry import feed, receipt, status
-from autolink.registry.answers import Answer, Consistency, Place
-from autolink.registry.entries import Entry, decode_leaf_untrusted, encode_leaf
+from autolink.registry import feed, status
+from autolink.registry.answers import CHANGES, Answer, Consistency, Place
+from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.evidence import check_goes_on, check_one_past
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.service import CHANGES
-
-REFRESH: Final = limits.STATUS_LIFETIME / 3
-"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
-
-VISITOR: Final = "visitor"
-"""The name of a throw-away identity: whoever asks a registry need not tell it who that is."""
+from autolink.registry.status import Status
+from autolink.registry.submitter import Logged, Submitter, check
+from autolink.transport import Contact
+from autolink.trust import Pinned
 
 
-class Withheld(RemoteProtocolError):
-    """A registry has promised to take an entry, and did not show that it has. `receipt` is the promise: if the entry is not
-    in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
+def reader(
+    contact: str, dialer: Credential | None = None, *, clock: Callable[[], datetime] | None = None
+) -> Agent:
+    """An agent that dials a registry and believes nobody else.
 
-    def __init__(self, promise: bytes, text: str = "was gone before it said that it had") -> None:
-        super().__init__(f"the registry promised to take the entry, and {text}")
-        self.receipt = promise
+    Args:
+        contact: of the agent that serves the registry.
+        dialer: who dials; None for a throw-away identity: whoever asks a registry need not tell it who that is.
+        clock: the wall clock; None for the system's.
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """An entry that is in the log, proved.
-
-    Attributes:
-        index: its place.
-        logged_at: log time, microseconds.
-        receipt: the promise that it would be.
-        proof: for whoever has the log's key and the entry's leaf.
-        leaf: what the log holds of it.
+    Raises:
+        UsageError, IdentityError: the contact is none.
     """
-
-    index: int
-    logged_at: int
-    receipt: bytes
-    proof: LogProof
-    leaf: bytes
+    expected = Pinned(Contact.parse(contact).peer_id)
+    return Agent(dialer or Credential.self_issued("visitor"), trust=expected, clock=clock)
 
 
 @final
@@ -108,7 +83,7 @@ class RegistryClient:
             return await submitter.submit(entry)
 
     @asynccontextmanager
-    async def submitting(self) -> AsyncIterator["Submitter"]:
+    async def submitting(self) -> AsyncIterator[Submitter]:
         """One channel for many entries: each of `Submitter.submit` may be under way while others are."""
         async with (
             self._link.open_channel("registry.submit", sends=tuple[int, bytes], receives=Answer) as channel,
@@ -210,13 +185,31 @@ class RegistryClient:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
         return await self._link.call("registry.history", [auto_id.value, start], returns=list[int])
 
+    async def places(self, said: Status, most: int = limits.LOG_ENTRIES) -> list[int]:
+        """Where the entries stand that a status counts, in their order: the last `most` of them.
+
+        Raises:
+            BadSignature: the registry shows fewer, more, or others.
+        """
+        places: list[int] = []
+        counted, start, last = 0, 0, said.proof.index
+        while counted < said.entries:
+            page = [place for place in await self.history(said.auto_id, start) if place <= last]
+            if not page or page[0] < start or any(one >= two for one, two in pairwise(page)):
+                break
+            counted, start = counted + len(page), page[-1] + 1
+            places = [*places, *page][-most:]
+        if counted != said.entries or places[-1:] != [last]:
+            raise BadSignature("the registry does not show as many entries as it has signed, or others")
+        return places
+
     async def publish_crl(self, issuer: AutoId, crl: bytes) -> None:
         """Have an issuer's own revocation list served (`crl.make_crl`), whoever brings it.
 
         Raises:
             EntryRefused: it is none that this issuer has signed with its key on record, or not newer than the served one.
         """
-        _check(await self._link.call("registry.publish_crl", [issuer.value, crl], returns=Answer))
+        check(await self._link.call("registry.publish_crl", [issuer.value, crl], returns=Answer))
 
     # --- for as long as it runs -----------------------------------------------------------------------
 
@@ -258,101 +251,9 @@ class RegistryClient:
         heed(change)
         self.heard = max(self.heard, change.index + 1)
 
-    async def staple(self, agent: Agent, *, every: float = REFRESH) -> None:
-        """Have an agent show its newest status to everybody, renewed every so many seconds; until cancelled.
-
-        Raises:
-            as `status`.
-        """
-        while True:
-            show(agent, await self.status(agent.auto_id))
-            await anyio.sleep(every)
-
 
 def show(agent: Agent, verified: status.VerifiedStatus) -> None:
     """Have an agent show a status beside what else it shows, in the place of an earlier one of the same log."""
     own = verified.status
     others = [item for item in agent.evidence if status.origin_of(item) != own.origin]
     agent.replace_evidence(*others, own.to_bytes())
-
-
-@final
-class Submitter:
-    """Entries on their way over one channel. Made by `RegistryClient.submitting`."""
-
-    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
-        self._channel, self._log_key = channel, log_key
-        self._number = 0
-        self._waiting: dict[int, _Waiting] = {}
-        self._ended: Exception | None = None  # no answer comes any more, and why
-
-    async def submit(self, entry: Entry) -> Logged:
-        """As `RegistryClient.submit`."""
-        data = entry.to_bytes()
-        waiting = self._waiting[self._number] = _Waiting()
-        number, self._number = self._number, self._number + 1
-        try:
-            await self._channel.send((number, data))
-            if self._ended is None:
-                await waiting.done.wait()
-        finally:
-            del self._waiting[number]
-        return self._judge(entry, data, waiting)
-
-    def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
-        answer, promise = waiting.answer, waiting.receipt
-        if answer is not None:
-            _check(answer, promise)
-        if not promise:
-            raise self._ended or RemoteProtocolError("the registry gave no receipt")
-        receipt.verify_untrusted(promise, self._log_key, entry)
-        if answer is None:
-            raise Withheld(promise) from self._ended
-        leaf = encode_leaf(answer.logged_at, data)
-        try:
-            proof = LogProof.from_untrusted(answer.proof)
-            if proof.index != answer.index:
-                raise BadSignature("the registry's proof is about another place")
-            proof.verify(leaf_hash(leaf), self._log_key)
-        except (BadSignature, RemoteProtocolError) as error:
-            raise Withheld(promise, f"does not prove that it has: {error}") from error
-        return Logged(answer.index, answer.logged_at, promise, proof, leaf)
-
-    async def read(self) -> None:
-        """Hand each answer to who waits for it, until the channel ends."""
-        try:
-            async for answer in self._channel:
-                if (waiting := self._waiting.get(answer.number)) is not None:
-                    waiting.take(answer)
-            self._ended = RemoteProtocolError("the registry has ended the channel")
-        except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
-            self._ended = error
-        for left in self._waiting.values():
-            left.done.set()
-
-
-class _Waiting:
-    """What has come for one entry."""
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.receipt = b""
-        self.answer: Answer | None = None
-
-    def take(self, answer: Answer) -> None:
-        """A receipt, or what became of the entry."""
-        if answer.receipt:
-            self.receipt = answer.receipt
-        else:
-            self.answer = answer
-            self.done.set()
-
-
-def _check(answer: Answer, promise: bytes = b"") -> None:
-    """It is no refusal."""
-    if answer.fault:
-        known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
-        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}", receipt=promise)
-
-
-_FAULTS: Final = frozenset(fault.value for fault in Fault)

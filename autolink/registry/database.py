@@ -51,7 +51,7 @@ def read_size(path: Path) -> int:
     """How many entries a log has, what a killed process has left included; nothing is moved or written.
 
     Raises:
-        sqlite3.Error, TypeError: it cannot be read.
+        sqlite3.Error, UnicodeDecodeError, TypeError: it cannot be read.
     """
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
         (size,) = db.execute("SELECT CAST(size AS INTEGER) FROM log").fetchone()
@@ -80,7 +80,7 @@ def check_file(db: sqlite3.Connection, path: Path) -> None:
 class Readers:
     """Connections to read with, each in one thread at a time: who reads slowly keeps nobody else waiting.
 
-    There are as many as threads that have read at once; who opens one has its `close` called when all is over.
+    As many are open as threads have read at once, until `close`.
 
     Args:
         opened: makes one.
@@ -96,7 +96,7 @@ class Readers:
         """What a query finds.
 
         Raises:
-            sqlite3.Error: it cannot be asked.
+            sqlite3.Error, UnicodeDecodeError: it cannot be asked.
         """
         held: sqlite3.Connection | None = getattr(self._held, "db", None)
         if held is not None:
@@ -144,5 +144,6 @@ class Readers:
     def _give(self, db: sqlite3.Connection) -> None:
         with self._lock:
             if self._idle is not None and not db.in_transaction:  # as when a moment could not be ended
-                return self._idle.append(db)
-        return db.close()
+                self._idle.append(db)
+                return
+        db.close()

@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import pairwise
 from typing import Final, final
 
 from autolink import limits
-from autolink.agent.agent import Agent
 from autolink.errors import (
     AutolinkError,
     BadSignature,
@@ -38,17 +36,17 @@ from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
 from autolink.registry.addresses import Allowed, NotAllowed, Resolver
-from autolink.registry.client import VISITOR, Logged, RegistryClient
+from autolink.registry.client import RegistryClient, reader
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.evidence import against
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.records import SECOND, State
+from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
-from autolink.registry.status import Newest, Status
-from autolink.transport import Address, Contact
+from autolink.registry.status import Newest, Status, check_young
+from autolink.registry.submitter import Logged
+from autolink.transport import Address
 from autolink.transport.sockets import resolve
-from autolink.trust import Pinned
 
 _NEW_KEY: Final = frozenset({Op.REGISTER, Op.ROTATE, Op.RECOVER})
 """What another key signed is behind one of these."""
@@ -57,7 +55,7 @@ _GROUP: Final = 16
 """Entries asked for at a time, from the last one back: 16 of the largest fit into one answer."""
 
 _ATTEMPTS: Final = 2
-"""... at publishing: who was outrun finds out by whom."""
+"""To publish: who was outrun finds out by whom, and whether anything is left to do."""
 
 
 class NotFound(AutolinkError):
@@ -88,7 +86,9 @@ async def find_record(
     with against(status.to_bytes()):
         if newest is not None:
             newest.check(verified)
-        _check_status(status, microseconds(now), max_age)
+        if status.state is not State.ACTIVE:
+            raise NotFound(f"{display(status.origin)} says that {status.auto_id.short} is {status.state}")
+        check_young(status, now, max_age)
         place, wanted = await _newest_service(client, status)
         entry = decode_leaf_untrusted(await client.proved(place))[1]
         if entry.hash != wanted:
@@ -106,18 +106,9 @@ async def find_record(
     return record
 
 
-def _check_status(status: Status, now: int, max_age: float) -> None:
-    if status.state is not State.ACTIVE:
-        raise NotFound(f"{display(status.origin)} says that {status.auto_id.short} is {status.state}")
-    if status.at > now + int(limits.SKEW * SECOND):
-        raise BadSignature("the registry's status is from the future")
-    if min(status.expires_at, status.at + int(max_age * SECOND)) < now:
-        raise BadSignature(f"the registry's status is of {instant(status.at):%F %T} UTC, too long ago")
-
-
 async def _newest_service(client: RegistryClient, status: Status) -> tuple[int, bytes]:
     """Place and hash of the newest SERVICE entry, behind which there is no other: see the module."""
-    places = await _last_places(client, status)
+    places = await client.places(status, limits.SERVICE_BEHIND)
     wanted, outran = b"", False
     while places:
         group, places = places[-_GROUP:], places[:-_GROUP]
@@ -139,21 +130,6 @@ async def _newest_service(client: RegistryClient, status: Status) -> tuple[int, 
     raise NotFound(
         f"{status.auto_id.short} has no service record in its last {limits.SERVICE_BEHIND} entries"
     )
-
-
-async def _last_places(client: RegistryClient, status: Status) -> list[int]:
-    """Where the last entries are that the status counts. Its proof says where the last one is."""
-    places: list[int] = []
-    counted, start, last = 0, 0, status.proof.index
-    while counted < status.entries:
-        page = [place for place in await client.history(status.auto_id, start) if place <= last]
-        if not page or page[0] < start or any(one >= two for one, two in pairwise(page)):
-            break
-        counted, start = counted + len(page), page[-1] + 1
-        places = [*places, *page][-limits.SERVICE_BEHIND :]
-    if counted != status.entries or places[-1:] != [last]:
-        raise BadSignature("the registry does not show as many entries as it has signed")
-    return places
 
 
 async def _check_signed(client: RegistryClient, status: Status, entry: Entry) -> None:
@@ -248,11 +224,7 @@ class RegistryFinder:
         self._newest = Newest()
         self._seen: Checkpoint | None = None
         self._clock = clock or _now
-        self.reader = Agent(
-            dialer or Credential.self_issued(VISITOR),
-            trust=Pinned(Contact.parse(contact).peer_id),
-            clock=clock,
-        )
+        self.reader = reader(contact, dialer, clock=clock)
 
     async def record(self, auto_id: AutoId) -> ServiceRecord:
         """The newest service record of an ID, proved: where it says that it is, and what it offers.

@@ -6,7 +6,7 @@ may be shown something else.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def keep_evidence(folder: Path, what: str, evidence: bytes, text: str) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{what}-{sha256(evidence).hexdigest()[:16]}.evidence"
-    with suppress(FileExistsError):
-        files.write_atomic(str(path), evidence, mode=0o644, replace=False)
+    if not path.exists():  # it comes last: where it is, both are
         files.write_atomic(f"{path}.txt", (text + "\n").encode(), mode=0o644)
+        files.write_atomic(str(path), evidence, mode=0o644)
     return path

@@ -130,25 +130,29 @@ class InvitedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, ...] | None = None
+        self._stamp: tuple[int, ...] = ()
         self._invited: frozenset[AutoId] = frozenset()
         self.error: Exception | None = None
 
     def __contains__(self, auto_id: object) -> bool:
         try:
-            found = self._path.stat()
-            stamp: tuple[int, ...] | None = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except FileNotFoundError:
-            stamp = None
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
+            if (stamp := self._stamp_now()) != self._stamp:
+                self._stamp = stamp
                 self._invited = frozenset(read_invited(self._path))
                 self.error = None
-            except (IdentityError, OSError) as error:
-                self.error = error
+        except (IdentityError, OSError) as error:
+            if str(error) != str(self.error):  # once, however often somebody asks to register
                 _log.warning("%s; who was invited before still is", error)
+            self.error = error
         return auto_id in self._invited
+
+    def _stamp_now(self) -> tuple[int, ...]:
+        """What changes when the file does."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_invited(path: Path) -> list[AutoId]:

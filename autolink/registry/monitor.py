@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar, final
+from typing import TypeVar, final
 
 import anyio
 
@@ -29,10 +29,6 @@ from autolink.registry.log.tree import check_consistency
 from autolink.registry.records import SECOND
 
 T = TypeVar("T")
-
-_PAGE: Final = 256
-_REMEMBERED: Final = 4_096
-"""Entries whose change the feed may still tell, and changes that it has told of entries to come: the newest ones."""
 
 
 @final
@@ -90,7 +86,7 @@ class Monitor:
         for note in seen:
             signed = verify_untrusted(note, key)
             self._expected.setdefault(signed.size, []).append(signed)
-        self._told: deque[Change] = deque(maxlen=_REMEMBERED)
+        self._told: deque[Change] = deque(maxlen=limits.CHANGES_COMPARED)
         self._telling: OrderedDict[int, Taken] = OrderedDict()
         self._asked = 0  # IDs that were touched last before this place have had their status compared
         self.checkpoint = b""
@@ -139,9 +135,8 @@ class Monitor:
             )
         self._check_expected(note)
         while (first := self.size) < signed.size:
-            leaves = (await _soon(client.entries(range(first, min(first + _PAGE, signed.size)))))[
-                : signed.size - first
-            ]
+            wanted = range(first, min(first + limits.LOG_PAGE, signed.size))
+            leaves = (await _soon(client.entries(wanted)))[: len(wanted)]
             await self._check_signed(client, leaves, signed, note)
             for leaf in leaves:
                 taken = self._audit.take(leaf)
@@ -185,7 +180,7 @@ class Monitor:
     def _remember(self, taken: Taken) -> None:
         if taken.op in TELLING:
             self._telling[taken.index] = taken
-            if len(self._telling) > _REMEMBERED:
+            if len(self._telling) > limits.CHANGES_COMPARED:
                 self._telling.popitem(last=False)
 
     def _check_told(self) -> None:

@@ -119,30 +119,11 @@ class Registrar:
         leaves: list[bytes] = []
         changes: list[tuple[int, bytes]] = []
         for data, entry in zip(submitted, parsed, strict=True):
-            if isinstance(entry, EntryRefused):
-                outcomes.append(entry)
-                continue
-            index = head.size + len(leaves)
-            try:
-                applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
-            except EntryRefused as refusal:
-                outcomes.append(refusal)
-                continue
-            except StoreFailed:
-                raise
-            except Exception:  # noqa: BLE001  a fault of ours at one entry must not keep the others out, nor end the registry
-                _log.exception("an entry could not be judged, and is not taken")
-                outcomes.append(EntryRefused(Fault.UNAVAILABLE, "the registry failed at this entry"))
-                continue
-            pending.take(applied)
-            leaves.append(encode_leaf(now, data))
-            change = b""
-            if entry.op in TELLING:
-                change = sign_change(
-                    entry, applied.record.state, index=index, at=now, key=self._key
-                ).to_bytes()
-                changes.append((index, change))
-            outcomes.append(Appended(index, now, applied.record, change))
+            outcomes.append(outcome := self._judge(pending, entry, now, head.size + len(leaves)))
+            if isinstance(outcome, Appended):
+                leaves.append(encode_leaf(now, data))
+                if outcome.change:
+                    changes.append((outcome.index, outcome.change))
         if leaves:
             frontier, tiles = self._frontier.extended([leaf_hash(leaf) for leaf in leaves])
             new_head = self._head(frontier, now)
@@ -152,11 +133,33 @@ class Registrar:
             self._frontier = frontier
         return outcomes
 
+    def _judge(
+        self, pending: "_Pending", entry: Entry | EntryRefused, now: int, index: int
+    ) -> Appended | EntryRefused:
+        """One entry behind those that are pending, among which it then is, if it may be."""
+        if isinstance(entry, EntryRefused):
+            return entry
+        try:
+            applied = apply(pending, entry, origin=self._store.origin, now=now, index=index)
+        except EntryRefused as refusal:
+            return refusal
+        except StoreFailed:
+            raise
+        except Exception:  # noqa: BLE001  a fault of ours at one entry must not keep the others out, nor end the registry
+            _log.exception("an entry could not be judged, and is not taken")
+            return EntryRefused(Fault.UNAVAILABLE, "the registry failed at this entry")
+        pending.take(applied)
+        change = b""
+        if entry.op in TELLING:
+            change = sign_change(entry, applied.record.state, index=index, at=now, key=self._key).to_bytes()
+        return Appended(index, now, applied.record, change)
+
     def proof(self, index: int) -> LogProof:
         """That an entry is in the log, for whoever has the log's key and the entry.
 
         Raises:
             UsageError: there is no such entry.
+            StoreFailed: the store is damaged, so that nobody would believe the proof.
         """
         with self._store.snapshot() as head:
             return self._proof(index, head)[1]
@@ -182,15 +185,15 @@ class Registrar:
 
     def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
         """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
-        with self._proving:
-            if self._tree.size != head.size:
-                self._tree = Tree(head.size, self._store.read_tile, self._known)
-                self._root = verify_untrusted(head.checkpoint, self.verifier_key).root
-            path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
         try:
+            with self._proving:
+                if self._tree.size != head.size:
+                    root = verify_untrusted(head.checkpoint, self.verifier_key).root
+                    self._tree, self._root = Tree(head.size, self._store.read_tile, self._known), root
+                path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
             check_inclusion(leaf, index, head.size, root, path)
-        except BadSignature as error:
-            raise StoreFailed(f"the tiles of {self._store.origin} are damaged: {error}") from None
+        except (BadSignature, RemoteProtocolError) as error:
+            raise StoreFailed(f"the log {self._store.origin} is damaged: {error}") from None
         return leaf, LogProof(index, path, head.checkpoint)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
@@ -202,6 +205,7 @@ class Registrar:
 
         Raises:
             UsageError: the log was never that long.
+            StoreFailed: a tile cannot be read.
         """
         with self._proving:
             return Tree(new, self._store.read_tile, self._known).consistency(old)

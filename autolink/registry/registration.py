@@ -30,7 +30,7 @@ from autolink.errors import (
 )
 from autolink.identity import Credential, files
 from autolink.messages import instant, microseconds
-from autolink.registry.client import REFRESH, VISITOR, RegistryClient, show
+from autolink.registry.client import RegistryClient, reader, show
 from autolink.registry.discovery import publish
 from autolink.registry.evidence import Evident, against, evident_in, keep
 from autolink.registry.feed import Change
@@ -40,14 +40,13 @@ from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
 from autolink.registry.status import Newest, VerifiedStatus, verify_untrusted
 from autolink.registry.trust import Registered
-from autolink.transport import Contact
-from autolink.trust import Model, Pinned
+from autolink.trust import Model
+
+_REFRESH: Final = limits.STATUS_LIFETIME / 3
+"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
 
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
-
-_PIECES: Final = 16
-"""Pieces of evidence that are kept in one run."""
 
 _log: Final = logging.getLogger("autolink")
 
@@ -76,18 +75,14 @@ async def registered(
     Raises:
         UsageError, IdentityError: the contact is none, or there can be no such service record.
     """
-    reader = Agent(
-        dialer or Credential.self_issued(VISITOR),
-        trust=Pinned(Contact.parse(contact).peer_id),
-        clock=agent.clock,
-    )
-    reader.reach = agent.reach
+    dialing = reader(contact, dialer, clock=agent.clock)
+    dialing.reach = agent.reach
     if addresses:
         describe(agent.handlers, addresses, now=agent.clock())
     registration = Registration(agent, log_key, model, kept, addresses, evidence)
     await registration.show_kept()
     async with background_tasks() as tasks:
-        tasks.start_soon(registration.keep_up, reader, contact)
+        tasks.start_soon(registration.keep_up, dialing, contact)
         with anyio.move_on_after(limits.OPENING):
             await registration.tried.wait()
         yield registration
@@ -138,13 +133,13 @@ class Registration:
             self.status, self._seen = verified, verified.checkpoint
             show(self._agent, verified)
 
-    async def keep_up(self, reader: Agent, contact: str) -> None:
+    async def keep_up(self, dialing: Agent, contact: str) -> None:
         """Dial, staple and follow, until cancelled."""
         failures = 0
         while True:
             began = anyio.current_time()
             try:
-                async with reader.connect(contact) as link:
+                async with dialing.connect(contact) as link:
                     await self._use(RegistryClient(link, self._log_key, seen=self._seen))
             except (AutolinkError, TimeoutError, OSError) as error:
                 await self._failed(error)
@@ -173,7 +168,7 @@ class Registration:
                 await self._staple(client)
                 if self._addresses and await self._publish(client):
                     await self._staple(client)
-                wait = REFRESH
+                wait = _REFRESH
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
                 await self._failed(error)
             with anyio.move_on_after(wait):
@@ -237,7 +232,7 @@ class Registration:
 
     async def _keep(self, evident: Evident) -> None:
         """What shows that the registry lies, but not as often as it likes: the disk is ours."""
-        if self._evidence is None or self._pieces == _PIECES:
+        if self._evidence is None or self._pieces == limits.EVIDENCE_PIECES:
             return
         self._pieces += 1
         try:

@@ -130,7 +130,7 @@ class Resources:
         with self._store.snapshot():
             record = self._record(auto_id, now)
             where = standing(self._store, record, now)
-            places = self._store.history(auto_id, 0, limits.HTTP_PAGE)
+            places = self._store.history(auto_id, 0, limits.LOG_PAGE)
         published = crl.served(self._store, record)
         proof = self._registrar.proof(record.touched)
         return _json(views.record_view(record, where, at=now, places=places, proof=proof, crl=published))
@@ -147,10 +147,10 @@ class Resources:
     def history(self, asked: Asked) -> Reply:
         auto_id, start = _auto_id(asked), _number(asked.query.get("start", "0"))
         self._record(auto_id, 0)
-        places = self._store.history(auto_id, start, limits.HTTP_PAGE + 1)
+        places = self._store.history(auto_id, start, limits.LOG_PAGE + 1)
         view: views.HistoryView = {
-            "auto_id": auto_id.hex, "places": places[: limits.HTTP_PAGE],
-            "next": places[limits.HTTP_PAGE] if len(places) > limits.HTTP_PAGE else None,
+            "auto_id": auto_id.hex, "places": places[: limits.LOG_PAGE],
+            "next": places[limits.LOG_PAGE] if len(places) > limits.LOG_PAGE else None,
         }  # fmt: skip
         return _json(view)
 

@@ -29,20 +29,15 @@ from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
 from autolink.identity import AutoId
 from autolink.messages import instant
 from autolink.registry import crl
-from autolink.registry.answers import Answer, Consistency, Number, Place
+from autolink.registry.answers import CHANGES, Answer, Consistency, Number, Place
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
 from autolink.registry.registrar import GROUP, Appended, Registrar
 from autolink.registry.store import Store
 
-CHANGES: Final = "registry.changes"
-"""The topic of the feed."""
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PAGE: Final = 256
 
 _log: Final = logging.getLogger("autolink.registry")
 
@@ -173,9 +168,8 @@ class RegistryService:
         await self._room.acquire()  # until the entry is appended, whether its submitter is still there or not
         receipt = self._registrar.receipt(entry.hash)
         submission = _Submission(data)
-        self._waiting.append(
-            submission
-        )  # before the promise is out: a submitter that leaves now has it kept, too
+        # Before the promise is out: a submitter that leaves now has it kept, too.
+        self._waiting.append(submission)
         self._woken.set()
         await channel.send(Answer(number=number, receipt=receipt.to_bytes()))
         await submission.done.wait()
@@ -227,8 +221,8 @@ class RegistryService:
     @_reads
     async def _entries(self, call: Call, places: list[int]) -> list[bytes]:
         """The leaves at these places."""
-        if len(places) > _PAGE:
-            raise CallError(Code.INVALID_ARGUMENT, f"at most {_PAGE} places at a time")
+        if len(places) > limits.LOG_PAGE:
+            raise CallError(Code.INVALID_ARGUMENT, f"at most {limits.LOG_PAGE} places at a time")
         size = self._store.head.size
         if any(not 0 <= place < size for place in places):
             raise CallError(Code.OUT_OF_RANGE, f"the log has {size} entries")
@@ -252,11 +246,11 @@ class RegistryService:
     @_reads
     async def _history(self, call: Call, asked: tuple[bytes, Number]) -> list[int]:
         auto_id, start = asked
-        return self._store.history(_auto_id(auto_id), start, _PAGE)
+        return self._store.history(_auto_id(auto_id), start)
 
     @_reads
     async def _changes_since(self, call: Call, start: Number) -> list[tuple[int, bytes]]:
-        return self._store.changes(start, _PAGE)
+        return self._store.changes(start)
 
     @_reads
     async def _consistency(self, call: Call, old: int) -> Consistency:

@@ -13,7 +13,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
@@ -23,6 +23,7 @@ from autolink.errors import RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.database import UNREADABLE
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
@@ -118,7 +119,7 @@ class FolderSource(_Silent):
         try:
             yield
         finally:
-            self._db.execute("ROLLBACK")
+            self._db.rollback()  # unless SQLite has done so, as when a page could not be read
 
     def check(self) -> None:
         """Look at all that is kept, which takes time with its size: whether it is whole.
@@ -194,7 +195,7 @@ class FolderSource(_Silent):
     def _rows(self, query: str, *values: int | bytes) -> list[bytes]:
         try:
             rows = self._db.execute(query, values).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise SourceFailed(f"{self._name}: {error}") from error
         if any(type(value) is not bytes for (value,) in rows):
             raise SourceFailed(f"{self._name}: something that is no bytes")
@@ -206,16 +207,17 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
     SQLite makes no files of its own beside it."""
     still = not Path(f"{path}-wal").exists()
     uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-    db = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    try:
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.MIB)  # of a value, and of a row
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
-            raise sqlite3.DatabaseError("it is no registry's")
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        db.close()
-        raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
+    with ExitStack() as opened:
+        try:
+            db = opened.enter_context(closing(sqlite3.connect(uri, uri=True, check_same_thread=False)))
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.MIB)  # of a value, and of a row
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
+                raise sqlite3.DatabaseError("it is no registry's")
+        except UNREADABLE as error:
+            raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
+        opened.pop_all()
     return db
 
 

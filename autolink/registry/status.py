@@ -19,6 +19,7 @@ That it withholds the newest entry, only its age and whoever watches the log can
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple, Self, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.messages import instant, microseconds
 from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
@@ -33,7 +35,7 @@ from autolink.registry.ledger import Standing
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.records import Record, State
+from autolink.registry.records import SECOND, Record, State
 
 TAG: Final = "autolink/1 status"
 PURPOSE: Final = b"autolink/1 status\0"
@@ -149,7 +151,7 @@ def sign_status(
     """
     fields = (
         origin, record.auto_id, standing.state, standing.because, hashlib.sha256(record.certificate).digest(),
-        record.key, record.issuers, record.entries, leaf, now, now + int(limits.STATUS_LIFETIME * 1_000_000), proof,
+        record.key, record.issuers, record.entries, leaf, now, now + int(limits.STATUS_LIFETIME * SECOND), proof,
     )  # fmt: skip
     return Status(*fields, word.sign(key, PURPOSE, Status(*fields).body))
 
@@ -165,6 +167,25 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
     status = Status.from_untrusted(data)
     word.check(key, PURPOSE, status.origin, status.body, status.signature, what="status")
     return VerifiedStatus(status, status.proof.verify(status.head, key))
+
+
+def check_young(status: Status, now: datetime, max_age: float) -> None:
+    """A status that a registry gives when it is asked for one is of about now.
+
+    Args:
+        max_age: seconds that it may be old; less, if the log itself would have it believed for less.
+
+    Raises:
+        BadSignature: it is older, or of a time to come.
+    """
+    time = microseconds(now)
+    if status.at > time + int(limits.SKEW * SECOND):
+        why = "which is to come: set the clock"
+    elif min(status.expires_at, status.at + int(max_age * SECOND)) < time:
+        why = "too long ago: it withholds what is newer, or a clock is wrong"
+    else:
+        return
+    raise BadSignature(f"the registry's status is of {instant(status.at):%F %T} UTC, {why}")
 
 
 def origin_of(evidence: bytes) -> str | None:

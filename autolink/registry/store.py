@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, final
 
+from autolink import limits
 from autolink.errors import UsageError, display
 from autolink.identity import AutoId, files
 from autolink.messages.merkle import HASH
@@ -149,10 +150,10 @@ class Store(Ledger, Protocol):
             StoreFailed: one of them is not there.
         """
 
-    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+    def history(self, auto_id: AutoId, start: int = 0, most: int = limits.LOG_PAGE) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, at most so many."""
 
-    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+    def changes(self, start: int = 0, most: int = limits.LOG_PAGE) -> list[tuple[int, bytes]]:
         """What the feed has told of entries from place `start` on, at most so many, each with its place."""
 
     def ended(self, issuer: AutoId) -> int:
@@ -199,13 +200,13 @@ class SqliteStore:
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
                 form, self.origin, *head = row
+                if form != FORMAT:
+                    raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
                 self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
             except OSError as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
-            if form != FORMAT:
-                raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
             self.head = Head(*head)
             self._opened = opened.pop_all()
 
@@ -320,13 +321,13 @@ class SqliteStore:
             raise StoreFailed(f"not every entry from {start} to {stop} is in {display(str(self._folder))}")
         return rows
 
-    def history(self, auto_id: AutoId, start: int = 0, most: int = 256) -> list[int]:
+    def history(self, auto_id: AutoId, start: int = 0, most: int = limits.LOG_PAGE) -> list[int]:
         return self._all(
             "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
             auto_id.value, start, most,
         )  # fmt: skip
 
-    def changes(self, start: int = 0, most: int = 256) -> list[tuple[int, bytes]]:
+    def changes(self, start: int = 0, most: int = limits.LOG_PAGE) -> list[tuple[int, bytes]]:
         return self._rows(
             "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
         )

@@ -20,28 +20,28 @@ CACHE_KIB: Final = 16 * 1024
 
 _PAGE: Final = 256
 
-_SCHEMA: Final = """
-CREATE TABLE records (touched INTEGER PRIMARY KEY, auto_id BLOB NOT NULL UNIQUE, record BLOB NOT NULL);
-CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
-"""
+_SCHEMA: Final = (
+    "CREATE TABLE records (touched INTEGER PRIMARY KEY, auto_id BLOB NOT NULL UNIQUE, record BLOB NOT NULL)",
+    "CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID",
+)
 """A record is found by its ID, and by the entry that touched it last: an entry touches one."""
 
 
 @final
 class TemporaryLedger:
     """A state in a temporary database. Whatever is called raises StoreFailed if that cannot be read or written, as on a full
-    disk."""
+    disk, and from then on: half an entry may be in it, and to go on would convict the log of what the disk has done."""
 
     def __init__(self) -> None:
+        self._failure = ""
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._db.close)
-        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self._db.execute("PRAGMA journal_mode = OFF")  # nobody goes on with it after a fault
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.executescript(_SCHEMA)
-        self._db.execute(
-            "BEGIN"
-        )  # for ever: pages are written when they make room for others, and not before
+        self._rows(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._rows("PRAGMA journal_mode = OFF")  # nobody goes on with it after a fault
+        self._rows("PRAGMA synchronous = OFF")
+        for statement in _SCHEMA:
+            self._rows(statement)
+        self._rows("BEGIN")  # for ever: pages are written when they make room for others, and not before
 
     def record(self, auto_id: AutoId) -> Record | None:
         kept = self.kept(auto_id)
@@ -97,7 +97,10 @@ class TemporaryLedger:
             after = rows[-1][0]
 
     def _rows(self, query: str, *values: object) -> list[Any]:
+        if self._failure:
+            raise StoreFailed(self._failure)
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreFailed(f"what an audit has found cannot be kept for its time: {error}") from error
+            self._failure = f"what an audit has found cannot be kept for its time: {error}"
+            raise StoreFailed(self._failure) from error

@@ -269,9 +269,8 @@ class _Scratch(threading.local):
 
 
 _scratch: Final = _Scratch()
-_wants_to_read: Final = (
-    SSL.WantReadError()
-)  # never raised: with a traceback it would keep its frames, and they it
+# Never raised: with a traceback they would keep their frames, and these them.
+_wants_to_read: Final = SSL.WantReadError()
 _wants_to_write: Final = SSL.WantWriteError()
 
 
@@ -292,9 +291,8 @@ def read(
     ssl, read_record = connection._ssl, _lib.SSL_read  # noqa: SLF001
     if place is None:
         place, most = _scratch.place, min(most, limits.TLS_STEP)
-    buffer = (
-        _ffi.from_buffer(place) + start
-    )  # of the bytearray: a memoryview with a C buffer on it cannot be collected
+    # Of the bytearray: a memoryview with a C buffer on it cannot be collected.
+    buffer = _ffi.from_buffer(place) + start
     got = records = 0
     end = None
     while got < most and records <= _FULL_RECORDS:  # more, smaller ones are worth a turn of the loop

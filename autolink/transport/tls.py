@@ -82,10 +82,9 @@ _ALGORITHMS: Final = frozenset(
 
 _YES, _NO, _ENOUGH = _openssl.Answer
 
-_PASSED_MOST: Final = 64
 _passed: Final[OrderedDict[tuple[bytes, ...], None]] = OrderedDict()
-"""Chains of listeners that have passed 2 to 4, the most recent. That they do is a fact about their bytes: no clock and
-nobody's trust has a say in it."""
+"""Chains of listeners that have passed 2 to 4, the newest `limits.CHAINS_PASSED`. That they do is a fact about their bytes:
+no clock and nobody's trust has a say in it."""
 
 
 class HasX509(Protocol):
@@ -155,7 +154,7 @@ class Verification:
         if not (self.looked and self.dialer):
             return self.check_connection(connection)
         _passed[self.chain] = None
-        while len(_passed) > _PASSED_MOST:
+        while len(_passed) > limits.CHAINS_PASSED:
             _passed.popitem(last=False)
         return True
 

@@ -201,9 +201,8 @@ class SocketWire(Wire):
         if not self.closed:
             self.closed = True
             if awaited:
-                anyio.notify_closing(
-                    self._socket
-                )  # before closing: a waiter hangs on both backends otherwise
+                # Before closing: a waiter hangs on both backends otherwise.
+                anyio.notify_closing(self._socket)
             self._socket.close()
 
 

@@ -98,9 +98,8 @@ class KnownAgents(Model):
             raise NotVouched("the chain stops before its self-issued root: nobody to remember")
         name = show_name(presented.name)
         known = None
-        for auto_id, shown in zip(
-            presented.ids, presented.names, strict=True
-        ):  # also its issuers, root first
+        for auto_id, shown in zip(presented.ids, presented.names, strict=True):
+            # Also its issuers, root first.
             known = self._agents.get(auto_id)
             if known and presented.denies(known[0]):
                 raise Contradicted(

@@ -163,9 +163,8 @@ def _read_epoch(model: Model, context: Context) -> int:
     """Read before the model is asked: what changes meanwhile must not be cached under the new epoch."""
     try:
         return model.epoch
-    except (
-        Exception
-    ) as error:  # a model reads files or worse to know its epoch: foreign code, its cause is kept
+    except Exception as error:
+        # A model reads files or worse to know its epoch: foreign code, its cause is kept.
         raise _broken(model, context.address, error) from error
 
 

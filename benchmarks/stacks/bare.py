@@ -85,9 +85,8 @@ class Answers:
 
     def __init__(self) -> None:
         self._frames = Frames()
-        self._counts: defaultdict[int, Count] = defaultdict(
-            Count
-        )  # by the number of the pump or of the transfer
+        # By the number of the pump or of the transfer.
+        self._counts: defaultdict[int, Count] = defaultdict(Count)
 
     def feed(self, data: bytes | bytearray) -> bytes:
         replies = []

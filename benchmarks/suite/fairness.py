@@ -35,9 +35,8 @@ async def calls_beside(
             for one in busy:
                 moving.start_soon(one.bulk, ENDLESS)
             if busy:
-                await measured(
-                    session, place, concurrency=1, size=SIZE, seconds=seconds / 4
-                )  # it is under way
+                # It is under way.
+                await measured(session, place, concurrency=1, size=SIZE, seconds=seconds / 4)
             sample = await measured(session, place, concurrency=1, size=SIZE, seconds=seconds)
             moving.cancel_scope.cancel()
     return sample

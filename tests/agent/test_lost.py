@@ -288,9 +288,8 @@ async def test_what_a_handler_raises_while_it_is_being_stopped_ends_nothing_else
             assert far.lost is None
         else:
             await far.closed()
-            await (
-                anyio.wait_all_tasks_blocked()
-            )  # a handler's own cleanup may take longer than the connection's
+            # A handler's own cleanup may take longer than the connection's.
+            await anyio.wait_all_tasks_blocked()
         assert far.statistics().handlers == 0
     assert "in cleanup" in caplog.text
 

@@ -10,11 +10,12 @@ from autolink.cli.registry_link import Reach
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.client import RegistryClient, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
+from autolink.registry.submitter import Withheld
 from tests.cli.registries import NOBODY, ends, id_of, pass_a_second
 
 # --- on record ---------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
             file,
         )
         assert says in line
-    assert "cannot be read" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
+    assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
 
 
 def test_an_issuer_recovers_its_agent(sh, monkeypatch):

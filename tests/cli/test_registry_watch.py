@@ -10,6 +10,7 @@ from pathlib import Path
 from autolink.identity import Credential, Keystore
 from autolink.messages import microseconds
 from autolink.registry import making
+from autolink.registry.database import StoreFailed
 from autolink.registry.entries import decode_leaf_untrusted
 from autolink.registry.folder import create_registry, load_log_key
 from autolink.registry.log.checkpoint import Checkpoint
@@ -69,6 +70,11 @@ def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
     evidence = shell.path / told["evidence"]
     assert decode_leaf_untrusted(evidence.read_bytes())[1].auto_id == credential.auto_id
     assert "entry 0" in Path(f"{evidence}.txt").read_text()
+    (shell.path / "file").touch()
+    result = shell(*audit, "--evidence", "file/below", "--json")
+    assert json.loads(result.stdout)["evidence"] is None
+    assert "THE LOG IS CONVICTED: entry 0: " in result.stderr
+    assert "what it shows cannot be kept in file/below (Not a directory)" in result.stderr
 
 
 def test_an_empty_log_is_audited_after_it_was_served_once(shell):
@@ -112,6 +118,16 @@ def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
         line = sh.fails(1, *watch)
     assert "not those that its log has signed" in line
     assert "what it shows is in evidence/unproved-" in line
+
+
+def test_a_monitor_that_has_no_room_for_what_it_replays_ends(sh, monkeypatch):
+    """It would never look at anything again, and the registry has no part in that."""
+
+    async def look(*_: object) -> None:
+        raise StoreFailed("the disk is full")
+
+    monkeypatch.setattr("autolink.registry.monitor.Monitor.look", look)
+    assert sh.fails(1, "registry", "monitor") == "the disk is full"
 
 
 def test_a_monitor_that_was_shown_another_past_convicts(sh, registry):

@@ -459,9 +459,8 @@ agent = Agent(Credential.self_issued("noting"), trust=SelfCertified(), handlers=
 async def test_rule_28_a_captured_envelope_is_refused_by_every_other_worker(site, target):
     """Whether the identity has a folder of its own or not; and by one that was started after it was taken."""
     (site.path / "noting.py").write_text(NOTING)
-    arrived = datetime.now(UTC) - timedelta(
-        minutes=5
-    )  # else what is signed in the first minute is refused as late
+    # Else what is signed in the first minute is refused as late.
+    arrived = datetime.now(UTC) - timedelta(minutes=5)
     (site.path / "home" / "identities" / "seller" / "unused-since").write_text(arrived.isoformat())
     who = () if target.startswith("noting") else ("--as", "seller", "--trust", "self-certified")
     server = site.start("-v", "run", target, *who, *TWO)

@@ -175,9 +175,8 @@ def test_a_rotation_that_is_cut_short_anywhere_leaves_a_whole_identity_and_can_b
             store.rotate("acme", before, passphrase=OLD)
             assert store.load("acme", passphrase=OLD).leaf == before.leaf
     assert sound(store, before, after)
-    assert outcomes == (
-        {False} if call == "open" else {False, True}
-    )  # nothing is opened after the rename that counts
+    # Nothing is opened after the rename that counts.
+    assert outcomes == ({False} if call == "open" else {False, True})
 
 
 def rotate_and_crash(store: Keystore, credential: Credential, call: str, fail_at: int) -> bool:

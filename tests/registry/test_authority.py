@@ -299,9 +299,8 @@ def test_a_certificate_is_what_the_issuer_may_give_and_this_ids(
 ) -> None:
     other = issued(acme, "other", registered=False)
     assert refused(log, echo.renew(certificate=other.credential.leaf.der)) is Fault.CERTIFICATE
-    assert (
-        refused(log, echo.renew(certificate=echo.credential.leaf.der)) is Fault.CERTIFICATE
-    )  # the same again
+    # The same again.
+    assert refused(log, echo.renew(certificate=echo.credential.leaf.der)) is Fault.CERTIFICATE
     assert refused(log, echo.renew(certificate=b"\x30\x00")) is Fault.CERTIFICATE
     log.wait(400 * 24 * 3600)  # acme's own has expired
     echo.entry(Op.SERVICE)
@@ -323,9 +322,8 @@ def test_a_key_is_one_ids_once(log: Log, acme: Party, echo: Party, organisation:
     log.append(acme.rotate(after := new_key()))
     acme.take_key(acme.next_key, after)
     squatter = organisation("squatter", registered=False)
-    squatter.credential = type(squatter.credential).from_key(
-        (_self_issued("plain", old, log),), old
-    )  # the same key under another name
+    # The same key under another name.
+    squatter.credential = type(squatter.credential).from_key((_self_issued("plain", old, log),), old)
     assert refused(log, squatter.register()) is Fault.KEY_USED
     back = acme.rotate(certificate=acme.certify(acme.next_key, keys.hash_of_key(old.public_key())).der,
                        next_key=keys.hash_of_key(old.public_key()))  # fmt: skip

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential, limits
 from autolink.errors import BadSignature, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.registry.answers import CHANGES
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Op
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.records import State
-from autolink.registry.service import CHANGES
 from autolink.registry.trust import Registered
 from autolink.trust import Grounds, Model, Pinned, SelfCertified
 

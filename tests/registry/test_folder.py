@@ -118,6 +118,13 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pyte
     (tmp_path / INVITED).write_text(f"{OTHER}\n")
     assert OTHER in invited
     assert invited.error is None
+    (tmp_path / INVITED).unlink()
+    (tmp_path / INVITED).symlink_to(INVITED)  # its state cannot be asked for either
+    caplog.clear()
+    assert OTHER in invited
+    assert OTHER in invited
+    assert isinstance(invited.error, OSError)
+    assert caplog.text.count("who was invited before still is") == 1
 
 
 # --- audit -------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ async def test_an_entry_is_served_with_its_exact_bytes_and_their_proof(public: K
 
 
 async def test_a_history_comes_in_pages(public: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autolink.limits.HTTP_PAGE", 100)
+    monkeypatch.setattr("autolink.limits.LOG_PAGE", 100)
     path, places, pages = f"/v1/ids/{public.acme.auto_id.hex}/history", [], 0
     start: int | None = 0
     async with client(public) as asking:

@@ -203,9 +203,8 @@ async def test_a_client_that_never_finishes_its_request_is_cut_off(
     virtual_clock: trio.testing.MockClock,
 ) -> None:
     drip = Pipe(*(bytes([byte]) for byte in HEAD * 100), every=1)
-    assert await cut_off_after(hello, Pipe()) == pytest.approx(
-        11
-    )  # the last second is for what is on its way
+    # The last second is for what is on its way.
+    assert await cut_off_after(hello, Pipe()) == pytest.approx(11)
     assert await cut_off_after(hello, drip) == pytest.approx(11)
     assert drip.sent == b""
 

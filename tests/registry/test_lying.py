@@ -22,7 +22,6 @@ from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import registration as module
 from autolink.registry.answers import Consistency
-from autolink.registry.client import Withheld
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
@@ -35,6 +34,7 @@ from autolink.registry.registration import registered
 from autolink.registry.status import Newest, Status, sign_status
 from autolink.registry.status import verify_untrusted as verify_status
 from autolink.registry.store import StoreFailed
+from autolink.registry.submitter import Withheld
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
@@ -416,21 +416,20 @@ async def test_a_promised_entry_that_is_refused_or_not_proved_leaves_the_promise
 
 async def test_a_receipt_that_promises_nothing_is_not_taken(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        made = registration(Credential.self_issued("acme"))
-        good = sign_receipt(made.hash, origin=ORIGIN, now=now(), key=KEY)
-        assert verify_receipt(good.to_bytes(), served.key, made) == good
+        time = now()
         for changes, says in (
-            ({"received_at": made.expires_at + 1, "deadline": made.expires_at + 2}, "promises nothing"),
-            ({"deadline": good.deadline + 8 * 24 * 3600 * SECOND}, "too far ahead"),
+            ({"received_at": time + 14 * 24 * HOUR, "deadline": time + 14 * 24 * HOUR}, "promises nothing"),
+            ({"deadline": time + 14 * 24 * HOUR}, "too far ahead"),
             ({"entry": bytes(32)}, "another entry"),
         ):
+            made = registration(Credential.self_issued("acme"))  # another key each time: it is taken
+            good = sign_receipt(made.hash, origin=ORIGIN, now=time, key=KEY)
+            assert verify_receipt(good.to_bytes(), served.key, made) == good
             receipt = _signed(replace(good, **changes))
             served.registrar.receipt = lambda _, receipt=receipt: receipt  # type: ignore[method-assign,misc]
             async with visitor(served) as client:
-                with pytest.raises((BadSignature, EntryRefused), match=f"{says}|on record already"):
+                with pytest.raises(BadSignature, match=says):
                     await client.submit(made)
-            with pytest.raises(BadSignature, match=says):
-                verify_receipt(receipt.to_bytes(), served.key, made)
 
 
 def _signed(receipt: Receipt) -> Receipt:

@@ -9,10 +9,9 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Credential
+from autolink import Agent, Credential, limits
 from autolink.errors import BadSignature, Code, EntryRefused, RemoteProtocolError
 from autolink.identity import AutoId
-from autolink.registry import monitor as module
 from autolink.registry.answers import Consistency
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Op, encode_leaf
@@ -113,10 +112,10 @@ async def test_changes_of_entries_that_never_come_take_no_more_memory_than_a_few
         acme, _ = await register(served, "echo")
         watching, made = monitor(served), entry(Op.REVOKE, acme.auto_id, bytes(32))
         change = sign_change(made, State.REVOKED, index=1_000_000, at=now(), key=KEY)
-        for _ in range(2 * module._REMEMBERED):
+        for _ in range(2 * limits.CHANGES_COMPARED):
             watching.heed(change)
         await look(served, watching)
-        assert len(watching._told) == module._REMEMBERED
+        assert len(watching._told) == limits.CHANGES_COMPARED
 
 
 async def test_the_feed_is_compared_with_the_log(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ async def test_two_logs_of_one_size_convict(tmp_path: Path) -> None:
 
 
 async def test_a_long_log_is_proved_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAGE", 2)
+    monkeypatch.setattr("autolink.limits.LOG_PAGE", 2)
     async with serving(tmp_path) as served:
         await register(served, "one", "two", "three", "four")
         watching = monitor(served)

@@ -65,7 +65,7 @@ def test_of_ten_thousand_entries_from_one_caller_the_first_few_are_looked_at(
     assert len(rate._left) == 3
 
 
-async def test_ten_thousand_registrations_from_one_caller_are_too_many(tmp_path: Path) -> None:
+async def test_registrations_beyond_a_callers_rate_are_not_taken(tmp_path: Path) -> None:
     async with serving(tmp_path, Open(Rate(lambda: 0.0, burst=3))) as served:
         acme = Credential.self_issued("acme")
         async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.errors import Reason, UsageError
-from autolink.registry import registration as module
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.log.checkpoint import Checkpoint
@@ -163,7 +162,7 @@ async def test_another_past_is_known_after_a_restart_by_the_kept_status(tmp_path
 async def test_an_older_status_than_was_shown_is_not_and_its_keeping_has_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_PIECES", 2)
+    monkeypatch.setattr("autolink.limits.EVIDENCE_PIECES", 2)
     evidence = tmp_path / "evidence"
     async with serving(tmp_path) as served:
         acme, _ = await register(served)

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,16 +10,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.audit import Audit, audit
+from autolink.registry.audit import Audit
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import encode_leaf
 from autolink.registry.evidence import LogConvicted
-from autolink.registry.ledger import standing
+from autolink.registry.ledger import Standing, standing
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tree import check_consistency
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
+from autolink.registry.source import SourceFailed
 from autolink.registry.status import Newest, Status, sign_status, verify_untrusted
 from autolink.registry.store import SqliteStore
 
@@ -264,6 +267,14 @@ def test_what_was_seen_longest_ago_is_forgotten_first(
 # --- audit ---------------------------------------------------------------------------------------------
 
 
+def audit(leaves: list[bytes], note: bytes, key: VerifierKey) -> Audit:
+    """A replay of these leaves."""
+    replayed = Audit(key)
+    source: Any = SimpleNamespace(leaves=lambda start, signed: iter(leaves[start : signed.size]))
+    replayed.replay(source, note)
+    return replayed
+
+
 def test_an_audit_finds_each_entry_that_should_not_be_there(
     registrar: Registrar, store: SqliteStore, log: Log, acme: Party, echo: Party
 ) -> None:
@@ -287,10 +298,12 @@ def test_an_audit_finds_a_false_root_and_a_missing_or_changed_entry(
 ) -> None:
     replay(registrar, log)
     leaves, note, key = store.read_leaves(0, store.head.size), store.head.checkpoint, registrar.verifier_key
-    assert audit([*leaves, b"not yet covered"], note, key).size == len(leaves)
-    for wrong in (leaves[:-1], [*leaves[1:], leaves[0]]):
-        with pytest.raises(LogConvicted):
-            audit(wrong, note, key)
+    with pytest.raises(
+        SourceFailed, match=f"{len(leaves)} entries were signed, and there are {len(leaves) - 1}"
+    ):
+        audit(leaves[:-1], note, key)
+    with pytest.raises(LogConvicted):
+        audit([*leaves[1:], leaves[0]], note, key)
     forked = Checkpoint(ORIGIN, len(leaves), bytes(32)).signed(KEY)
     with pytest.raises(LogConvicted, match="root") as conviction:
         audit(leaves, forked, key)
@@ -309,8 +322,6 @@ def test_an_audit_finds_a_status_that_does_not_follow_from_the_entries(
     replayed.check_status(status_of(registrar, store, acme, log.now))
     record = store.record(echo.auto_id)
     assert record is not None
-    from autolink.registry.ledger import Standing
-
     lie = sign_status(
         record, Standing(State.REVOKED, echo.auto_id), origin=ORIGIN, leaf=true.head, proof=true.proof, now=log.now,
         key=KEY,

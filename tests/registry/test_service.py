@@ -21,7 +21,7 @@ from autolink.messages.merkle import leaf_hash
 from autolink.messages.message import TIME_MAX
 from autolink.registry import feed, word
 from autolink.registry import registrar as registrar_module
-from autolink.registry.client import RegistryClient, Submitter, Withheld
+from autolink.registry.client import RegistryClient
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import FIRST, Entry, Guardians, Op
 from autolink.registry.evidence import LogConvicted
@@ -32,6 +32,7 @@ from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.service import RegistryService
 from autolink.registry.store import SqliteStore
+from autolink.registry.submitter import Submitter, Withheld
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import SelfCertified

@@ -153,14 +153,18 @@ def test_what_is_remembered_of_a_tree_gives_the_same_proofs_as_it_grows() -> Non
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        ("UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0", "tiles of .* are damaged"),
+        (
+            "UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0",
+            "the log .* is damaged: log: ",
+        ),
+        ("UPDATE log SET checkpoint = zeroblob(200)", "the log .* is damaged: .*note"),
         ("UPDATE records SET record = zeroblob(200)", "the record of .* is not what was kept"),
         (
             "UPDATE records SET record = (SELECT record FROM records LIMIT 1 OFFSET 2)",
             "the record of .* is not what was kept",
         ),
     ],
-    ids=["tile", "record", "another's record"],
+    ids=["tile", "checkpoint", "record", "another's record"],
 )
 def test_damage_is_found_before_a_word_about_it_is_signed(
     registrar: Registrar, store: SqliteStore, echo: Party, damage: str, text: str

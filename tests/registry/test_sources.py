@@ -103,6 +103,17 @@ def test_an_audit_goes_on_where_it_was(small: Kept) -> None:
     assert {who.value for who in audit.ledger.ids()} == {small.acme.auto_id.value, small.echo.auto_id.value}
 
 
+def test_a_moment_that_sqlite_has_ended_hides_no_error(public: Kept) -> None:
+    """It does so by itself where a page cannot be read."""
+    with (
+        FolderSource(public.folder) as source,
+        pytest.raises(SourceFailed, match="this one"),
+        source.snapshot(),
+    ):
+        source._db.execute("ROLLBACK")
+        raise SourceFailed("this one")
+
+
 def test_a_folder_that_nobody_may_write_is_audited(public: Kept, tmp_path: Path) -> None:
     """A copy on a read-only disk, whose registry was closed."""
     copy = tmp_path / "copy"
@@ -135,6 +146,15 @@ def test_a_file_that_is_no_registrys_is_not_read(tmp_path: Path, content: bytes 
         db.close()
     with pytest.raises(UsageError, match="cannot be read"):
         FolderSource(tmp_path)
+
+
+def test_a_file_that_sqlite_cannot_open_is_not_read(tmp_path: Path) -> None:
+    """Here its path is longer than SQLite takes; whose it is can do the same."""
+    folder = tmp_path / ("a" * 200) / ("b" * 200) / ("c" * 200)
+    folder.mkdir(parents=True)
+    (folder / "log.db").touch()
+    with pytest.raises(UsageError, match="cannot be read: unable to open database file"):
+        FolderSource(folder)
 
 
 def test_a_folder_that_lost_entries_or_holds_others_is_found_out(public: Kept, tmp_path: Path) -> None:

@@ -95,9 +95,14 @@ def test_entries_may_be_taken_while_the_ids_are_gone_through() -> None:
     assert found == sorted(record(number, 0).auto_id for number in range(1000))
 
 
-def test_what_cannot_be_kept_is_said() -> None:
-    ledger = TemporaryLedger()
+def test_what_cannot_be_kept_is_said_and_nobody_goes_on_with_the_half_of_it() -> None:
+    """Also when there is room again."""
+    ledger, full = TemporaryLedger(), "what an audit has found cannot be kept for its time: .* full"
     ledger._db.execute("PRAGMA max_page_count = 20")
-    with pytest.raises(StoreFailed, match="what an audit has found cannot be kept for its time: .* full"):
+    with pytest.raises(StoreFailed, match=full):
         for number in range(1000):
             ledger.take(Applied(record(number, number)))
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    for call in (ledger.count, lambda: ledger.record(record(0, 0).auto_id), lambda: ledger.is_used(b"")):
+        with pytest.raises(StoreFailed, match=full):
+            call()

@@ -189,10 +189,8 @@ def test_weakness_10_a_registration_holds_the_certificate_against_the_profile(
 def test_weakness_10_who_may_not_issue_registers_nobody_below_it(log: Log, acme: Party, issued: Any) -> None:
     team = issued(acme, "team", may_issue=0)
     echo = issued(acme, "echo")
-    for issuer, how in (
-        (team, {"issues": True, "path_length": 0}),
-        (echo, {}),
-    ):  # beyond its pathLen, and not at all
+    for issuer, how in ((team, {"issues": True, "path_length": 0}), (echo, {})):
+        # Beyond its pathLen, and not at all.
         entry = registration(log, given("lowest", issuer, **how), issuer)
         assert refused(log, entry) is Fault.CERTIFICATE
 

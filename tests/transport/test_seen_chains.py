@@ -123,7 +123,7 @@ async def test_a_listener_examines_each_chain(me, make, passed):
 
 
 async def test_only_the_most_recent_are_remembered(me, make, monkeypatch, passed):
-    monkeypatch.setattr(tls, "_PASSED_MOST", 1)
+    monkeypatch.setattr("autolink.limits.CHAINS_PASSED", 1)
     for other in (make.path(2), make.path(1)):
         dialer, _ = await meet(make, client_context(me), server_context(other))
         assert list(passed) == [dialer.peer_chain]

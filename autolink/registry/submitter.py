@@ -1,0 +1,141 @@
+"""Entries on their way to a registry: each is promised, then logged and proved, or refused."""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import anyio
+
+from autolink.agent.channel import Channel
+from autolink.errors import (
+    BadSignature,
+    BodyError,
+    CallError,
+    EntryRefused,
+    Fault,
+    LinkLost,
+    RemoteProtocolError,
+    display,
+)
+from autolink.messages.merkle import leaf_hash
+from autolink.registry import receipt
+from autolink.registry.answers import Answer
+from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
+
+_FAULTS: Final = frozenset(fault.value for fault in Fault)
+
+
+class Withheld(RemoteProtocolError):
+    """A registry has promised to take an entry, and did not show that it has. `receipt` is the promise: if the entry is not
+    in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
+
+    def __init__(self, promise: bytes, text: str = "was gone before it said that it had") -> None:
+        super().__init__(f"the registry promised to take the entry, and {text}")
+        self.receipt = promise
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An entry that is in the log, proved.
+
+    Attributes:
+        index: its place.
+        logged_at: log time, microseconds.
+        receipt: the promise that it would be.
+        proof: for whoever has the log's key and the entry's leaf.
+        leaf: what the log holds of it.
+    """
+
+    index: int
+    logged_at: int
+    receipt: bytes
+    proof: LogProof
+    leaf: bytes
+
+
+@final
+class Submitter:
+    """The entries of one channel. Made by `RegistryClient.submitting`."""
+
+    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
+        self._channel, self._log_key = channel, log_key
+        self._number = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._ended: Exception | None = None  # no answer comes any more, and why
+
+    async def submit(self, entry: Entry) -> Logged:
+        """As `RegistryClient.submit`."""
+        data = entry.to_bytes()
+        waiting = self._waiting[self._number] = _Waiting()
+        number, self._number = self._number, self._number + 1
+        try:
+            await self._channel.send((number, data))
+            if self._ended is None:
+                await waiting.done.wait()
+        finally:
+            del self._waiting[number]
+        return self._judge(entry, data, waiting)
+
+    def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
+        answer, promise = waiting.answer, waiting.receipt
+        if answer is not None:
+            check(answer, promise)
+        if not promise:
+            raise self._ended or RemoteProtocolError("the registry gave no receipt")
+        receipt.verify_untrusted(promise, self._log_key, entry)
+        if answer is None:
+            raise Withheld(promise) from self._ended
+        leaf = encode_leaf(answer.logged_at, data)
+        try:
+            proof = LogProof.from_untrusted(answer.proof)
+            if proof.index != answer.index:
+                raise BadSignature("the registry's proof is about another place")
+            proof.verify(leaf_hash(leaf), self._log_key)
+        except (BadSignature, RemoteProtocolError) as error:
+            raise Withheld(promise, f"does not prove that it has: {error}") from error
+        return Logged(answer.index, answer.logged_at, promise, proof, leaf)
+
+    async def read(self) -> None:
+        """Hand each answer to who waits for it, until the channel ends."""
+        try:
+            async for answer in self._channel:
+                if (waiting := self._waiting.get(answer.number)) is not None:
+                    waiting.take(answer)
+            self._ended = RemoteProtocolError("the registry has ended the channel")
+        except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
+            self._ended = error
+        for left in self._waiting.values():
+            left.done.set()
+
+
+class _Waiting:
+    """What has come for one entry."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.receipt = b""
+        self.answer: Answer | None = None
+
+    def take(self, answer: Answer) -> None:
+        """A receipt, or what became of the entry."""
+        if answer.receipt:
+            self.receipt = answer.receipt
+        else:
+            self.answer = answer
+            self.done.set()
+
+
+def check(answer: Answer, promise: bytes = b"") -> None:
+    """It is no refusal.
+
+    Args:
+        promise: the receipt that came before it, if there was one.
+
+    Raises:
+        EntryRefused: it is.
+    """
+    if answer.fault:
+        known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
+        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}", receipt=promise)
