@@ -22,7 +22,7 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, status
 from autolink.registry.answers import CHANGES, Answer, Consistency, Place
 from autolink.registry.entries import Entry, decode_leaf_untrusted
-from autolink.registry.evidence import check_goes_on, check_one_past
+from autolink.registry.evidence import check_goes_on
 from autolink.registry.feed import Change
 from autolink.registry.log import checkpoint
 from autolink.registry.log.checkpoint import Checkpoint
@@ -99,14 +99,13 @@ class RegistryClient:
         Raises:
             CallError: `not_found`: it is not on record.
             BadSignature, RemoteProtocolError: not what the log has signed, or of another ID.
-            LogConvicted: it is of another log than was seen, which was signed, too.
+            LogConvicted, Unproved: it is of another past of the log than was seen.
         """
         data = await self._link.call("registry.status", auto_id.value, returns=bytes)
         verified = status.verify_untrusted(data, self.log_key)
         if verified.status.auto_id != auto_id:
             raise BadSignature("status: of another Auto ID than was asked for")
-        if self.seen is not None:
-            check_one_past(self.seen, verified.checkpoint)
+        await self._go_on_with(verified.checkpoint)
         return verified
 
     async def place(self, auto_id: AutoId) -> Place:
@@ -137,13 +136,29 @@ class RegistryClient:
         self.seen = newest
         return newest
 
-    async def consistency(self, old: int = 0) -> Consistency:
-        """The newest signed note, and the path to it from the log of `old` entries; nothing of it is verified.
+    async def _go_on_with(self, signed: Checkpoint) -> None:
+        """A checkpoint in some other word of the log: it is on the way to or from the one that was seen."""
+        older, newer = sorted((self.seen or signed, signed), key=lambda checkpoint: checkpoint.size)
+        path: Sequence[bytes] = ()
+        if older.size < newer.size:
+            try:
+                path = (await self.consistency(older.size, newer.size)).path
+            except CallError as error:
+                if (
+                    error.code is not Code.OUT_OF_RANGE
+                ):  # of its own word the log is shorter: then nothing shows it
+                    raise
+        check_goes_on(older, newer, path)
+        self.seen = newer
+
+    async def consistency(self, old: int = 0, new: int | None = None) -> Consistency:
+        """The newest signed note, and the path from the log of `old` entries to that of `new`, or to the newest; nothing of
+        it is verified.
 
         Raises:
             CallError: `out_of_range`: the log is not that long.
         """
-        return await self._link.call("registry.consistency", old, returns=Consistency)
+        return await self._link.call("registry.consistency", [old, new], returns=Consistency)
 
     async def entries(self, places: Sequence[int]) -> list[bytes]:
         """The leaves at these places, as far as one answer holds them. Not proved: see `audit`."""

@@ -253,12 +253,13 @@ class RegistryService:
         return self._store.changes(start)
 
     @_reads
-    async def _consistency(self, call: Call, old: int) -> Consistency:
-        """The newest checkpoint, and that the log of `old` entries is its beginning."""
+    async def _consistency(self, call: Call, asked: tuple[Number, Number | None]) -> Consistency:
+        """The newest checkpoint, and how the log of so many entries leads to that of so many others, or to the newest."""
         head = self._store.head  # once: an append may be under way
-        if not 0 <= old <= head.size:
+        old, new = asked[0], head.size if asked[1] is None else asked[1]
+        if not old <= new <= head.size:
             raise CallError(Code.OUT_OF_RANGE, f"the log has {head.size} entries")
-        return Consistency(checkpoint=head.checkpoint, path=list(self._registrar.consistency(old, head.size)))
+        return Consistency(checkpoint=head.checkpoint, path=list(self._registrar.consistency(old, new)))
 
 
 def _auto_id(value: bytes) -> AutoId:

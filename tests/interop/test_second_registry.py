@@ -241,7 +241,7 @@ async def test_the_second_side_is_registered_and_looked_up_over_a_link(tmp_path)
         assert (said["because"], said["entries"], said["size"]) == (root.id, 2, 4)
         with pytest.raises(Ended, match="not_found"):
             link.call("registry.status", bytes(32))
-        found = link.call("registry.consistency", 2)
+        found = link.call("registry.consistency", [2, None])
         size, newest = tlog.open_checkpoint(found["checkpoint"], LOG)
         tlog.check_consistency((2, size), (root_of(client.ledger.leaves[:2]), newest), found["path"])
         assert (size, newest) == (4, client.ledger.root)

@@ -142,7 +142,7 @@ async def test_a_slow_registry_is_given_up_and_dialled_again(
         answer = served.agent.handlers.methods.pop("registry.consistency")
 
         @served.agent.handlers.method("registry.consistency")
-        async def silent(call: Any, old: int) -> None:
+        async def silent(call: Any, asked: Any) -> None:
             await anyio.sleep_forever()
 
         async with registered(agent, contact(served), served.key) as standing:
@@ -159,7 +159,7 @@ async def test_a_slow_registry_is_given_up_and_dialled_again(
 def shows(served: Served, note: bytes, path: Sequence[bytes] = ()) -> None:
     """What the registry says of its log from now on."""
 
-    async def shown(call: Any, old: int) -> Consistency:
+    async def shown(call: Any, asked: Any) -> Consistency:
         return Consistency(checkpoint=note, path=list(path))
 
     replaced(served, "consistency", shown)
@@ -206,6 +206,51 @@ async def test_a_forked_log_is_not_gone_on_with_and_both_checkpoints_are_kept(
             assert error.value.evidence == seen.note + b"\n" + served.store.head.checkpoint
             for note in (seen.note, served.store.head.checkpoint):
                 assert verify_checkpoint(note, served.key)
+
+
+async def test_a_status_from_a_fork_of_another_size_is_not_taken(tmp_path: Path) -> None:
+    """Signed, and proved in a log that does not lead to the one that was seen, nor from it."""
+    async with serving(tmp_path / "one") as served, serving(tmp_path / "other") as forked:
+        acme, _ = await register(served, "echo")
+        await register(forked, "one", "two", "three")
+        async with visitor(served) as client, visitor(forked) as elsewhere:
+            seen, longer = await client.catch_up(), await elsewhere.catch_up()
+            entry = registration(acme)
+            await elsewhere.submit(entry)
+            status = forked.registrar.status(acme.auto_id)
+            assert status is not None
+
+            async def false(call: Any, auto_id: bytes) -> bytes:
+                return status.to_bytes()
+
+            replaced(served, "status", false)
+            assert longer.size > seen.size
+            with pytest.raises(Unproved) as unproved:
+                await client.status(acme.auto_id)
+            assert unproved.value.evidence == seen.note + b"\n" + forked.store.head.checkpoint
+            assert client.seen == seen
+
+
+async def test_statuses_move_what_was_seen_of_a_log_along(tmp_path: Path) -> None:
+    """One that is proved in a longer log is gone on from; one of before is found to be on the way."""
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        async with visitor(served) as client:
+            older = served.registrar.status(acme.auto_id)
+            assert older is not None
+            await client.catch_up()
+            await register(served, "another")
+            await client.status(echo.auto_id)
+            assert client.seen is not None
+            newer = client.seen
+            assert newer.size == served.store.head.size
+
+            async def before(call: Any, auto_id: bytes) -> bytes:
+                return older.to_bytes()
+
+            replaced(served, "status", before)
+            assert (await client.status(acme.auto_id)).checkpoint.size < newer.size
+            assert client.seen == newer
 
 
 async def test_a_forked_log_changes_nothing_of_what_an_agent_shows(

@@ -346,7 +346,7 @@ async def test_a_registry_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr("autolink.limits.INCLUSION", 0.05)
     async with serving(tmp_path) as served:
 
-        async def silent(call: Any, old: int) -> None:
+        async def silent(call: Any, asked: Any) -> None:
             await anyio.sleep_forever()
 
         replaced(served, "consistency", silent)

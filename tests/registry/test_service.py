@@ -390,7 +390,7 @@ async def test_numbers_that_no_log_has_are_refused(tmp_path: Path, caplog: pytes
             for number in (-(2**63), -1, 2**63, 2**64 - 1):
                 asked = {
                     "history": [acme.auto_id.value, number], "changes_since": number, "entries": [number],
-                    "proof": number, "consistency": number,
+                    "proof": number, "consistency": [number, None],
                 }  # fmt: skip
                 for method, body in asked.items():
                     with pytest.raises(CallError) as refusal:
@@ -449,7 +449,7 @@ async def test_a_log_that_cannot_be_read_is_told_without_internals(
                 monkeypatch.setattr(served.store, method, broken)
             asked = {
                 "status": acme.auto_id.value, "record": acme.auto_id.value, "entries": [0], "proof": 0,
-                "history": [acme.auto_id.value, 0], "changes_since": 0, "consistency": 0,
+                "history": [acme.auto_id.value, 0], "changes_since": 0, "consistency": [0, None],
             }  # fmt: skip
             for method, body in asked.items():
                 with pytest.raises(CallError, match="^unavailable: the log cannot be read now") as refusal:
