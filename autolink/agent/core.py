@@ -307,9 +307,9 @@ class LinkCore:
         while True:
             if self._cause is not None:
                 raise NotSent(str(self.lost_error())) from self._cause
-            if self._gone_away.is_set or self.traffic.may_open:
+            if self._gone_away.is_set or self.traffic.outbox.may_open:
                 break
-            await self.traffic.wait_for_room()
+            await self.traffic.outbox.wait_for_room()
         if self._gone_away.is_set:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()
@@ -349,7 +349,7 @@ class LinkCore:
                     if received.channel not in dropped:
                         self._take(received)
             case CreditReceived():
-                self.traffic.room_changed()
+                self.traffic.outbox.room_changed()
             case ChannelCancelled(channel, code):
                 if lane := self._lanes.get(channel):
                     lane.end(CallError(code, "the peer ended the channel", received=True))
@@ -450,7 +450,7 @@ class LinkCore:
 
     def _stop_opening(self) -> None:
         self._gone_away.set()
-        self.traffic.room_changed()  # whoever waits to open a channel shall see it
+        self.traffic.outbox.room_changed()  # whoever waits to open a channel shall see it
 
     def go_on_with(self, credential: Credential) -> None:
         """The agent has another credential now. The peer can go on believing us if it is one over the same key, and is

@@ -28,7 +28,16 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import CHUNK_BODY, Chunk, ChunkWriter, Envelope, Kind, Message, decode_untrusted
+from autolink.messages import (
+    CHUNK_BODY,
+    CHUNK_LEAF,
+    Chunk,
+    ChunkWriter,
+    Envelope,
+    Kind,
+    Message,
+    decode_untrusted,
+)
 from autolink.protocol import DATA, ENDS, Gathered, OwnItem
 
 if TYPE_CHECKING:
@@ -37,9 +46,6 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = Kind.CHUNK  # looked up on its enumeration, a member costs as much as a call
 _ERROR: Final = Kind.ERROR
-CHUNK_LEAF: Final = 192
-"""As many bytes as the leaf of a chunk can have."""
-
 _TURN: Final = 64
 _GATHERED: Final = limits.CREDIT // 3  # as `LinkProtocol.consumed`, and less than a full chunk
 _CLOSED: Final = anyio.ClosedResourceError()
@@ -181,13 +187,13 @@ class Lane:
                 self.end_chunk()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
             size = len(leaf)
-            if self._traffic.may_post(self.id, size):
+            if self._traffic.outbox.may_post(self.id, size):
                 self._post(kind, leaf)
                 return
         async with self._in_order():
             size = size or len(self._leaf(kind, body))  # the same at any time: times have one width
-            while not self._traffic.may_post(self.id, size):
-                await self._traffic.wait_for_room()
+            while not self._traffic.outbox.may_post(self.id, size):
+                await self._traffic.outbox.wait_for_room()
                 self._turn = 0
                 self._check_sending()
             self._post(kind, self._leaf(kind, body))
@@ -206,7 +212,7 @@ class Lane:
             return taken
         async with self._in_order():
             while not (taken := self._fill(chunks, data)):
-                await self._traffic.wait_for_room()
+                await self._traffic.outbox.wait_for_room()
                 self._turn = 0
             return taken
 
@@ -219,7 +225,7 @@ class Lane:
         self._check_sending()
         room, traffic = chunks.room, self._traffic
         part = data[:room]
-        if not traffic.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
+        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
             return 0
         if self._chunks is not chunks:
             traffic.check_size(_CHUNK, CHUNK_BODY)  # now, because who ends the chunk could tell nobody
@@ -233,7 +239,7 @@ class Lane:
 
     def end_chunk(self) -> None:
         """The chunk that is being filled, if there is one, takes no more bytes, because something follows it."""
-        self._traffic.end_chunk(self.id)
+        self._traffic.outbox.end_chunk(self.id)
 
     def _ended(self, chunks: ChunkWriter) -> OwnItem:
         """The message of the chunk that was being filled, which is numbered when it takes no more bytes."""
@@ -259,8 +265,8 @@ class Lane:
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         self._check_sending()
         leaf = self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
-        while not self._traffic.may_post(self.id, len(leaf)):
-            await self._traffic.wait_for_room()
+        while not self._traffic.outbox.may_post(self.id, len(leaf)):
+            await self._traffic.outbox.wait_for_room()
             self._check_sending()
         self._traffic.post(self.id, FLAGS[Kind.PUBLISH], leaf)
 
@@ -364,7 +370,7 @@ class Lane:
             self.scope.cancel()
         if self._waiting is not None:
             self._waiting.set()
-        self._traffic.room_changed()
+        self._traffic.outbox.room_changed()
 
     def close(self) -> None:
         """This side uses it no more: what waits unread is dropped. A handler that closes its channel may go on."""
