@@ -21,8 +21,9 @@ from autolink.agent.groups import Latch, background_tasks
 from autolink.agent.incoming import MessageRefused
 from autolink.agent.keeper import Keeper
 from autolink.agent.kinds import FROM_OPENER, TO_OPENER
-from autolink.agent.lane import Lane, Received, check_sequence
+from autolink.agent.lane import Lane, check_sequence
 from autolink.agent.opening import Opened, name_of
+from autolink.agent.received import Received
 from autolink.agent.serving import Server
 from autolink.agent.traffic import Traffic
 from autolink.errors import (

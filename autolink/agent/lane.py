@@ -13,12 +13,13 @@ message. Not later: a sender that waits for credit must never wait for a reader 
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
 from autolink import codec, limits
 from autolink.agent.kinds import FLAGS
+from autolink.agent.received import Received
 from autolink.errors import (
     CallError,
     Code,
@@ -28,20 +29,10 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import (
-    CHUNK_BODY,
-    CHUNK_LEAF,
-    Chunk,
-    ChunkWriter,
-    Envelope,
-    Kind,
-    Message,
-    decode_untrusted,
-)
+from autolink.messages import CHUNK_BODY, CHUNK_LEAF, ChunkWriter, Kind
 from autolink.protocol import DATA, ENDS, Gathered, OwnItem
 
 if TYPE_CHECKING:
-    from autolink.agent.incoming import ReceivedBatch
     from autolink.agent.traffic import Traffic
 
 _CHUNK: Final = Kind.CHUNK  # looked up on its enumeration, a member costs as much as a call
@@ -52,63 +43,6 @@ _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
 _REASONS: Final = {reason.value: reason for reason in Reason}
-
-
-@final
-class Received:
-    """A verified message and where it stood in its batch, so that it can be taken out as an Envelope.
-
-    Attributes:
-        kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
-        channel, flags: as its frame said, and its leaf too.
-        leaf: the signed bytes.
-        chunk, data: what the body of a chunk says, and the bytes beside its leaf, which it signs.
-        size: bytes of leaf and data, which count in the channel's credit.
-        batch, index: what was signed together, and its place there.
-    """
-
-    __slots__ = (
-        "_message", "batch", "body", "channel", "chunk", "data", "flags", "index", "kind", "leaf", "method", "seq", "size",
-        "timeout",
-    )  # fmt: skip
-
-    def __init__(
-        self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", chunk: Chunk | None = None,
-    ) -> None:  # fmt: skip
-        self.kind = kind
-        self.seq = seq
-        self.body = body
-        self.channel = channel
-        self.flags = flags
-        self.leaf = leaf
-        self.batch = batch
-        self.index = index
-        self.method = method
-        self.timeout = timeout
-        self._message = message  # of a message with headers: what has none is read without going through this
-        self.data = data
-        self.chunk = chunk
-        self.size = len(leaf) + len(data) if data else len(leaf)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of a message that was just received."""
-        return {} if self._message is None else self._message.headers
-
-    @property
-    def message(self) -> Message:
-        """The signed message."""
-        if self._message is None:
-            self._message = decode_untrusted(self.leaf)
-        return self._message
-
-    def envelope(self) -> Envelope:
-        """The message with its proof."""
-        return self.batch.envelope(self.leaf, self.index)
-
-    def __repr__(self) -> str:
-        return f"<Received {self.kind.name} {self.seq} on channel {self.channel}>"
 
 
 class Cancellable(Protocol):
@@ -381,9 +315,8 @@ class Lane:
 
 def _fresh(error: Exception) -> Exception:
     """The same error anew: raising one object from many tasks would chain their tracebacks together."""
-    again: Exception = type(error).__new__(
-        type(error), *error.args
-    )  # not copy(): it calls __init__ with the text
+    kind = type(error)
+    again: Exception = kind.__new__(kind, *error.args)  # not copy(): it calls __init__ with the text
     again.__dict__.update(error.__dict__)
     again.__cause__ = error.__cause__
     return again

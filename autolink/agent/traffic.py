@@ -24,8 +24,9 @@ import anyio
 
 from autolink import limits
 from autolink.agent.incoming import LIFETIME, Incoming
-from autolink.agent.lane import Lane, Received
+from autolink.agent.lane import Lane
 from autolink.agent.outbox import EndChunk, Outbox
+from autolink.agent.received import Received
 from autolink.errors import BodyError, Code
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
