@@ -12,7 +12,7 @@ What comes in is judged in `incoming`. Time on a link is the wall clock of its o
 passed since, so a clock that is stepped later makes no message late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
-`stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
+`stream.receive_to`; none is ever cancelled in the middle of a frame except when the link ends.
 """
 
 from collections.abc import Callable
