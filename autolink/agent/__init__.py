@@ -5,9 +5,9 @@ from autolink.agent.call import Call
 from autolink.agent.channel import Channel, ChannelStatistics
 from autolink.agent.handlers import Handlers
 from autolink.agent.kept import KeptLink
-from autolink.agent.lane import Received
 from autolink.agent.link import Link, LinkStatistics
 from autolink.agent.listener import Listener
+from autolink.agent.received import Received
 from autolink.agent.topic import Subscription, Topic, TopicStatistics
 
 __all__ = [

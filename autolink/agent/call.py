@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, final
 
 from autolink.agent.handlers import Method
-from autolink.agent.lane import Received
+from autolink.agent.received import Received
 from autolink.errors import BodyError, CallError, Code, display
 from autolink.messages import Envelope, Message
 from autolink.trust import VerifiedPeer

@@ -12,7 +12,8 @@ from anyio.lowlevel import checkpoint
 
 from autolink import codec
 from autolink.agent.bodies import Body
-from autolink.agent.lane import Lane, Received
+from autolink.agent.lane import Lane
+from autolink.agent.received import Received
 from autolink.errors import (
     BodyError,
     Code,

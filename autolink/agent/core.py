@@ -21,8 +21,9 @@ from autolink.agent.groups import Latch, background_tasks
 from autolink.agent.incoming import MessageRefused
 from autolink.agent.keeper import Keeper
 from autolink.agent.kinds import FROM_OPENER, TO_OPENER
-from autolink.agent.lane import Lane, Received, check_sequence
+from autolink.agent.lane import Lane, check_sequence
 from autolink.agent.opening import Opened, name_of
+from autolink.agent.received import Received
 from autolink.agent.serving import Server
 from autolink.agent.traffic import Traffic
 from autolink.errors import (
@@ -89,8 +90,8 @@ class LinkCore:
         self._pings: dict[bytes, anyio.Event] = {}
         self._last_words = b""
         self._cause: Exception | None = None
-        self._went_away = self._finishing = self._said_goodbye = False
-        self._gone_away = Latch()
+        self._said_go_away = self._finishing = self._said_goodbye = False
+        self._unusable = Latch()  # lost or draining
         self._flushed = Latch()
         self._over = Latch()
         self._keeper = Keeper()
@@ -219,7 +220,7 @@ class LinkCore:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             # The reader may still find why: a REFUSE that the peer sent before it closed.
             with anyio.move_on_after(limits.REFUSAL_DRAIN):
-                await self._gone_away.wait()
+                await self._unusable.wait()
             self.end(_lost("the connection broke while writing", error))
         finally:
             self._flushed.set()
@@ -265,7 +266,7 @@ class LinkCore:
         for answered in self._pings.values():
             answered.set()
         self.traffic.end()
-        self._gone_away.set()
+        self._unusable.set()
         self._stop_reading()
         self._keeper.stop()
         if self._writer is not None and self._stream.sending:
@@ -307,10 +308,10 @@ class LinkCore:
         while True:
             if self._cause is not None:
                 raise NotSent(str(self.lost_error())) from self._cause
-            if self._gone_away.is_set or self.traffic.may_open:
+            if self._unusable.is_set or self.traffic.outbox.may_open:
                 break
-            await self.traffic.wait_for_room()
-        if self._gone_away.is_set:
+            await self.traffic.outbox.wait_for_room()
+        if self._unusable.is_set:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()
         self._lanes[number] = lane
@@ -336,7 +337,7 @@ class LinkCore:
         lane.close()
         if self._lanes.pop(lane.id, None) is not None and self._cause is None:
             self.traffic.release(lane.id, code)
-            if self._went_away and self.drained:
+            if self._said_go_away and self.drained:
                 self.attend()
 
     # --- events ----------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ class LinkCore:
                     if received.channel not in dropped:
                         self._take(received)
             case CreditReceived():
-                self.traffic.room_changed()
+                self.traffic.outbox.room_changed()
             case ChannelCancelled(channel, code):
                 if lane := self._lanes.get(channel):
                     lane.end(CallError(code, "the peer ended the channel", received=True))
@@ -401,11 +402,11 @@ class LinkCore:
     @property
     def draining(self) -> bool:
         """One side has said that nothing more may be opened."""
-        return self._gone_away.is_set
+        return self._unusable.is_set
 
     async def no_longer_usable(self) -> None:
         """Wait until the link is lost or draining."""
-        await self._gone_away.wait()
+        await self._unusable.wait()
 
     async def pinged(self, token: bytes) -> None:
         """Send a PING and wait for its answer.
@@ -442,15 +443,15 @@ class LinkCore:
 
     def go_away(self, reason: str) -> None:
         """Tell the peer to open nothing more here; the link ends when what is open has ended."""
-        if self._cause is None and not self._went_away:
-            self._went_away = True
+        if self._cause is None and not self._said_go_away:
+            self._said_go_away = True
             self._stop_opening()
             self.traffic.control(self.protocol.go_away(self._last_opened_by_peer, reason))
             self.attend()
 
     def _stop_opening(self) -> None:
-        self._gone_away.set()
-        self.traffic.room_changed()  # whoever waits to open a channel shall see it
+        self._unusable.set()
+        self.traffic.outbox.room_changed()  # whoever waits to open a channel shall see it
 
     def go_on_with(self, credential: Credential) -> None:
         """The agent has another credential now. The peer can go on believing us if it is one over the same key, and is
@@ -479,7 +480,7 @@ class LinkCore:
     @property
     def drained(self) -> bool:
         """This side is draining and no channel is open: nothing keeps the link."""
-        return self._went_away and not self._lanes
+        return self._said_go_away and not self._lanes
 
     @property
     def needs_care(self) -> bool:

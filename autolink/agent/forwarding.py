@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from autolink import codec
 from autolink.agent.call import Call, answer
-from autolink.agent.lane import Received
+from autolink.agent.received import Received
 from autolink.errors import CallError, Code, EnvelopeRefused, Reason, RemoteProtocolError
 from autolink.messages import Envelope, Kind, Message, VerifiedMessage
 from autolink.messages.batch import ALONE

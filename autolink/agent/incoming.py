@@ -4,17 +4,16 @@ The signature over the whole batch comes before any leaf is decoded. Then each m
 time, and the bytes beside a chunk must be those that it signs.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from autolink import limits
 from autolink.agent.kinds import FLAGS
-from autolink.agent.lane import Received
+from autolink.agent.received import Received, ReceivedBatch
 from autolink.errors import BadSignature, Reason, RemoteProtocolError
 from autolink.identity import AutoId, Certificate
 from autolink.messages import (
     BatchHeader,
     Chunk,
-    Envelope,
     Kind,
     Message,
     PlainLeaves,
@@ -41,24 +40,6 @@ class MessageRefused(RemoteProtocolError):
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class ReceivedBatch(NamedTuple):
-    """What a message's proof is made of: kept as long as somebody holds one of its messages."""
-
-    header: BatchHeader
-    signature: bytes
-    leaf_hashes: list[bytes]
-    chain: tuple[bytes, ...]
-    evidence: tuple[bytes, ...]
-
-    def envelope(self, leaf: bytes, index: int) -> Envelope:
-        """The message at `index` with its proof, verifiable by anyone."""
-        header = self.header
-        return Envelope(
-            leaf, index, header.count, merkle.path(self.leaf_hashes, index), header.link_id, header.role, header.number,
-            self.signature, self.chain, self.evidence,
-        )  # fmt: skip
 
 
 class Incoming:

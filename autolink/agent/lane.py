@@ -13,12 +13,13 @@ message. Not later: a sender that waits for credit must never wait for a reader 
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
 from autolink import codec, limits
 from autolink.agent.kinds import FLAGS
+from autolink.agent.received import Received
 from autolink.errors import (
     CallError,
     Code,
@@ -28,81 +29,20 @@ from autolink.errors import (
     RemoteProtocolError,
 )  # fmt: skip
 from autolink.loop import Event
-from autolink.messages import CHUNK_BODY, Chunk, ChunkWriter, Envelope, Kind, Message, decode_untrusted
+from autolink.messages import CHUNK_BODY, CHUNK_LEAF, ChunkWriter, Kind
 from autolink.protocol import DATA, ENDS, Gathered, OwnItem
 
 if TYPE_CHECKING:
-    from autolink.agent.incoming import ReceivedBatch
     from autolink.agent.traffic import Traffic
 
 _CHUNK: Final = Kind.CHUNK  # looked up on its enumeration, a member costs as much as a call
 _ERROR: Final = Kind.ERROR
-CHUNK_LEAF: Final = 192
-"""As many bytes as the leaf of a chunk can have."""
-
 _TURN: Final = 64
 _GATHERED: Final = limits.CREDIT // 3  # as `LinkProtocol.consumed`, and less than a full chunk
 _CLOSED: Final = anyio.ClosedResourceError()
 _NO_HEADERS: Final[dict[str, str]] = {}
 _CODES: Final = {code.value: code for code in Code}
 _REASONS: Final = {reason.value: reason for reason in Reason}
-
-
-@final
-class Received:
-    """A verified message and where it stood in its batch, so that it can be taken out as an Envelope.
-
-    Attributes:
-        kind, seq, body, method, timeout, headers: as in `message`, which is parsed when somebody asks for it.
-        channel, flags: as its frame said, and its leaf too.
-        leaf: the signed bytes.
-        chunk, data: what the body of a chunk says, and the bytes beside its leaf, which it signs.
-        size: bytes of leaf and data, which count in the channel's credit.
-        batch, index: what was signed together, and its place there.
-    """
-
-    __slots__ = (
-        "_message", "batch", "body", "channel", "chunk", "data", "flags", "index", "kind", "leaf", "method", "seq", "size",
-        "timeout",
-    )  # fmt: skip
-
-    def __init__(
-        self, kind: Kind, seq: int, body: bytes, channel: int, flags: int, leaf: bytes, batch: "ReceivedBatch",
-        index: int, method: str, timeout: int, message: Message | None, data: bytes = b"", chunk: Chunk | None = None,
-    ) -> None:  # fmt: skip
-        self.kind = kind
-        self.seq = seq
-        self.body = body
-        self.channel = channel
-        self.flags = flags
-        self.leaf = leaf
-        self.batch = batch
-        self.index = index
-        self.method = method
-        self.timeout = timeout
-        self._message = message  # of a message with headers: what has none is read without going through this
-        self.data = data
-        self.chunk = chunk
-        self.size = len(leaf) + len(data) if data else len(leaf)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of a message that was just received."""
-        return {} if self._message is None else self._message.headers
-
-    @property
-    def message(self) -> Message:
-        """The signed message."""
-        if self._message is None:
-            self._message = decode_untrusted(self.leaf)
-        return self._message
-
-    def envelope(self) -> Envelope:
-        """The message with its proof."""
-        return self.batch.envelope(self.leaf, self.index)
-
-    def __repr__(self) -> str:
-        return f"<Received {self.kind.name} {self.seq} on channel {self.channel}>"
 
 
 class Cancellable(Protocol):
@@ -181,13 +121,13 @@ class Lane:
                 self.end_chunk()
             leaf = self._traffic.plain_leaf(self.send_seq, kind, self.id, body)
             size = len(leaf)
-            if self._traffic.may_post(self.id, size):
+            if self._traffic.outbox.may_post(self.id, size):
                 self._post(kind, leaf)
                 return
         async with self._in_order():
             size = size or len(self._leaf(kind, body))  # the same at any time: times have one width
-            while not self._traffic.may_post(self.id, size):
-                await self._traffic.wait_for_room()
+            while not self._traffic.outbox.may_post(self.id, size):
+                await self._traffic.outbox.wait_for_room()
                 self._turn = 0
                 self._check_sending()
             self._post(kind, self._leaf(kind, body))
@@ -206,7 +146,7 @@ class Lane:
             return taken
         async with self._in_order():
             while not (taken := self._fill(chunks, data)):
-                await self._traffic.wait_for_room()
+                await self._traffic.outbox.wait_for_room()
                 self._turn = 0
             return taken
 
@@ -219,7 +159,7 @@ class Lane:
         self._check_sending()
         room, traffic = chunks.room, self._traffic
         part = data[:room]
-        if not traffic.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
+        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
             return 0
         if self._chunks is not chunks:
             traffic.check_size(_CHUNK, CHUNK_BODY)  # now, because who ends the chunk could tell nobody
@@ -233,7 +173,7 @@ class Lane:
 
     def end_chunk(self) -> None:
         """The chunk that is being filled, if there is one, takes no more bytes, because something follows it."""
-        self._traffic.end_chunk(self.id)
+        self._traffic.outbox.end_chunk(self.id)
 
     def _ended(self, chunks: ChunkWriter) -> OwnItem:
         """The message of the chunk that was being filled, which is numbered when it takes no more bytes."""
@@ -259,8 +199,8 @@ class Lane:
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         self._check_sending()
         leaf = self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
-        while not self._traffic.may_post(self.id, len(leaf)):
-            await self._traffic.wait_for_room()
+        while not self._traffic.outbox.may_post(self.id, len(leaf)):
+            await self._traffic.outbox.wait_for_room()
             self._check_sending()
         self._traffic.post(self.id, FLAGS[Kind.PUBLISH], leaf)
 
@@ -364,7 +304,7 @@ class Lane:
             self.scope.cancel()
         if self._waiting is not None:
             self._waiting.set()
-        self._traffic.room_changed()
+        self._traffic.outbox.room_changed()
 
     def close(self) -> None:
         """This side uses it no more: what waits unread is dropped. A handler that closes its channel may go on."""
@@ -375,9 +315,8 @@ class Lane:
 
 def _fresh(error: Exception) -> Exception:
     """The same error anew: raising one object from many tasks would chain their tracebacks together."""
-    again: Exception = type(error).__new__(
-        type(error), *error.args
-    )  # not copy(): it calls __init__ with the text
+    kind = type(error)
+    again: Exception = kind.__new__(kind, *error.args)  # not copy(): it calls __init__ with the text
     again.__dict__.update(error.__dict__)
     again.__cause__ = error.__cause__
     return again

@@ -14,7 +14,7 @@ from autolink.agent import forwarding
 from autolink.agent.bodies import body_of, encode_any
 from autolink.agent.channel import Channel
 from autolink.agent.core import LinkCore
-from autolink.agent.lane import Received
+from autolink.agent.received import Received
 from autolink.agent.topic import Subscription
 from autolink.errors import BodyError, CallError, Code, display
 from autolink.messages import Envelope, Kind, topic

@@ -15,8 +15,9 @@ from autolink.agent import forwarding
 from autolink.agent.call import Call, answer
 from autolink.agent.channel import Channel
 from autolink.agent.handlers import ChannelHandler, Method
-from autolink.agent.lane import Lane, Received, error_body
+from autolink.agent.lane import Lane, error_body
 from autolink.agent.opening import name_of
+from autolink.agent.received import Received
 from autolink.agent.topic import Topic
 from autolink.agent.workers import Workers
 from autolink.errors import (

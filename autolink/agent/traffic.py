@@ -1,8 +1,7 @@
 """Between the messages of a link and its bytes: one task signs and writes, one reads and verifies.
 
-Whatever waits when the writer becomes free is signed as one batch and leaves in one TLS write: at low load a batch is
-one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`. Bytes that wait are bounded
-twice: a channel by the credit its receiver gave, the link by `limits.OUTBOX`, beyond which senders wait.
+What waits in `outbox` when the writer becomes free is signed as one batch and leaves in one TLS write: at low load a batch
+is one message and adds no delay, under load one signature covers up to `limits.BATCH_LEAVES`.
 
 A message that ends its direction while nothing of ours uses another channel would wait for the writer's turn and gain
 nothing, because nobody else has anything to say. So unless the writer is writing, whoever posts such a message takes the
@@ -13,10 +12,9 @@ What comes in is judged in `incoming`. Time on a link is the wall clock of its o
 passed since, so a clock that is stepped later makes no message late.
 
 Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it does not; only the reader calls
-`stream.receive`; none is ever cancelled in the middle of a frame except when the link ends.
+`stream.receive_to`; none is ever cancelled in the middle of a frame except when the link ends.
 """
 
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from os import urandom
@@ -26,14 +24,16 @@ import anyio
 
 from autolink import limits
 from autolink.agent.incoming import LIFETIME, Incoming
-from autolink.agent.lane import CHUNK_LEAF, Lane, Received
+from autolink.agent.lane import Lane
+from autolink.agent.outbox import EndChunk, Outbox
+from autolink.agent.received import Received
 from autolink.errors import BodyError, Code
 from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
 from autolink.loop import running_loop
 from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import DATA, ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
+from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
 
 if TYPE_CHECKING:
     from autolink.transport import SecureStream
@@ -78,16 +78,12 @@ class Traffic:
         self.heard_at = now = self._current_time()
         self._epoch = int(clock().timestamp() * 1_000_000) - int(now * 1_000_000)
         self.lanes: dict[int, Lane] = {}
-        self._queues: dict[int, _Queue] = {}
-        self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
-        self._queued = 0
+        self.outbox = Outbox(protocol, self.loop)
         self._control: list[bytes] = [unsaid] if unsaid else []
         self._on_flood = on_flood
         self._start_writer: Callable[[], None] | None = None
         self._failure: Exception | None = None
-        self._leaving: dict[int, Code] = {}
         self._wake: Waker | None = None
-        self._room: Waker | None = None
         self._closing = False
         self._over = False
         self.batches_sent = self.batches_verified = 0
@@ -145,56 +141,25 @@ class Traffic:
         at = self._next_id
         if at == len(self._ids):
             # A short link needs few, and a long one saves a system call for most.
-            self._ids, at = urandom(min(max(ID, 2 * at), _IDS)), 0
+            self._ids, at = urandom(min(2 * at or ID, _IDS)), 0
         self._next_id = end = at + ID
         return self._ids[at:end]
 
     # --- out ---------------------------------------------------------------------------------------------
 
-    def may_post(self, channel: int, size: int) -> bool:
-        """Whether the channel's credit and the link's outbox have room for a message of `size` bytes."""
-        if self._queued >= limits.OUTBOX:
-            return False
-        queue = self._queues.get(channel)
-        if queue is None:
-            return self.protocol.can_send(channel, size)
-        return queue.size < limits.OUTBOX_CHANNEL and self.protocol.can_send(channel, size, queue.size)
-
     def post(self, channel: int, flags: int, leaf: bytes) -> None:
-        """Queue a message that `may_post`, or send it at once if it is alone."""
-        alone = flags & ENDS and len(self.lanes) == 1 and not self._turns
+        """Queue a message that `outbox.may_post`, or send it at once if it is alone."""
+        alone = flags & ENDS and len(self.lanes) == 1 and not self.outbox.size
         if alone and self._may_send_off and len(leaf) <= limits.TLS_STEP:
             self._send_at_once([self._controls(), *self._signed([(channel, flags, leaf, b"")])])
             return
-        queue, size = self._queues.get(channel) or self._new_queue(channel), len(leaf)
-        queue.items.append((channel, flags, leaf, b""))
-        queue.size += size
-        self._queued += size
+        self.outbox.put((channel, flags, leaf, b""), len(leaf))
         self._urge()
 
-    def fill(self, channel: int, size: int, end: "EndChunk") -> None:
-        """Queue a chunk, or `size` bytes more of the one that is last in its channel's queue. It goes on growing until it is
-        its turn or `end_chunk` is called, and then `end` makes its message."""
-        queue = self._queues.get(channel) or self._new_queue(channel)
-        queue.filling = end
-        queue.size += size
-        self._queued += size
+    def fill(self, channel: int, size: int, end: EndChunk) -> None:
+        """Queue bytes of a chunk that `outbox.may_post`."""
+        self.outbox.fill(channel, size, end)
         self._urge()
-
-    def end_chunk(self, channel: int) -> None:
-        """The chunk that is being filled, if there is one, gets no more bytes: it is full, or something follows it."""
-        queue = self._queues.get(channel)
-        if queue is not None and queue.filling is not None:
-            end, queue.filling = queue.filling, None
-            item = _, _, leaf, _ = end()
-            queue.items.append(item)
-            queue.size += len(leaf)
-            self._queued += len(leaf)
-
-    def _new_queue(self, channel: int) -> "_Queue":
-        queue = self._queues[channel] = _Queue(channel)
-        self._turns.append(queue)
-        return queue
 
     def control(self, frame: bytes) -> None:
         """Queue a control frame; a peer that makes us answer faster than it reads loses the link."""
@@ -208,7 +173,7 @@ class Traffic:
         """The application took a message off a channel: give the credit back when enough has gathered."""
         if self._over or not (frame := self.protocol.consumed(channel, size)):
             return
-        if self._may_send_off and not (self._turns or self._control):
+        if self._may_send_off and not (self.outbox.size or self._control):
             self._send_at_once([frame])  # nothing else would leave with it, and the sender may be waiting
         else:
             self.control(frame)
@@ -219,36 +184,16 @@ class Traffic:
         What still waits for the writer goes out before, or the peer would see an end without a start; until then the
         channel keeps its place, so a peer that does not read cannot open more of them than it may.
         """
-        if channel in self._queues:
-            self._leaving[channel] = code
+        if self.outbox.size and self.outbox.leave(channel, code):
             return
         if frame := self.protocol.release(channel, code):
             self.control(frame)
-        self.room_changed()
-
-    @property
-    def may_open(self) -> bool:
-        """Whether the peer bears one more channel of ours, and the outbox one more message."""
-        return self._queued < limits.OUTBOX and self.protocol.can_open
-
-    async def wait_for_room(self) -> None:
-        """Wait until credit or outbox changed; the caller asks `may_post` again."""
-        if self._room is None:
-            self._room = self.loop.event()
-        await self._room.wait()
-
-    def room_changed(self) -> None:
-        """Credit came, the outbox shrank or a channel ended."""
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        self.outbox.room_changed()
 
     def begin(self, start_writer: Callable[[], None]) -> None:
         """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
         self._start_writer = start_writer
-        if (
-            self.stream.unfinished or self._failure is not None
-        ):  # what was posted before there was a writer to tell
+        if self.stream.unfinished or self._failure is not None:  # posted when there was no writer to tell
             self._urge()
         else:
             self._send_off()
@@ -283,13 +228,13 @@ class Traffic:
 
     def _send_off(self) -> None:
         """The writer's step, here and now, as far as it needs no waiting."""
-        if self._over or not (self._turns or self._control):
+        if self._over or not (self.outbox.size or self._control):
             return
-        if not self._may_send_off or self._queued > limits.TLS_STEP:
+        if not self._may_send_off or self.outbox.size > limits.TLS_STEP:
             self._urge()
             return
         self._send_at_once(self._take())
-        if self._turns:
+        if self.outbox.size:
             self._urge()
 
     @property
@@ -315,16 +260,14 @@ class Traffic:
         """The link is lost: nothing more is said, whatever is read from inboxes or was queued."""
         self._over = True
         self._start_writer = None
-        self._on_flood = (
-            _nobody_listens  # the link, which is no longer held from here: nothing else frees it at once
-        )
-        self.room_changed()
+        self._on_flood = _nobody_listens  # else we would hold the link, and nothing else frees it at once
+        self.outbox.room_changed()
         self._urge()
 
     @property
     def idle(self) -> bool:
         """Nothing waits to be sent or is being sent."""
-        return not (self._control or self._turns or self.stream.sending)
+        return not (self._control or self.outbox.size or self.stream.sending)
 
     def finish(self) -> None:
         """Send what waits, and let the writer return once nothing does."""
@@ -336,64 +279,20 @@ class Traffic:
     def _take(self) -> list[Part]:
         """What the writer sends next, in parts that follow each other: where nothing is large, one."""
         controls = self._controls()
-        if not self._turns:
+        if not self.outbox.size:
             return [controls] if controls else []
-        parts = self._seal()
+        items, left = self.outbox.take()
+        parts = self._signed(items)
+        if left:
+            parts += filter(None, [self.protocol.release(channel, code) for channel, code in left])
         if controls:
             parts[0] = controls + parts[0]
-        if self._queued < limits.OUTBOX:
-            self.room_changed()
         return parts
 
     def _controls(self) -> bytes:
         frames = b"".join(self._control)
         self._control.clear()
         return frames
-
-    def _seal(self) -> list[Part]:
-        """Sign what waits, up to one batch of it, and make its frame.
-
-        Channels take turns, message by message: a call beside a byte stream leaves with the next batch. New channels
-        queue up in the order of their numbers and each turn goes once around, so they are opened in that order. A large
-        chunk lets what others say go first, in a batch that need not wait for its bytes.
-        """
-        turns, queues, leaving, size = self._turns, self._queues, self._leaving, 0
-        items: list[OwnItem] = []
-        left_now: list[int] = []
-        several = len(turns) > 1
-        if several and turns[0].bulky and not turns[0].passed:
-            turns[0].passed = True
-            turns.rotate(-1)
-        while turns and len(items) < limits.BATCH_LEAVES:
-            queue = turns[0]
-            if several and items and queue.size >= limits.BATCH_BYTES and queue.bulky:
-                break
-            if size >= limits.BATCH_BYTES and size + queue.next_size > limits.BATCH_BULK:
-                break
-            turns.popleft()
-            queue.passed = False
-            if not queue.items:
-                self.end_chunk(queue.channel)
-            item = queue.items.popleft()
-            channel, _, leaf, data = item
-            taken = len(leaf) + len(data) if data else len(leaf)
-            items.append(item)
-            size += taken
-            queue.size -= taken
-            if queue.items or queue.filling is not None:
-                turns.append(queue)
-                continue
-            del queues[channel]
-            if channel in leaving:
-                left_now.append(channel)
-        self._queued -= size
-        parts = self._signed(items)
-        if left_now:
-            parts += filter(
-                None, [self.protocol.release(channel, leaving.pop(channel)) for channel in left_now]
-            )
-            self.room_changed()
-        return parts
 
     def _signed(self, items: list[OwnItem]) -> list[Part]:
         """A batch of these messages, as its frame in parts."""
@@ -447,45 +346,9 @@ class Traffic:
         return messages
 
 
-class _Queue:
-    """What waits for the writer on one channel; never empty.
-
-    Attributes:
-        items: the messages, in their order.
-        filling: makes the message of the chunk behind them that still takes bytes, if there is one.
-        passed: others were let go first: once, or a chunk would wait for ever beside those who always have something.
-        size: bytes of all, but for the leaf that `filling` will make.
-    """
-
-    __slots__ = ("channel", "filling", "items", "passed", "size")
-
-    def __init__(self, channel: int) -> None:
-        self.channel = channel
-        self.items: deque[OwnItem] = deque()
-        self.filling: EndChunk | None = None
-        self.size = 0
-        self.passed = False
-
-    @property
-    def bulky(self) -> bool:
-        """What is first is a chunk for whose bytes nothing else should wait."""
-        return self.next_size >= limits.BATCH_BYTES and (not self.items or bool(self.items[0][1] & DATA))
-
-    @property
-    def next_size(self) -> int:
-        """Bytes of what is first, or a few more."""
-        if not self.items:
-            return self.size + CHUNK_LEAF
-        _, _, leaf, data = self.items[0]
-        return len(leaf) + len(data)
-
-
 def _nobody_listens() -> None:
     """A link that is lost cannot be flooded."""
 
-
-EndChunk = Callable[[], OwnItem]
-"""Ends the chunk that a lane is filling."""
 
 _IDS: Final = 256 * ID
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

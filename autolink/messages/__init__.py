@@ -31,6 +31,7 @@ from autolink.messages.message import (
 from autolink.messages.plain import PlainLeaves
 from autolink.messages.replay import ReplayWindow
 from autolink.messages.stream import BODY as CHUNK_BODY
+from autolink.messages.stream import LEAF as CHUNK_LEAF
 from autolink.messages.stream import Chunk, ChunkReader, ChunkWriter, check_content, check_data
 
 __all__ = [
@@ -40,5 +41,5 @@ __all__ = [
     "Envelope", "export", "sign_envelope", "check_signature", "verify", "VerifiedMessage",
     "Equivocation", "prove_equivocation",
     "ReplayWindow",
-    "Chunk", "CHUNK_BODY", "ChunkWriter", "ChunkReader", "check_content", "check_data",
+    "Chunk", "CHUNK_BODY", "CHUNK_LEAF", "ChunkWriter", "ChunkReader", "check_content", "check_data",
 ]  # fmt: skip

@@ -39,6 +39,9 @@ _AFTER_THE_END: Final = "this stream has ended"
 BODY: Final = 67
 """As many bytes as the body of a chunk can have, but for the last."""
 
+LEAF: Final = 192
+"""... and its leaf."""
+
 _INDEX: Final = len(_HEAD) + STREAM_ID
 _TAIL: Final = len(_HASH) + merkle.HASH
 

@@ -126,7 +126,7 @@ class FrameReader:
 
     def __len__(self) -> int:
         """Bytes held, plus those that an unfinished ignored frame still owes: 0 between two frames."""
-        return len(self._buffer) + self._skip + (_HEADER.size + self._placed if self._placed >= 0 else 0)
+        return len(self._buffer) + self._skip + (HEADER + self._placed if self._placed >= 0 else 0)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """More bytes from the peer."""
@@ -202,7 +202,7 @@ class FrameReader:
                     return None
                 self._place = bytearray(self._length)
             self._placed = 0
-            with memoryview(self._buffer) as view, view[_HEADER.size :] as begun:
+            with memoryview(self._buffer) as view, view[HEADER:] as begun:
                 rest = bytes(self._put(begun))
             self._buffer = bytearray(rest)
         if self._placed < self._length:

@@ -353,9 +353,9 @@ class LinkProtocol:
         self._bytes[OURS] += len(data)
         return data
 
-    def _say(self, frame: Frame, payload: bytes, number: int | None = None) -> bytes:
+    def _say(self, frame: Frame, payload: bytes) -> bytes:
         after = self._may_say(frame, len(payload))
-        return self._said(after, frames.encode_frame(frame if number is None else number, payload))
+        return self._said(after, frames.encode_frame(frame, payload))
 
     # --- within: theirs ------------------------------------------------------------------------------------
 

@@ -50,11 +50,12 @@ _SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has rea
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
 _NOTHING: Final = memoryview(b"")
-Room = tuple[bytearray, int, int]
-"""Where bytes are wanted: what to write to, from where, up to where."""
 _UNFINISHED: Final = "an earlier send was left unfinished"
 _ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
+
+Room = tuple[bytearray, int, int]
+"""Where bytes are wanted: what to write to, from where, up to where."""
 
 
 async def _rest_is_read() -> None:
@@ -91,7 +92,7 @@ class SecureStream:
         self._reading = self._writing = False
         self._read_end: Exception | None = None
         self._write_end = ""
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self._blocked = wire.room
         self._full = self._wants_room = False
         self._idle = 0
@@ -284,7 +285,7 @@ class SecureStream:
         Raises:
             anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
         """
-        view, self._rest = self._rest, memoryview(b"")
+        view, self._rest = self._rest, _NOTHING
         if self._wire.closed:
             raise anyio.ClosedResourceError
         self._writing = True
@@ -400,9 +401,8 @@ class SecureStream:
         wants_room, self._wants_room = self._wants_room, False
         if self._opening:
             await self.flush()
-        elif not (
-            self._wire.attached or self._writing
-        ):  # else OpenSSL's answers would go out inside of what is written
+        elif not (self._wire.attached or self._writing):
+            # Not while somebody writes: OpenSSL's answers would go out inside of what is written.
             self._wire.attach(self._tls)
         try:
             await (self._wire.room() if wants_room else self._wire.more(self._tls))

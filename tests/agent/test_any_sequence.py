@@ -115,7 +115,7 @@ async def run(steps, seed, latency, cut_after):
                 assert end.server.running == 0
                 if end.lost is None:
                     assert end._lanes == {}
-                    assert end.traffic._queued == 0
+                    assert end.traffic.outbox.size == 0
                     assert end.protocol.statistics().channels_opened == 0
                 else:
                     assert isinstance(end.lost, LinkLost), end.lost

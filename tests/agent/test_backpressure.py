@@ -59,7 +59,7 @@ async def test_a_stalled_channel_beside_a_busy_one_costs_a_window_and_no_time(se
             for number in range(300):
                 assert await link.call("echo", number) == number
                 marks["receiver"] = max(marks["receiver"], held_at(far))
-                marks["outbox"] = max(marks["outbox"], link.traffic._queued)
+                marks["outbox"] = max(marks["outbox"], link.traffic.outbox.size)
             assert limits.CREDIT - 2 * ITEM <= sent <= limits.CREDIT
             assert marks["receiver"] <= limits.CREDIT
             assert marks["outbox"] <= limits.OUTBOX
@@ -82,7 +82,7 @@ async def test_hundreds_of_stalled_channels_do_not_stop_the_others(serving, virt
         for number in range(20):
             assert await link.call("echo", number) == number
         assert held_at(far) <= limits.CHANNELS * limits.CREDIT
-        assert link.traffic._queued <= limits.OUTBOX + limits.LEAF
+        assert link.traffic.outbox.size <= limits.OUTBOX + limits.LEAF
         tasks.cancel_scope.cancel()
 
 
@@ -123,7 +123,7 @@ async def test_a_network_that_stops_bounds_what_waits_for_the_writer(serving, vi
         for _ in range(200):
             tasks.start_soon(link.call, "echo", b"x" * 16 * limits.KIB)
         await anyio.wait_all_tasks_blocked()
-        assert link.traffic._queued <= limits.OUTBOX + 17 * limits.KIB
+        assert link.traffic.outbox.size <= limits.OUTBOX + 17 * limits.KIB
         written = 2 * limits.BATCH_BULK  # one batch is in the pipe, one waits for it
         assert len(link._lanes) <= (limits.OUTBOX + written) // (16 * limits.KIB) + 1 < 200
         resume()
@@ -201,7 +201,7 @@ async def test_a_peer_that_opens_and_cancels_and_never_reads_loses_its_link(serv
                 await peer.say((channel, OPENS, peer.leaf(Kind.OPEN, channel=channel, method="swallow")))
                 await peer.cancel(channel)
                 channel += 2
-                waiting = sum(len(queue.items) for queue in link.traffic._queues.values())
+                waiting = sum(len(queue.items) for queue in link.traffic.outbox._queues.values())
                 most = max(most, len(link.traffic._control) + waiting)
                 await anyio.wait_all_tasks_blocked()
         assert most <= 2000
@@ -222,7 +222,7 @@ async def test_a_peer_that_calls_what_is_not_served_and_never_reads_loses_its_li
         with pytest.raises(anyio.BrokenResourceError):
             for number in range(5000):
                 await peer.call(2 * number + 1, method="nothing")
-                assert link.traffic._queued <= limits.OUTBOX
+                assert link.traffic.outbox.size <= limits.OUTBOX
                 await anyio.wait_all_tasks_blocked()
         await anyio.sleep(5)
         assert seller.links == ()

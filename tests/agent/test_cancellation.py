@@ -98,11 +98,11 @@ async def test_an_operation_cancelled_anywhere_leaves_its_link_as_it_was(
                 assert end.server.running == 0, step
                 counts = end.protocol.statistics()
                 assert (counts.channels_opened, counts.channels_accepted) == (0, 0), step
-                assert not end.traffic._turns, step
+                assert not end.traffic.outbox._turns, step
                 assert not end.traffic._control, step
-                assert not end.traffic._leaving, step
-                assert end.traffic._queues == {}, step
-                assert end.traffic._queued == 0, step
+                assert not end.traffic.outbox._leaving, step
+                assert end.traffic.outbox._queues == {}, step
+                assert end.traffic.outbox.size == 0, step
             assert seller.running == 0
             assert seller.topics["news"].statistics().subscribers == 0
 

@@ -39,7 +39,7 @@ def raw(agents):
             item = lane.id, DATA if data else FLAGS[kind], lane._leaf(kind, body), data
             lane.send_seq += 1
             lane._traffic.fill(lane.id, len(data), lambda item=item: item)
-            lane._traffic.end_chunk(lane.id)
+            lane._traffic.outbox.end_chunk(lane.id)
         await anyio.sleep_forever()
 
     return seller, buyer, messages

@@ -124,8 +124,8 @@ async def test_one_channel_fills_no_more_than_its_part_of_the_outbox(serving, vi
 
             tasks.start_soon(send)
             await anyio.wait_all_tasks_blocked()
-            assert link.traffic._queued <= limits.OUTBOX_CHANNEL + 11_000 < limits.OUTBOX
-            assert link.traffic.may_open
+            assert link.traffic.outbox.size <= limits.OUTBOX_CHANNEL + 11_000 < limits.OUTBOX
+            assert link.traffic.outbox.may_open
             resume()
             await anyio.wait_all_tasks_blocked()
             assert len(seller.seen) == 60

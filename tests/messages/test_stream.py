@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolink import codec, limits
-from autolink.agent.lane import CHUNK_LEAF
 from autolink.errors import (
     BadSignature,
     EnvelopeRefused,
@@ -19,6 +18,7 @@ from autolink.errors import (
 from autolink.identity import AutoId
 from autolink.messages import (
     CHUNK_BODY,
+    CHUNK_LEAF,
     ChunkReader,
     ChunkWriter,
     Kind,
