@@ -144,10 +144,9 @@ class RegistryClient:
             try:
                 path = (await self.consistency(older.size, newer.size)).path
             except CallError as error:
-                if (
-                    error.code is not Code.OUT_OF_RANGE
-                ):  # of its own word the log is shorter: then nothing shows it
+                if error.code is not Code.OUT_OF_RANGE:
                     raise
+                # Of its own word the log is shorter, so that nothing leads there.
         check_goes_on(older, newer, path)
         self.seen = newer
 

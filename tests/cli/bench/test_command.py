@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def test_if_not_one_operation_succeeds_the_status_says_why(bench, shop):
     assert not any(said.endswith(" ") for said in result.stdout.splitlines())
 
 
-def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, target):
+def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, target, tmp_path):
     """As `autolink call` would tell it, and with the same status."""
     nobody = f"{target.rpartition(':')[0]}:1"
     assert "is the agent running there?" in error(bench("handshake", nobody, *BUYER, status=5))
@@ -224,7 +225,8 @@ def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, ta
     assert "nan is no number" in error(bench("handshake", target, *BUYER, "--rate", "nan", status=2))
     line = error(bench("handshake", target, *BUYER, "--identities", "2", status=1))
     assert "--identities 2 needs an --as that can issue agents" in line
-    once = ("--as", "buyer", "--trust", "issuer:/dev/stdin")
+    os.mkfifo(tmp_path / "fifo")
+    once = ("--as", "buyer", "--trust", f"issuer:{tmp_path / 'fifo'}")
     assert "it must be a file" in error(bench("handshake", target, *once, status=2))
     once = ("--as", "buyer", "--trust", "pinned:-")
     assert "it must be a file" in error(bench("handshake", target, *once, status=2))
