@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)  # each walk is dozens of commands, and each of them opens a key under a passphrase
+pytestmark = pytest.mark.timeout(
+    300
+)  # each walk is dozens of commands, and each of them opens a key under a passphrase
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "howto"
 BLOCK = re.compile(r"^```(\w+) ([^\n]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
