@@ -101,11 +101,14 @@ _NOT_ALLOWED: Final = "is not dialled"
 
 
 def message_of(error: BaseException) -> str:
-    """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
+    """What happened, with what to do next where that is known; the error's notes, which name the party, first.
+
+    What an error has as `then` is how to go on with what was begun, and comes last.
+    """
     text = _text(error)
-    return (
-        "".join(f"{note}: " for note in reversed(getattr(error, "__notes__", [])) if note not in text) + text
-    )
+    notes = [note for note in reversed(getattr(error, "__notes__", [])) if note not in text]
+    then = vars(error).get("then")
+    return ": ".join([*notes, text, *([then] if then else [])])
 
 
 def _text(error: BaseException) -> str:

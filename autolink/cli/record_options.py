@@ -8,6 +8,7 @@ import click
 
 from autolink import limits
 from autolink.cli.options import FILE, Number, option
+from autolink.cli.passphrase import has_person
 from autolink.cli.registry_link import auto_id_of
 from autolink.cli.submitting import load_guardians, save_guardians
 from autolink.errors import UsageError, display
@@ -54,8 +55,34 @@ def next_key_options(function: F) -> F:
 
 
 def void_from_option(function: F) -> F:
-    what = "Log index from which nothing stands that the old key has signed."
-    return option("--void-from", type=click.IntRange(0), help=what)(function)
+    return option(
+        "--void-from", type=click.IntRange(0),
+        help="Log index from which nothing stands that the old key has signed: whom it has issued and put on record since "
+        "then counts as revoked until that is done again. Asks before that.",
+    )(yes_option(function))  # fmt: skip
+
+
+def yes_option(function: F) -> F:
+    """`--yes`, taken by `make_sure`."""
+    return option("--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def make_sure(question: str, why: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone.
+
+    Args:
+        why: what is going to happen.
+        yes: it was said that nobody is to be asked.
+
+    Raises:
+        UsageError: nobody is there to answer.
+        click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not has_person():
+        raise UsageError(f"{why}: say --yes")
+    click.confirm(f"{why}\n{question}", abort=True, err=True)
 
 
 def out_option(function: F) -> F:

@@ -5,8 +5,8 @@ import os
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.cli import on_record
-from autolink.cli.registry_link import Reach
+from autolink.cli import on_record, record_options, voiding
+from autolink.cli.submitting import Submission
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
@@ -110,7 +110,7 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
-    facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1))
+    facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1), "--yes")
     told = facts["on_record"]
     assert (facts["rotations"], told["entry"], told["state"]) == (1, "rotate", "active")
     assert told["says"].endswith(f"void from entry {index + 1}")
@@ -127,17 +127,40 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     assert (sh.path / "acme.next-key-3").read_text() == "precious"
 
 
+def test_what_is_to_be_void_is_checked_and_told_before_the_next_key_is_spent(sh, monkeypatch):
+    """An index that the registry would refuse, and one that was counted in the wrong list; the agents below are named."""
+    first = sh.json("id", "register", "acme")["index"]
+    sh.ok("id", "register", "echo", "--unencrypted")
+    pass_a_second(monkeypatch)
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key", "--void-from")
+    line = sh.fails(2, *rotate, str(first + 3), "--yes")
+    assert f"the log has {first + 2} entries, and what is still to come cannot be void" in line
+    if first:
+        assert f"on record since entry {first} only" in sh.fails(2, *rotate, str(first - 1), "--yes")
+    assert "Directly below: none: say --yes" in sh.fails(2, *rotate, str(first + 2))
+    line = sh.fails(2, *rotate, str(first + 1))
+    assert f"Directly below: 1 ({id_of(sh, 'echo')}): say --yes" in line
+    monkeypatch.setattr(voiding, "_SEARCHED", 0)
+    assert "none that was found" in sh.fails(2, *rotate, str(first + 1))
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
+    assert sh(*rotate, str(first + 1), stdin="n\n").exit_code == 130
+    assert sh.json("id", "show", "acme")["rotations"] == 0
+    assert sh(*rotate, str(first + 1), stdin="y\n").exit_code == 0
+    assert sh.json("registry", "status", "echo")["state"] == "revoked"
+
+
 def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkeypatch):
     """It stands here, the registry down or somebody stopping it; a script is told where the next key is all the same."""
-    sh.ok("id", "register", "acme")
+    index = sh.json("id", "register", "acme")["index"]
     pass_a_second(monkeypatch)
-    rotate = ("id", "rotate", "acme", "--unencrypted", "--void-from", "9", "--next-key")
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--void-from", str(index), "--yes", "--next-key")
     result = sh(*rotate, "acme.next-key", "--registry", NOBODY, "--json")
     assert result.exit_code == 5
     told = json.loads(result.stdout)
     assert (told["ok"], told["rotations"], told["next_key_file"]) == (False, 1, "acme.next-key-2")
-    how = "acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from 9"
-    assert told["error"].startswith(f"{how}: registry 127.0.0.1:1: ")
+    how = f"acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from {index}"
+    assert told["error"].startswith("registry 127.0.0.1:1: ")
+    assert told["error"].endswith(f": {how}")
     assert sh.json("id", "show", "acme")["rotations"] == 1
     assert sh.json("id", "record-rotation", "acme")["entry"] == "rotate"
 
@@ -146,7 +169,7 @@ def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkey
 
     pass_a_second(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(Reach, "use", stop)
+        patch.setattr(Submission, "append", stop)
         result = sh(*rotate, "acme.next-key-2")
     assert result.exit_code == 130
     assert "acme.next-key-3" in result.stdout
@@ -193,7 +216,7 @@ def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
     end = ("id", "deactivate", "acme", "--next-key", "acme.next-key")
     assert "say --yes" in sh.fails(2, *end)
     assert "--next-key FILE" in sh.fails(2, "id", "deactivate", "acme")
-    monkeypatch.setattr(on_record, "has_person", lambda: True)
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
     assert sh(*end, stdin="n\n").exit_code == 130
     assert sh.json(*end, "--yes")["state"] == "deactivated"
     assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme")
@@ -279,11 +302,12 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
 
 def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     sh.ok("id", "register", "acme")
-    sh.ok("id", "register", "echo", "--unencrypted")
+    index = sh.json("id", "register", "echo", "--unencrypted")["index"]
     pass_a_second(monkeypatch)
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
-    assert sh.json("id", "recover", "echo-2", "--void-from", "1", "--unencrypted")["state"] == "recovering"
+    recover = ("id", "recover", "echo-2", "--unencrypted", "--yes", "--void-from")
+    assert sh.json(*recover, str(index + 1))["state"] == "recovering"
     assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
 
 
@@ -299,6 +323,9 @@ def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkey
     pass_a_second(monkeypatch)
     lost = ("id", "recover", "acme-2", "--of", auto_id, "--unencrypted")
     assert "--guardians-file FILE" in sh.fails(2, *lost)
+    with monkeypatch.context() as away:
+        away.setattr(on_record, "in_keystore", lambda _: None)
+        assert "with --out FILE" in sh.fails(2, *lost, "--guardians-file", "acme.guardians")
     assert "acme-2" not in Keystore().names()
     lost += ("--guardians-file", "acme.guardians")
     assert sh.json(*lost)["state"] == "recovering"
