@@ -70,11 +70,11 @@ def register(
     """
     credential = load_identity(name, passphrase_file)
     issued = len(credential.chain) > 1
+    if out and not issued:
+        raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
     reached = None if out else reach(passphrase_file=passphrase_file, **how)
     issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
-    chosen = chosen_guardians(
-        name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file
-    )
+    chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
@@ -82,16 +82,10 @@ def register(
         return making.countersign(entry, issuer) if issuer else entry
 
     if reached is None and out:
-        _check_wants_others(issued, name)
         write_entry(out, make, how["log_key"].name)
     elif reached:
         more = {} if key_file is None else {"next_key_file": str(key_file)}
         Submission(credential.auto_id, make, name, registers=True).submit(reached, as_json=as_json, **more)
-
-
-def _check_wants_others(issued: bool, name: str) -> None:
-    if not issued:
-        raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
 
 
 @click.command()
@@ -226,9 +220,7 @@ def guardians(
     reached = reach(passphrase_file=passphrase_file, **how)
     key = open_key(next_key, passphrase_file)
     credential = load_identity(name, passphrase_file)
-    chosen = chosen_guardians(
-        name, credential, reached.log_key.name, guardian, threshold, delay, guardians_file
-    )
+    chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     auto_id = credential.auto_id
     submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
     submission.submit(reached, as_json=as_json)

@@ -1,6 +1,6 @@
 """Options of the commands of `on_record`: guardians, next keys, and entries that travel in files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -9,11 +9,13 @@ import click
 from autolink import limits
 from autolink.cli.options import FILE, Number, option
 from autolink.cli.passphrase import has_person
-from autolink.cli.registry_link import auto_id_of
+from autolink.cli.registry_link import NotOnRecord, Reach, auto_id_of, on_record
+from autolink.cli.show import say
 from autolink.cli.submitting import load_guardians, save_guardians
 from autolink.errors import UsageError, display
-from autolink.identity import Credential
+from autolink.identity import AutoId, Credential
 from autolink.registry import making
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Guardians
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +34,7 @@ def guardian_options(function: F) -> F:
         option(
             "--delay", type=Number(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
             default=limits.RECOVERY_DELAY / _DAY, show_default=True,
-            help="Days from the beginning of a recovery to the new key's taking over.",
+            help="Days from the beginning of a recovery to the new key's taking over; at least an hour, 1/24 or 0.0417.",
         ),
         option(
             "--guardians-file", type=FILE,
@@ -92,10 +94,14 @@ def out_option(function: F) -> F:
 
 
 def chosen_guardians(
-    name: str, credential: Credential, origin: str, guardian: tuple[str, ...], threshold: int | None, days: float,
-    file: Path | None,
+    name: str, credential: Credential, reached: Reach | None, guardian: tuple[str, ...], threshold: int | None,
+    days: float, file: Path | None,
 ) -> Guardians:  # fmt: skip
-    """The guardians of the command line, written down."""
+    """The guardians of the command line, written down.
+
+    Args:
+        reached: the registry, which is asked about them; None for an identity that was issued, and has none.
+    """
     chosen = [auto_id_of(text) for text in guardian]
     if not chosen and (threshold or file):
         raise UsageError("--threshold and --guardians-file are about guardians: name them with --guardian")
@@ -113,6 +119,28 @@ def chosen_guardians(
     guardians, salts = making.choose_guardians(
         chosen, threshold=needed, delay=round(days * _DAY), salts=salts
     )
-    if chosen and not path.exists():
-        save_guardians(path, credential.auto_id, origin, guardians, salts)
+    if chosen and reached is not None:
+        _warn_of_unknown(chosen, reached)
+        if not path.exists():
+            save_guardians(path, credential.auto_id, reached.log_key.name, guardians, salts)
     return guardians
+
+
+def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
+    """Who is on no record may still register, so nothing is refused; but until then nobody recovers anything with them."""
+
+    async def unknown(client: RegistryClient) -> list[AutoId]:
+        found = []
+        for auto_id in chosen:
+            try:
+                with on_record(auto_id):
+                    await client.place(auto_id)
+            except NotOnRecord:
+                found.append(auto_id)
+        return found
+
+    if away := reached.use(unknown):
+        say(
+            f"WARNING: not on record there: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
+            "these guardians can sign no recovery."
+        )

@@ -225,10 +225,15 @@ def issuer_of(name: str, credential: Credential, passphrase_file: Path | None) -
     """The issuer of an identity, from the same keystore.
 
     Raises:
-        UsageError: it is not there: the entry must travel.
+        UsageError: it is not there, and the entry must travel; or it has gone on to another key.
     """
     certificate = credential.chain[1]
     found = None if certificate.auto_id is None else in_keystore(certificate.auto_id, certificate.spki)
+    if found is None and certificate.auto_id and (changed := in_keystore(certificate.auto_id)):
+        raise UsageError(
+            f"{changed}, the issuer of {name}, has another key now: have it issued again (autolink id export {name} "
+            "--request, id issue, id accept)"
+        )
     if found is None:
         raise UsageError(
             f"the issuer of {name} is not in this keystore, and has to sign too: write the entry with --out FILE, and have "

@@ -261,7 +261,7 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     assert told["state"] == "recovering"
     later = sh.json("id", "delay", "org")["takes_over_at"]
     assert later > told["takes_over_at"]
-    assert sh.json("registry", "lookup", "org")["recovered_at"] == later
+    assert sh.json("registry", "lookup", "org")["takes_over_at"] == later
     assert "lengthened once" in sh.fails(3, "id", "delay", "org")
 
 
@@ -269,7 +269,9 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
     sh.ok("id", "register", "acme")
     sh.ok("id", "new", "guard", "--unencrypted")
     choose = ("id", "guardians", "acme", "--next-key", "acme.next-key")
-    assert sh.json(*choose, "--guardian", "guard")["entry"] == "guardians"
+    told = sh(*choose, "--guardian", "guard", "--json")
+    assert json.loads(told.stdout)["entry"] == "guardians"
+    assert f"WARNING: not on record there: {id_of(sh, 'guard')}. As long as they are not" in told.stderr
     assert sh.json("registry", "lookup", "acme")["guardians"] == "1 of 1"
     assert "names other guardians" in sh.fails(2, *choose, "--guardian", "echo")
     assert (
@@ -298,6 +300,45 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
         )
         assert says in line
     assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
+
+
+def test_who_is_on_no_record_is_warned_of_as_a_guardian_and_refused_with_what_to_do(sh):
+    sh.ok("id", "new", "guard", "--unencrypted")
+    told = sh("id", "register", "acme", "--guardian", "guard", "--guardian", "acme-not", "--delay", "0.0417")
+    assert "no such identity" in told.stderr
+    told = sh("id", "register", "acme", "--guardian", "guard", "--delay", "0.0417")
+    assert (told.exit_code, "WARNING: not on record there" in told.stderr) == (0, True)
+    assert "a recovery takes 1.001 hours" in told.stdout
+    recover = ("--of", "acme", "--guardians-file", "acme.guardians", "--unencrypted")
+    line = ends(sh, 3, "id", "recover", "acme-2", *recover)
+    assert line.endswith(
+        "(unauthorised): who signs has to be on record first, guardians too: there, autolink id register"
+    )
+    sh.ok("id", "register", "guard")
+    assert sh("id", "guardians", "acme", "--next-key", "acme.next-key", "--guardian", "guard").stderr == ""
+
+
+def test_an_agent_issued_under_another_certificate_or_key_of_its_issuer_is_issued_again(sh, monkeypatch):
+    """As it is to be put on record, or renewed there before its own new certificate is."""
+    sh.ok("id", "register", "acme")
+    pass_a_second(monkeypatch)
+    sh.ok("id", "renew", "acme", "--days", "80")
+    hint = "have it issued again (autolink id export NAME --request, id issue, id accept)"
+    line = ends(sh, 3, "id", "register", "echo", "--unencrypted")
+    assert "outside its issuer's validity" in line
+    assert line.endswith(hint)
+    sh.issued("second", "acme", "--days", "1")
+    pass_a_second(monkeypatch)
+    sh.ok("id", "register", "second", "--unencrypted")
+    assert sh.fails(3, "id", "renew", "second").endswith("id issue, id accept NAME CHAIN")
+    sh.issued("third", "acme", "--days", "1")
+    sh.ok("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")
+    line = ends(sh, 2, "id", "register", "third", "--unencrypted")
+    assert "acme, the issuer of third, has another key now: have it issued again" in line
+    sh.ok("id", "register", "third", "--unencrypted", "--out", "third.entry")
+    line = sh.fails(3, "id", "countersign", "acme", "third.entry", "--submit")
+    assert "key identifier" in line
+    assert line.endswith(hint)
 
 
 def test_an_issuer_recovers_its_agent(sh, monkeypatch):
