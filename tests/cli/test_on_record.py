@@ -29,9 +29,37 @@ def test_what_proves_an_entry_is_kept_with_the_identity(sh, registry):
     _, entry = decode_leaf_untrusted(kept[".leaf"])
     verify_receipt(kept[".receipt"], key, entry)
     assert LogProof.from_untrusted(kept[".tlog-proof"]).verify(leaf_hash(kept[".leaf"]), key)
-    line = sh.fails(3, "id", "register", "acme")
-    assert "a name is taken for ever (taken)" in line
-    assert json.loads(sh("id", "register", "acme", "--json").stdout)["fault"] == "taken"
+    line = sh.fails(3, "id", "register", "acme", "--delay", "3")
+    assert "a name is taken for ever (taken): it is on record with this very key, by another entry" in line
+    assert json.loads(sh("id", "register", "acme", "--delay", "3", "--json").stdout)["fault"] == "taken"
+
+
+def test_what_is_on_record_already_just_so_is_no_theft_and_its_proof_is_fetched(sh, monkeypatch, registry):
+    """As after an answer that was lost: the same command again says so, and keeps what proves it."""
+    index = sh.json("id", "register", "acme")["index"]
+    kept = Keystore().folder("acme") / "registry"
+    name = f"{VerifierKey.parse(registry.log_key).key_id.hex()}-{index}-register"
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    assert set(before) == {f"{name}.{what}" for what in ("receipt", "tlog-proof", "leaf")}
+    for what in before:
+        (kept / what).unlink()
+    again = sh("id", "register", "acme", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["index"]) == (0, index)
+    assert f"already on record as entry {index}" in again.stderr
+    assert {path.name for path in kept.iterdir()} == {f"{name}.leaf", f"{name}.tlog-proof"}
+    assert (kept / f"{name}.leaf").read_bytes() == before[f"{name}.leaf"]
+    assert LogProof.from_untrusted((kept / f"{name}.tlog-proof").read_bytes()).index == index
+    pass_a_second(monkeypatch)
+    told = sh.json("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")["on_record"]
+    assert sh.json("id", "record-rotation", "acme")["index"] == told["index"]
+    assert "(key_used)" in sh.fails(3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
+
+    async def used(client: RegistryClient, entry: Entry) -> None:
+        raise EntryRefused(Fault.KEY_USED, "so it says")
+
+    sh.ok("id", "new", "other", "--unencrypted")
+    monkeypatch.setattr(RegistryClient, "submit", used)
+    assert sh.fails(3, "id", "register", "other").endswith("so it says (key_used)")  # by another
 
 
 def test_an_agent_is_registered_in_one_step_where_its_issuer_is(sh):
@@ -58,14 +86,20 @@ def test_an_agent_is_registered_in_two_steps_where_its_issuer_is_not(sh, monkeyp
     written = sh("id", "register", "far", "--unencrypted", "--out", "far.entry")
     assert written.exit_code == 0
     assert "autolink id countersign NAME far.entry" in written.stderr
-    assert "(unauthorised)" in sh.fails(3, "id", "submit", "far", "far.entry")
+    auto_id, home = Keystore().chain("far")[1].auto_id, os.environ["AUTOLINK_HOME"]
+    assert f"still missing: {auto_id}: pass the entry on" in sh.fails(2, "id", "submit", "far", "far.entry")
+    monkeypatch.setenv("AUTOLINK_HOME", organisation)
+    assert f"still missing: {auto_id} (acme): pass the entry on" in sh.fails(
+        2, "id", "submit", "acme", "far.entry"
+    )
+    monkeypatch.setenv("AUTOLINK_HOME", home)
     monkeypatch.setenv("AUTOLINK_HOME", organisation)
     assert "wants no signature" in sh.fails(2, "id", "countersign", "echo", "far.entry")
     signed = sh("id", "countersign", "acme", "far.entry", "-o", "signed.entry")
     assert "missing" not in signed.stdout
     assert "autolink id submit NAME signed.entry" in signed.stderr
     assert sh.json("id", "countersign", "acme", "far.entry", "--submit")["state"] == "active"
-    assert "(taken)" in sh.fails(3, "id", "submit", "acme", "signed.entry")
+    assert "already on record as entry" in sh("id", "submit", "acme", "signed.entry").stderr
     assert "signed this entry already" in sh.fails(2, "id", "countersign", "acme", "signed.entry")
     assert "leave --out out" in sh.fails(2, "id", "register", "acme", "--out", "acme.entry")
 
@@ -196,14 +230,15 @@ def test_who_is_on_no_record_rotates_whatever_the_environment_says(sh, registry,
     assert "A registry has acme on record: tell it, with autolink id record-rotation acme" in result.stderr
 
 
-def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh):
+def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh, registry):
+    log = VerifierKey.parse(registry.log_key).key_id.hex()
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
     echo = id_of(sh, "echo")
     assert "--by NAME" in sh.fails(2, "id", "revoke", echo)
     told = sh.json("id", "revoke", echo, "--by", "acme")
     assert (told["state"], told["auto_id"]) == ("revoked", echo)
-    assert (Keystore().folder("acme") / "registry" / f"{told['index']}-revoke.tlog-proof").exists()
+    assert (Keystore().folder("acme") / "registry" / f"{log}-{told['index']}-revoke.tlog-proof").exists()
     assert "(revoked)" in sh.fails(3, "id", "revoke", "echo")
     assert sh.json("id", "revoke", "acme")["state"] == "revoked"
     status = sh.json("registry", "status", echo)
@@ -251,10 +286,14 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     assert "is no guardian" in sh.fails(2, *lost, "--guardian", "acme")
     out = ("--guardian", far, "--guardian", "guard-1", "--out", "recovery.entry")
     assert far in sh(*lost, *out).stderr
+    out = ("--guardian", far, "--guardian", "guard-2", "--out", "unsigned.entry")
+    sh.ok(*lost, *out)
     assert sh.json("id", "countersign", "guard-1", "recovery.entry")["missing"] == far
     assert Entry.from_untrusted((sh.path / "recovery.entry").read_bytes()).signatures[1].by.hex == id_of(
         sh, "guard-1"
     )
+    line = sh.fails(2, "id", "countersign", "guard-2", "unsigned.entry", "--submit")
+    assert f"still missing: {far}: pass the entry on" in line
     monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "away"))
     told = sh.json("id", "countersign", "guard-3", "recovery.entry", "--submit")
     monkeypatch.setenv("AUTOLINK_HOME", home)
