@@ -5,6 +5,7 @@ from typing import Final
 
 from autolink.cli.record_options import make_sure
 from autolink.cli.registry_link import Reach, on_record
+from autolink.cli.show import say
 from autolink.errors import UsageError
 from autolink.identity import AutoId, Certificate
 from autolink.registry.client import RegistryClient
@@ -45,12 +46,14 @@ def check_void_from(reached: Reach, auto_id: AutoId, void_from: int | None, *, y
 
 
 def confirm_void_from(void_from: int, undone: object, *, yes: bool) -> None:
-    """As `check_void_from`, of what is known."""
+    """As `check_void_from`, of what is known; told in any case, for that is who is to be issued again."""
     means = (
         f"--void-from {void_from}: nothing stands that the old key has signed from entry {void_from} on. Agents whose "
         "certificate of its issuing went on record since then, and all below them, count as revoked at once, until they are "
         f"issued again and put on record again (id renew). Directly below: {undone}"
     )
+    if yes:
+        say(means)
     make_sure("Is that meant?", means, yes=yes)
 
 

@@ -52,7 +52,7 @@ def test_what_is_on_record_already_just_so_is_no_theft_and_its_proof_is_fetched(
     pass_a_second(monkeypatch)
     told = sh.json("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")["on_record"]
     assert sh.json("id", "record-rotation", "acme")["index"] == told["index"]
-    assert "(key_used)" in sh.fails(3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
+    assert "(key_used)" in ends(sh, 3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
 
     async def used(client: RegistryClient, entry: Entry) -> None:
         raise EntryRefused(Fault.KEY_USED, "so it says")
@@ -144,7 +144,9 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
-    facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1), "--yes")
+    result = sh(*rotate, "acme.next-key", "--void-from", str(index + 1), "--yes", "--json")
+    assert "Directly below: none" in result.stderr
+    facts = json.loads(result.stdout)
     told = facts["on_record"]
     assert (facts["rotations"], told["entry"], told["state"]) == (1, "rotate", "active")
     assert told["says"].endswith(f"void from entry {index + 1}")
