@@ -99,8 +99,8 @@ _OF_REFUSAL: Final = {
     "is not on record": "who signs has to be on record first, guardians too: there, autolink id register",
     "the leaf is valid outside its issuer's validity": _ISSUE_AGAIN,
     "the leaf does not name its issuer's key identifier": _ISSUE_AGAIN,
-    "it does not begin later than the one that it follows": "have a newer one issued first: autolink id export NAME "
-    "--request, id issue, id accept NAME CHAIN",
+    "it does not begin later than the one that it follows": "of an identity that was issued, have a newer one "
+    "issued first: autolink id export NAME --request, id issue, id accept NAME CHAIN",
 }
 """What a registry says of an entry's certificate or signatures, and what to do."""
 

@@ -218,7 +218,10 @@ def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -
         UsageError: it has not, or is for another log.
     """
     check_log(entry, reached.log_key)
-    if away := ", ".join(map(_in_words, missing(entry))):
+    away = ", ".join(map(_in_words, missing(entry)))
+    if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
+        away = "its issuer"  # whom a recovery does not name
+    if away:
         raise UsageError(
             f"still missing: {away}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
         )

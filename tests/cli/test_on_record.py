@@ -388,6 +388,8 @@ def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     pass_a_second(monkeypatch)
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
+    sh.ok("id", "recover", "echo-2", "--unencrypted", "--out", "echo.entry")
+    assert "still missing: its issuer" in sh.fails(2, "id", "submit", "echo-2", "echo.entry")
     recover = ("id", "recover", "echo-2", "--unencrypted", "--yes", "--void-from")
     assert sh.json(*recover, str(index + 1))["state"] == "recovering"
     assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
