@@ -91,6 +91,19 @@ _OF_ENTRY: Final = {
     Fault.NOT_INVITED: "ask whoever runs it: autolink registry invite FOLDER AUTOID",
     Fault.STALE: "somebody was faster, perhaps a thief: see autolink registry history",
 }
+_ISSUE_AGAIN: Final = (
+    "its issuer has another certificate or key on record than the one that issued this: have it issued again (autolink id "
+    "export NAME --request, id issue, id accept)"
+)
+_OF_REFUSAL: Final = {
+    "is not on record": "who signs has to be on record first, guardians too: there, autolink id register",
+    "the leaf is valid outside its issuer's validity": _ISSUE_AGAIN,
+    "the leaf does not name its issuer's key identifier": _ISSUE_AGAIN,
+    "it does not begin later than the one that it follows": "of an identity that was issued, have a newer one "
+    "issued first: autolink id export NAME --request, id issue, id accept NAME CHAIN",
+}
+"""What a registry says of an entry's certificate or signatures, and what to do."""
+
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
 }
@@ -101,11 +114,14 @@ _NOT_ALLOWED: Final = "is not dialled"
 
 
 def message_of(error: BaseException) -> str:
-    """What happened, with what to do next where that is known; the error's notes, which name the party, first."""
+    """What happened, with what to do next where that is known; the error's notes, which name the party, first.
+
+    What an error has as `then` is how to go on with what was begun, and comes last.
+    """
     text = _text(error)
-    return (
-        "".join(f"{note}: " for note in reversed(getattr(error, "__notes__", [])) if note not in text) + text
-    )
+    notes = [note for note in reversed(getattr(error, "__notes__", [])) if note not in text]
+    then = vars(error).get("then")
+    return ": ".join([*notes, text, *([then] if then else [])])
 
 
 def _text(error: BaseException) -> str:
@@ -119,7 +135,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, KeystoreError):
         return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
     if isinstance(error, EntryRefused):
-        hint = _OF_ENTRY.get(error.fault)
+        hints = (hint for what, hint in _OF_REFUSAL.items() if what in str(error))
+        hint = _OF_ENTRY.get(error.fault) or next(hints, None)
         return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):

@@ -4,6 +4,7 @@ Each command makes one entry with the keys that it takes, has it appended, and k
 identity's folder. Where somebody on another machine has to sign too, the entry goes there in a file.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import click
 from autolink import limits
 from autolink.cli.making import free
 from autolink.cli.options import FILE, Number, json_option, option, write
-from autolink.cli.passphrase import has_person, load_identity
+from autolink.cli.passphrase import load_identity
 from autolink.cli.record_options import (
     chosen_guardians,
     guardian_options,
+    make_sure,
     next_key_options,
     out_option,
     void_from_option,
+    yes_option,
 )
 from autolink.cli.registry_link import auto_id_of, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
@@ -37,6 +40,7 @@ from autolink.cli.submitting import (
     write_entry,
 )
 from autolink.cli.succeeding import check_may_succeed, make_successor
+from autolink.cli.voiding import check_void_from
 from autolink.errors import UsageError, display
 from autolink.identity import AutoId, Credential, Keystore
 from autolink.identity.keystore import is_entry_name
@@ -66,11 +70,11 @@ def register(
     """
     credential = load_identity(name, passphrase_file)
     issued = len(credential.chain) > 1
+    if out and not issued:
+        raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
     reached = None if out else reach(passphrase_file=passphrase_file, **how)
     issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
-    chosen = chosen_guardians(
-        name, credential, how["log_key"].name, guardian, threshold, delay, guardians_file
-    )
+    chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
@@ -78,16 +82,10 @@ def register(
         return making.countersign(entry, issuer) if issuer else entry
 
     if reached is None and out:
-        _check_wants_others(issued, name)
         write_entry(out, make, how["log_key"].name)
     elif reached:
         more = {} if key_file is None else {"next_key_file": str(key_file)}
         Submission(credential.auto_id, make, name, registers=True).submit(reached, as_json=as_json, **more)
-
-
-def _check_wants_others(issued: bool, name: str) -> None:
-    if not issued:
-        raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
 
 
 @click.command()
@@ -127,7 +125,8 @@ def renew(
 @reach_options()
 @json_option
 def record_rotation(
-    name: str, *, void_from: int | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+    name: str, *, void_from: int | None, yes: bool, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Put on record that NAME has gone on to its next key: what `autolink id rotate` has done here, and could not there.
 
@@ -135,6 +134,7 @@ def record_rotation(
     """
     reached = reach(passphrase_file=passphrase_file, **how)
     credential = load_identity(name, passphrase_file)
+    check_void_from(reached, credential.auto_id, void_from, yes=yes)
     submission = Submission(
         credential.auto_id, lambda slot: making.rotate(credential, slot, void_from=void_from), name
     )
@@ -170,7 +170,7 @@ def _is_id(text: str) -> bool:
 @click.argument("who", metavar="AUTOID|NAME")
 @option("--next-key", type=FILE, help="The file of its next key, which alone ends it itself.")
 @option("--by", metavar="NAME", help="Who ends it instead: an issuer above it.")
-@option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @reach_options()
 @json_option
 def deactivate(
@@ -184,10 +184,7 @@ def deactivate(
         )
     auto_id = auto_id_of(who)
     reached = reach(passphrase_file=passphrase_file, **how)
-    if not yes and not has_person():
-        raise UsageError("this cannot be undone: say --yes")
-    if not yes:
-        click.confirm(f"End {auto_id} for ever?", abort=True, err=True)
+    make_sure(f"End {auto_id} for ever?", "this cannot be undone", yes=yes)
     key = None if next_key is None else open_key(next_key, passphrase_file)
     ancestor = None if by is None else load_identity(by, passphrase_file)
     keep_in = by or who
@@ -223,9 +220,7 @@ def guardians(
     reached = reach(passphrase_file=passphrase_file, **how)
     key = open_key(next_key, passphrase_file)
     credential = load_identity(name, passphrase_file)
-    chosen = chosen_guardians(
-        name, credential, reached.log_key.name, guardian, threshold, delay, guardians_file
-    )
+    chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     auto_id = credential.auto_id
     submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
     submission.submit(reached, as_json=as_json)
@@ -255,7 +250,8 @@ def guardians(
 @json_option
 def recover(
     name: str, *, guardians_file: Path | None, guardian: tuple[str, ...], of: str | None, void_from: int | None,
-    next_key: Path | None, unencrypted: bool, out: Path | None, as_json: bool, passphrase_file: Path | None, **how: Any,  # noqa: ANN401
+    yes: bool, next_key: Path | None, unencrypted: bool, out: Path | None, as_json: bool, passphrase_file: Path | None,
+    **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Begin to give an Auto ID the key of NAME, a new identity of the same Auto ID, because the old one is lost or stolen.
 
@@ -263,17 +259,22 @@ def recover(
     id countersign`. The new key takes over when the delay on record has passed. A bound name does not lead to such a key:
     those peers believe it that believe this registry, and no others.
     """
-    if of is not None:
+    if of is not None:  # all that can be wrong is said before a key is made
         free(name)
-        _revealed(auto_id_of(of), guardians_file, guardian)  # said before a key is made
+        revealed = _revealed(auto_id_of(of), guardians_file, guardian)
+        if not out:
+            _in_this_keystore(revealed)
     reached = reach(passphrase_file=passphrase_file, **how)
     if of is not None:
+        check_void_from(reached, auto_id_of(of), void_from, yes=yes)
         make_successor(name, auto_id_of(of), reached, next_key, passphrase_file, unencrypted=unencrypted)
         next_key = None
     credential = load_identity(name, passphrase_file)
     issued = len(credential.chain) > 1
     if not issued:
         check_may_succeed(credential, reached.log_key)
+    if of is None:
+        check_void_from(reached, credential.auto_id, void_from, yes=yes)
     revealed = {} if issued else _revealed(credential.auto_id, guardians_file, guardian)
     signers = [] if out else _signers(name, credential, revealed, passphrase_file)
     following, _ = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
@@ -309,13 +310,17 @@ def _signers(
     """Who else has to sign, all of them from this keystore."""
     if not revealed:
         return [issuer_of(name, credential, passphrase_file)]
+    return [load_identity(here, passphrase_file) for here in _in_this_keystore(revealed)]
+
+
+def _in_this_keystore(revealed: Iterable[AutoId]) -> list[str]:
     found = {auto_id: in_keystore(auto_id) for auto_id in revealed}
     away = [str(auto_id) for auto_id, here in found.items() if here is None]
     if away:
         raise UsageError(
             f"{', '.join(away)} must sign and is not in this keystore: write the entry with --out FILE"
         )
-    return [load_identity(here, passphrase_file) for here in found.values() if here]
+    return [here for here in found.values() if here]
 
 
 @click.command()

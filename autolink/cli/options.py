@@ -64,6 +64,11 @@ class Number(click.FloatRange):
 
     name = "number"
 
+    def _describe_range(self) -> str:  # click's, which shows a bound that is a fraction to its last digit
+        low = "" if self.min is None else f"{self.min:,.3g}{'<' if self.min_open else '<='}"
+        high = "" if self.max is None else f"{'<' if self.max_open else '<='}{self.max:,.10g}"
+        return f"{low}x{high}"
+
     def convert(
         self,
         value: Any,  # noqa: ANN401  click's own
@@ -118,7 +123,10 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
         IdentityError, OSError: it cannot be read, or holds none; with the file named.
     """
     with about(display(str(path))):
-        return load_chain(read(path, PEM_BYTES))
+        data = read(path, PEM_BYTES)
+        if b"CERTIFICATE REQUEST-----" in data:
+            raise IdentityError("this is a request: have it issued first (autolink id issue)")
+        return load_chain(data)
 
 
 def write(path: Path, data: bytes) -> None:

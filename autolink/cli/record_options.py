@@ -1,6 +1,6 @@
 """Options of the commands of `on_record`: guardians, next keys, and entries that travel in files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -8,11 +8,14 @@ import click
 
 from autolink import limits
 from autolink.cli.options import FILE, Number, option
-from autolink.cli.registry_link import auto_id_of
+from autolink.cli.passphrase import has_person
+from autolink.cli.registry_link import NotOnRecord, Reach, auto_id_of, on_record
+from autolink.cli.show import say
 from autolink.cli.submitting import load_guardians, save_guardians
 from autolink.errors import UsageError, display
-from autolink.identity import Credential
+from autolink.identity import AutoId, Credential
 from autolink.registry import making
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Guardians
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +34,7 @@ def guardian_options(function: F) -> F:
         option(
             "--delay", type=Number(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
             default=limits.RECOVERY_DELAY / _DAY, show_default=True,
-            help="Days from the beginning of a recovery to the new key's taking over.",
+            help="Days from the beginning of a recovery to the new key's taking over; at least an hour, 1/24 or 0.0417.",
         ),
         option(
             "--guardians-file", type=FILE,
@@ -54,8 +57,34 @@ def next_key_options(function: F) -> F:
 
 
 def void_from_option(function: F) -> F:
-    what = "Log index from which nothing stands that the old key has signed."
-    return option("--void-from", type=click.IntRange(0), help=what)(function)
+    return option(
+        "--void-from", type=click.IntRange(0),
+        help="Log index from which nothing stands that the old key has signed: whom it has issued and put on record since "
+        "then counts as revoked until that is done again. Asks before that.",
+    )(yes_option(function))  # fmt: skip
+
+
+def yes_option(function: F) -> F:
+    """`--yes`, taken by `make_sure`."""
+    return option("--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def make_sure(question: str, why: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone.
+
+    Args:
+        why: what is going to happen.
+        yes: it was said that nobody is to be asked.
+
+    Raises:
+        UsageError: nobody is there to answer.
+        click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not has_person():
+        raise UsageError(f"{why}: say --yes")
+    click.confirm(f"{why}\n{question}", abort=True, err=True)
 
 
 def out_option(function: F) -> F:
@@ -65,10 +94,14 @@ def out_option(function: F) -> F:
 
 
 def chosen_guardians(
-    name: str, credential: Credential, origin: str, guardian: tuple[str, ...], threshold: int | None, days: float,
-    file: Path | None,
+    name: str, credential: Credential, reached: Reach | None, guardian: tuple[str, ...], threshold: int | None,
+    days: float, file: Path | None,
 ) -> Guardians:  # fmt: skip
-    """The guardians of the command line, written down."""
+    """The guardians of the command line, written down.
+
+    Args:
+        reached: the registry, which is asked about them; None for an identity that was issued, and has none.
+    """
     chosen = [auto_id_of(text) for text in guardian]
     if not chosen and (threshold or file):
         raise UsageError("--threshold and --guardians-file are about guardians: name them with --guardian")
@@ -86,6 +119,28 @@ def chosen_guardians(
     guardians, salts = making.choose_guardians(
         chosen, threshold=needed, delay=round(days * _DAY), salts=salts
     )
-    if chosen and not path.exists():
-        save_guardians(path, credential.auto_id, origin, guardians, salts)
+    if chosen and reached is not None:
+        _warn_of_unknown(chosen, reached)
+        if not path.exists():
+            save_guardians(path, credential.auto_id, reached.log_key.name, guardians, salts)
     return guardians
+
+
+def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
+    """Who is on no record may still register, so nothing is refused; but until then nobody recovers anything with them."""
+
+    async def unknown(client: RegistryClient) -> list[AutoId]:
+        found = []
+        for auto_id in chosen:
+            try:
+                with on_record(auto_id):
+                    await client.place(auto_id)
+            except NotOnRecord:
+                found.append(auto_id)
+        return found
+
+    if away := reached.use(unknown):
+        say(
+            f"WARNING: not on record there: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
+            "these guardians can sign no recovery."
+        )

@@ -118,7 +118,7 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         "not_before": certificate.not_before.isoformat(),
         "not_after": certificate.not_after.isoformat(),
         **status_facts(verified),
-        "recovered_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
+        "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
         "guardians": f"{place.threshold} of {place.guardians}" if place.guardians else None,
         "recovery_takes": days(place.delay),
     }
@@ -189,7 +189,9 @@ def _row(place: int, leaf: bytes, auto_id: AutoId) -> dict[str, Any]:
 
 
 def days(seconds: float) -> str:
-    """A delay for people."""
+    """A delay for people; under two days in hours."""
+    if seconds < 2 * 86_400:
+        return "1 hour" if seconds == 3_600 else f"{seconds / 3_600:.4g} hours"
     return f"{seconds / 86_400:.4g} days"
 
 

@@ -30,8 +30,9 @@ from autolink.cli.registry_link import (
 )
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.cli.submitting import KEPT, Submission, open_key
-from autolink.errors import AutolinkError, IdentityError, UsageError, display
-from autolink.identity import Certificate, Credential, Keystore, save_key, show_name
+from autolink.cli.voiding import check_void_from, confirm_void_from
+from autolink.errors import AutolinkError, IdentityError, LinkLost, UsageError, display
+from autolink.identity import AutoId, Certificate, Credential, Keystore, save_key, show_name
 from autolink.identity.rotation import split_chain
 from autolink.registry import making
 from autolink.registry.log.note import VerifierKey
@@ -61,7 +62,7 @@ from autolink.registry.log.note import VerifierKey
 def rotate(
     ctx: click.Context, /, name: str, *, next_key: Path, next_key_passphrase_file: Path | None, next_key_out: Path | None,
     certificates: Path | None, days: float | None, unencrypted: bool, passphrase_file: Path | None,
-    void_from: int | None, as_json: bool, **how: Any,  # noqa: ANN401
+    void_from: int | None, yes: bool, as_json: bool, **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Replace the key of NAME by the next one, because it was lost or stolen or is old.
 
@@ -76,6 +77,8 @@ def rotate(
     key = open_key(next_key, next_key_passphrase_file or passphrase_file)
     with about(display(str(next_key))):
         credential = Credential.rotated(own, key, lifetime=lifetime_of(days))
+    if reached is not None and void_from is not None:
+        _check_void_from(reached, credential.auto_id, void_from, yes=yes)
     passphrase = new_passphrase(name, passphrase_file, unencrypted=unencrypted)
     kept = next_key_out or _not_there(name, max(2, len(credential.rotations) + 1))
     _store(store, name, credential, kept, passphrase, unencrypted=unencrypted, new=certificates is not None)
@@ -134,6 +137,14 @@ def _reach(
     return reach(registry=registry, log_key=log_key, as_name=None, timeout=timeout, passphrase_file=None)
 
 
+def _check_void_from(reached: Reach, auto_id: AutoId, void_from: int, *, yes: bool) -> None:
+    """Before the next key is spent; but a registry that is down keeps nobody from outrunning a thief elsewhere."""
+    try:
+        check_void_from(reached, auto_id, void_from, yes=yes)
+    except (LinkLost, TimeoutError):
+        confirm_void_from(void_from, "unknown, the registry is not reached", yes=yes)
+
+
 def _not_there(name: str, first: int) -> Path:
     """Where a next key goes if nobody says: nothing is written over."""
     return next(path for number in count(first) if not (path := Path(f"{name}.next-key-{number}")).exists())
@@ -167,7 +178,7 @@ def _completed_later(name: str, void_from: int | None, facts: Mapping[str, objec
     try:
         yield
     except (click.ClickException, AutolinkError, OSError) as error:
-        error.add_note(how)
+        vars(error)["then"] = how
         vars(error)["facts"] = facts
         raise
     except BaseException:

@@ -14,20 +14,25 @@ from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_fo
 from autolink.cli.registry_link import Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
-from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
+from autolink.errors import CallError, EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
-from autolink.registry.entries import SALT, Entry, Guardians, Op
+from autolink.registry.entries import SALT, Entry, Guardians, Op, decode_leaf_untrusted
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.proof import LogProof
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
+from autolink.registry.status import Status
 from autolink.registry.submitter import Logged, Withheld
 
 KEPT: Final = "registry"
 """The folder, in that of an identity, of what registries have promised and proved to it."""
+
+_SEARCHED: Final = 100
+"""Entries of an ID that are looked through for one that was refused: the newest."""
 
 _WHAT: Final = (
     "Who may recover an Auto ID. The registry knows them by hashes alone: without these salts nobody can name them to it, "
@@ -62,6 +67,8 @@ class Submission:
     def append(self, reached: Reach) -> dict[str, object]:
         """Have it appended, and keep what proves that.
 
+        An answer may have been lost: what is refused because it is on record already, just so, is found there.
+
         Returns:
             What has changed.
 
@@ -71,11 +78,11 @@ class Submission:
         """
         made: list[Entry] = []
 
-        async def work(client: RegistryClient) -> tuple[Logged, str, Place]:
+        async def work(client: RegistryClient) -> tuple[Logged | _Found, str, Place]:
             with on_record(self.auto_id):
                 place = None if self.registers else await client.place(self.auto_id)
             made.append(self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place)))
-            logged = await client.submit(made[0])
+            logged = await self._submit(client, made[0])
             verified = await client.status(self.auto_id)
             return logged, verified.status.state.value, await client.place(self.auto_id)
 
@@ -87,7 +94,12 @@ class Submission:
                 error.add_note(f"its promise is in {display(str(path))}")
             raise
         op = made[0].op
-        proof = {"receipt": logged.receipt, "tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}
+        proof = {"tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}
+        if isinstance(logged, Logged):
+            proof = {"receipt": logged.receipt, **proof}
+        else:
+            say(f"already on record as entry {logged.index}")
+        log = reached.log_key.key_id.hex()  # the same index of another log is another entry
         return {
             "entry": op.name.lower(),
             "auto_id": self.auto_id.hex,
@@ -96,8 +108,51 @@ class Submission:
             "state": state,
             "says": entry_text(made[0]) or None,
             "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
-            "kept": str(_keep(self.keep_in, f"{logged.index}-{op.name.lower()}", proof)),
+            "kept": str(_keep(self.keep_in, f"{log}-{logged.index}-{op.name.lower()}", proof)),
         }
+
+    async def _submit(self, client: RegistryClient, entry: Entry) -> "Logged | _Found":
+        try:
+            return await client.submit(entry)
+        except EntryRefused as error:
+            if error.fault not in (Fault.TAKEN, Fault.KEY_USED):
+                raise
+            try:
+                said = (await client.status(entry.auto_id)).status
+            except CallError:  # the key is or was another ID's
+                raise error from None
+            if said.key != Certificate.parse_untrusted(entry.certificate).spki_sha256:
+                raise
+            found = await _find(client, entry, said)
+            if found is None:
+                how = "it is on record with this very key, by another entry: see autolink registry history"
+                vars(error)["then"] = how
+                raise
+            return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry that was in the log already, as `Logged`; its receipt is with whoever submitted it."""
+
+    index: int
+    logged_at: int
+    proof: LogProof
+    leaf: bytes
+
+
+async def _find(client: RegistryClient, entry: Entry, said: Status) -> _Found | None:
+    """The newest entry of an ID on record that brings the same as one that was refused; None if there is none."""
+    for index in reversed(await client.places(said, _SEARCHED)):
+        leaf, proof = await client.proof(index)
+        logged_at, found = decode_leaf_untrusted(leaf)
+        if (found.auto_id, *_brought(found)) == (entry.auto_id, *_brought(entry)):
+            return _Found(index, logged_at, proof, leaf)
+    return None
+
+
+def _brought(entry: Entry) -> tuple[object, ...]:
+    return entry.op, entry.certificate, entry.next_key, entry.guardians, entry.void_from
 
 
 def _keep(name: str, what: str, contents: Mapping[str, bytes]) -> Path:
@@ -157,10 +212,26 @@ def check_log(entry: Entry, log_key: VerifierKey) -> None:
 
 
 def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
-    """Submit an entry that has all its signatures."""
+    """Submit an entry that has all its signatures.
+
+    Raises:
+        UsageError: it has not, or is for another log.
+    """
     check_log(entry, reached.log_key)
+    away = ", ".join(map(_in_words, missing(entry)))
+    if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
+        away = "its issuer"  # whom a recovery does not name
+    if away:
+        raise UsageError(
+            f"still missing: {away}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
+        )
     registers = entry.op is Op.REGISTER
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
+
+
+def _in_words(auto_id: AutoId) -> str:
+    here = in_keystore(auto_id)
+    return f"{auto_id}" if here is None else f"{auto_id} ({here})"
 
 
 # --- keys --------------------------------------------------------------------------------------------------
@@ -225,10 +296,15 @@ def issuer_of(name: str, credential: Credential, passphrase_file: Path | None) -
     """The issuer of an identity, from the same keystore.
 
     Raises:
-        UsageError: it is not there: the entry must travel.
+        UsageError: it is not there, and the entry must travel; or it has gone on to another key.
     """
     certificate = credential.chain[1]
     found = None if certificate.auto_id is None else in_keystore(certificate.auto_id, certificate.spki)
+    if found is None and certificate.auto_id and (changed := in_keystore(certificate.auto_id)):
+        raise UsageError(
+            f"{changed}, the issuer of {name}, has another key now: have it issued again (autolink id export {name} "
+            "--request, id issue, id accept)"
+        )
     if found is None:
         raise UsageError(
             f"the issuer of {name} is not in this keystore, and has to sign too: write the entry with --out FILE, and have "

@@ -170,12 +170,16 @@ class RegistryClient:
             CallError: `out_of_range`: there is none yet.
             BadSignature, RemoteProtocolError: it is not what the log has signed.
         """
+        return (await self.proof(place))[0]
+
+    async def proof(self, place: int) -> tuple[bytes, LogProof]:
+        """As `proved`, with what proves it."""
         leaves = await self.entries([place])
         proof = LogProof.from_untrusted(await self._link.call("registry.proof", place, returns=bytes))
         if proof.index != place or len(leaves) != 1:
             raise BadSignature("the registry's proof is about another place")
         proof.verify(leaf_hash(leaves[0]), self.log_key)
-        return leaves[0]
+        return leaves[0], proof
 
     async def first_since(self, time: int) -> int:
         """The place of the first entry that was logged at or after a log time (microseconds), found by halving.

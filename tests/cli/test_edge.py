@@ -25,6 +25,7 @@ from autolink.errors import (
     RemoteProtocolError,
     UsageError,
 )
+from tests.cli.registries import OTHER_KEY
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,11 @@ def test_an_interrupt_is_status_130():
 )  # fmt: skip
 def test_a_wrong_command_line_is_status_2_and_one_line(shell, args):
     assert shell.fails(2, *args.split(" "))
+
+
+def test_the_bounds_of_a_number_are_told_in_few_digits(shell):
+    line = shell.fails(2, "id", "register", "x", "--log-key", OTHER_KEY, "--delay", "0.01")
+    assert "0.01 is not in the range 0.0417<=x<=90" in line
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,12 @@ def test_an_issuer_is_issued_with_a_path_length_and_issues_further(acme):
     assert "may not issue" in acme.fails(1, "id", "issue", "nowhere", "--as", "seller"), "before all else"
 
 
+def test_a_request_in_the_place_of_its_answer_is_told(acme):
+    acme.ok("id", "request", "seller", "--unencrypted", "-o", "seller.csr")
+    line = acme.fails(1, "id", "accept", "seller", "seller.csr")
+    assert line == "seller.csr: this is a request: have it issued first (autolink id issue)"
+
+
 def test_a_chain_for_another_key_is_not_accepted(acme):
     acme.ok("id", "request", "one", "--unencrypted")
     request = acme.ok("id", "request", "two", "--unencrypted")

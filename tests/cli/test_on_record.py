@@ -5,8 +5,8 @@ import os
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.cli import on_record
-from autolink.cli.registry_link import Reach
+from autolink.cli import on_record, record_options, voiding
+from autolink.cli.submitting import Submission
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
@@ -29,9 +29,37 @@ def test_what_proves_an_entry_is_kept_with_the_identity(sh, registry):
     _, entry = decode_leaf_untrusted(kept[".leaf"])
     verify_receipt(kept[".receipt"], key, entry)
     assert LogProof.from_untrusted(kept[".tlog-proof"]).verify(leaf_hash(kept[".leaf"]), key)
-    line = sh.fails(3, "id", "register", "acme")
-    assert "a name is taken for ever (taken)" in line
-    assert json.loads(sh("id", "register", "acme", "--json").stdout)["fault"] == "taken"
+    line = sh.fails(3, "id", "register", "acme", "--delay", "3")
+    assert "a name is taken for ever (taken): it is on record with this very key, by another entry" in line
+    assert json.loads(sh("id", "register", "acme", "--delay", "3", "--json").stdout)["fault"] == "taken"
+
+
+def test_what_is_on_record_already_just_so_is_no_theft_and_its_proof_is_fetched(sh, monkeypatch, registry):
+    """As after an answer that was lost: the same command again says so, and keeps what proves it."""
+    index = sh.json("id", "register", "acme")["index"]
+    kept = Keystore().folder("acme") / "registry"
+    name = f"{VerifierKey.parse(registry.log_key).key_id.hex()}-{index}-register"
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    assert set(before) == {f"{name}.{what}" for what in ("receipt", "tlog-proof", "leaf")}
+    for what in before:
+        (kept / what).unlink()
+    again = sh("id", "register", "acme", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["index"]) == (0, index)
+    assert f"already on record as entry {index}" in again.stderr
+    assert {path.name for path in kept.iterdir()} == {f"{name}.leaf", f"{name}.tlog-proof"}
+    assert (kept / f"{name}.leaf").read_bytes() == before[f"{name}.leaf"]
+    assert LogProof.from_untrusted((kept / f"{name}.tlog-proof").read_bytes()).index == index
+    pass_a_second(monkeypatch)
+    told = sh.json("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")["on_record"]
+    assert sh.json("id", "record-rotation", "acme")["index"] == told["index"]
+    assert "(key_used)" in ends(sh, 3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
+
+    async def used(client: RegistryClient, entry: Entry) -> None:
+        raise EntryRefused(Fault.KEY_USED, "so it says")
+
+    sh.ok("id", "new", "other", "--unencrypted")
+    monkeypatch.setattr(RegistryClient, "submit", used)
+    assert sh.fails(3, "id", "register", "other").endswith("so it says (key_used)")  # by another
 
 
 def test_an_agent_is_registered_in_one_step_where_its_issuer_is(sh):
@@ -58,14 +86,20 @@ def test_an_agent_is_registered_in_two_steps_where_its_issuer_is_not(sh, monkeyp
     written = sh("id", "register", "far", "--unencrypted", "--out", "far.entry")
     assert written.exit_code == 0
     assert "autolink id countersign NAME far.entry" in written.stderr
-    assert "(unauthorised)" in sh.fails(3, "id", "submit", "far", "far.entry")
+    auto_id, home = Keystore().chain("far")[1].auto_id, os.environ["AUTOLINK_HOME"]
+    assert f"still missing: {auto_id}: pass the entry on" in sh.fails(2, "id", "submit", "far", "far.entry")
+    monkeypatch.setenv("AUTOLINK_HOME", organisation)
+    assert f"still missing: {auto_id} (acme): pass the entry on" in sh.fails(
+        2, "id", "submit", "acme", "far.entry"
+    )
+    monkeypatch.setenv("AUTOLINK_HOME", home)
     monkeypatch.setenv("AUTOLINK_HOME", organisation)
     assert "wants no signature" in sh.fails(2, "id", "countersign", "echo", "far.entry")
     signed = sh("id", "countersign", "acme", "far.entry", "-o", "signed.entry")
     assert "missing" not in signed.stdout
     assert "autolink id submit NAME signed.entry" in signed.stderr
     assert sh.json("id", "countersign", "acme", "far.entry", "--submit")["state"] == "active"
-    assert "(taken)" in sh.fails(3, "id", "submit", "acme", "signed.entry")
+    assert "already on record as entry" in sh("id", "submit", "acme", "signed.entry").stderr
     assert "signed this entry already" in sh.fails(2, "id", "countersign", "acme", "signed.entry")
     assert "leave --out out" in sh.fails(2, "id", "register", "acme", "--out", "acme.entry")
 
@@ -110,7 +144,9 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
-    facts = sh.json(*rotate, "acme.next-key", "--void-from", str(index + 1))
+    result = sh(*rotate, "acme.next-key", "--void-from", str(index + 1), "--yes", "--json")
+    assert "Directly below: none" in result.stderr
+    facts = json.loads(result.stdout)
     told = facts["on_record"]
     assert (facts["rotations"], told["entry"], told["state"]) == (1, "rotate", "active")
     assert told["says"].endswith(f"void from entry {index + 1}")
@@ -127,17 +163,40 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     assert (sh.path / "acme.next-key-3").read_text() == "precious"
 
 
+def test_what_is_to_be_void_is_checked_and_told_before_the_next_key_is_spent(sh, monkeypatch):
+    """An index that the registry would refuse, and one that was counted in the wrong list; the agents below are named."""
+    first = sh.json("id", "register", "acme")["index"]
+    sh.ok("id", "register", "echo", "--unencrypted")
+    pass_a_second(monkeypatch)
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key", "--void-from")
+    line = sh.fails(2, *rotate, str(first + 3), "--yes")
+    assert f"the log has {first + 2} entries, and what is still to come cannot be void" in line
+    if first:
+        assert f"on record since entry {first} only" in sh.fails(2, *rotate, str(first - 1), "--yes")
+    assert "Directly below: none: say --yes" in sh.fails(2, *rotate, str(first + 2))
+    line = sh.fails(2, *rotate, str(first + 1))
+    assert f"Directly below: 1 ({id_of(sh, 'echo')}): say --yes" in line
+    monkeypatch.setattr(voiding, "_SEARCHED", 0)
+    assert "none that was found" in sh.fails(2, *rotate, str(first + 1))
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
+    assert sh(*rotate, str(first + 1), stdin="n\n").exit_code == 130
+    assert sh.json("id", "show", "acme")["rotations"] == 0
+    assert sh(*rotate, str(first + 1), stdin="y\n").exit_code == 0
+    assert sh.json("registry", "status", "echo")["state"] == "revoked"
+
+
 def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkeypatch):
     """It stands here, the registry down or somebody stopping it; a script is told where the next key is all the same."""
-    sh.ok("id", "register", "acme")
+    index = sh.json("id", "register", "acme")["index"]
     pass_a_second(monkeypatch)
-    rotate = ("id", "rotate", "acme", "--unencrypted", "--void-from", "9", "--next-key")
+    rotate = ("id", "rotate", "acme", "--unencrypted", "--void-from", str(index), "--yes", "--next-key")
     result = sh(*rotate, "acme.next-key", "--registry", NOBODY, "--json")
     assert result.exit_code == 5
     told = json.loads(result.stdout)
     assert (told["ok"], told["rotations"], told["next_key_file"]) == (False, 1, "acme.next-key-2")
-    how = "acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from 9"
-    assert told["error"].startswith(f"{how}: registry 127.0.0.1:1: ")
+    how = f"acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from {index}"
+    assert told["error"].startswith("registry 127.0.0.1:1: ")
+    assert told["error"].endswith(f": {how}")
     assert sh.json("id", "show", "acme")["rotations"] == 1
     assert sh.json("id", "record-rotation", "acme")["entry"] == "rotate"
 
@@ -146,7 +205,7 @@ def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkey
 
     pass_a_second(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(Reach, "use", stop)
+        patch.setattr(Submission, "append", stop)
         result = sh(*rotate, "acme.next-key-2")
     assert result.exit_code == 130
     assert "acme.next-key-3" in result.stdout
@@ -173,14 +232,15 @@ def test_who_is_on_no_record_rotates_whatever_the_environment_says(sh, registry,
     assert "A registry has acme on record: tell it, with autolink id record-rotation acme" in result.stderr
 
 
-def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh):
+def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh, registry):
+    log = VerifierKey.parse(registry.log_key).key_id.hex()
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
     echo = id_of(sh, "echo")
     assert "--by NAME" in sh.fails(2, "id", "revoke", echo)
     told = sh.json("id", "revoke", echo, "--by", "acme")
     assert (told["state"], told["auto_id"]) == ("revoked", echo)
-    assert (Keystore().folder("acme") / "registry" / f"{told['index']}-revoke.tlog-proof").exists()
+    assert (Keystore().folder("acme") / "registry" / f"{log}-{told['index']}-revoke.tlog-proof").exists()
     assert "(revoked)" in sh.fails(3, "id", "revoke", "echo")
     assert sh.json("id", "revoke", "acme")["state"] == "revoked"
     status = sh.json("registry", "status", echo)
@@ -193,7 +253,7 @@ def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
     end = ("id", "deactivate", "acme", "--next-key", "acme.next-key")
     assert "say --yes" in sh.fails(2, *end)
     assert "--next-key FILE" in sh.fails(2, "id", "deactivate", "acme")
-    monkeypatch.setattr(on_record, "has_person", lambda: True)
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
     assert sh(*end, stdin="n\n").exit_code == 130
     assert sh.json(*end, "--yes")["state"] == "deactivated"
     assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme")
@@ -228,17 +288,21 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     assert "is no guardian" in sh.fails(2, *lost, "--guardian", "acme")
     out = ("--guardian", far, "--guardian", "guard-1", "--out", "recovery.entry")
     assert far in sh(*lost, *out).stderr
+    out = ("--guardian", far, "--guardian", "guard-2", "--out", "unsigned.entry")
+    sh.ok(*lost, *out)
     assert sh.json("id", "countersign", "guard-1", "recovery.entry")["missing"] == far
     assert Entry.from_untrusted((sh.path / "recovery.entry").read_bytes()).signatures[1].by.hex == id_of(
         sh, "guard-1"
     )
+    line = sh.fails(2, "id", "countersign", "guard-2", "unsigned.entry", "--submit")
+    assert f"still missing: {far}: pass the entry on" in line
     monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "away"))
     told = sh.json("id", "countersign", "guard-3", "recovery.entry", "--submit")
     monkeypatch.setenv("AUTOLINK_HOME", home)
     assert told["state"] == "recovering"
     later = sh.json("id", "delay", "org")["takes_over_at"]
     assert later > told["takes_over_at"]
-    assert sh.json("registry", "lookup", "org")["recovered_at"] == later
+    assert sh.json("registry", "lookup", "org")["takes_over_at"] == later
     assert "lengthened once" in sh.fails(3, "id", "delay", "org")
 
 
@@ -246,7 +310,9 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
     sh.ok("id", "register", "acme")
     sh.ok("id", "new", "guard", "--unencrypted")
     choose = ("id", "guardians", "acme", "--next-key", "acme.next-key")
-    assert sh.json(*choose, "--guardian", "guard")["entry"] == "guardians"
+    told = sh(*choose, "--guardian", "guard", "--json")
+    assert json.loads(told.stdout)["entry"] == "guardians"
+    assert f"WARNING: not on record there: {id_of(sh, 'guard')}. As long as they are not" in told.stderr
     assert sh.json("registry", "lookup", "acme")["guardians"] == "1 of 1"
     assert "names other guardians" in sh.fails(2, *choose, "--guardian", "echo")
     assert (
@@ -277,13 +343,55 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
     assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
 
 
+def test_who_is_on_no_record_is_warned_of_as_a_guardian_and_refused_with_what_to_do(sh):
+    sh.ok("id", "new", "guard", "--unencrypted")
+    told = sh("id", "register", "acme", "--guardian", "guard", "--guardian", "acme-not", "--delay", "0.0417")
+    assert "no such identity" in told.stderr
+    told = sh("id", "register", "acme", "--guardian", "guard", "--delay", "0.0417")
+    assert (told.exit_code, "WARNING: not on record there" in told.stderr) == (0, True)
+    assert "a recovery takes 1.001 hours" in told.stdout
+    recover = ("--of", "acme", "--guardians-file", "acme.guardians", "--unencrypted")
+    line = ends(sh, 3, "id", "recover", "acme-2", *recover)
+    assert line.endswith(
+        "(unauthorised): who signs has to be on record first, guardians too: there, autolink id register"
+    )
+    sh.ok("id", "register", "guard")
+    assert sh("id", "guardians", "acme", "--next-key", "acme.next-key", "--guardian", "guard").stderr == ""
+
+
+def test_an_agent_issued_under_another_certificate_or_key_of_its_issuer_is_issued_again(sh, monkeypatch):
+    """As it is to be put on record, or renewed there before its own new certificate is."""
+    sh.ok("id", "register", "acme")
+    pass_a_second(monkeypatch)
+    sh.ok("id", "renew", "acme", "--days", "80")
+    hint = "have it issued again (autolink id export NAME --request, id issue, id accept)"
+    line = ends(sh, 3, "id", "register", "echo", "--unencrypted")
+    assert "outside its issuer's validity" in line
+    assert line.endswith(hint)
+    sh.issued("second", "acme", "--days", "1")
+    pass_a_second(monkeypatch)
+    sh.ok("id", "register", "second", "--unencrypted")
+    assert sh.fails(3, "id", "renew", "second").endswith("id issue, id accept NAME CHAIN")
+    sh.issued("third", "acme", "--days", "1")
+    sh.ok("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")
+    line = ends(sh, 2, "id", "register", "third", "--unencrypted")
+    assert "acme, the issuer of third, has another key now: have it issued again" in line
+    sh.ok("id", "register", "third", "--unencrypted", "--out", "third.entry")
+    line = sh.fails(3, "id", "countersign", "acme", "third.entry", "--submit")
+    assert "key identifier" in line
+    assert line.endswith(hint)
+
+
 def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     sh.ok("id", "register", "acme")
-    sh.ok("id", "register", "echo", "--unencrypted")
+    index = sh.json("id", "register", "echo", "--unencrypted")["index"]
     pass_a_second(monkeypatch)
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
-    assert sh.json("id", "recover", "echo-2", "--void-from", "1", "--unencrypted")["state"] == "recovering"
+    sh.ok("id", "recover", "echo-2", "--unencrypted", "--out", "echo.entry")
+    assert "still missing: its issuer" in sh.fails(2, "id", "submit", "echo-2", "echo.entry")
+    recover = ("id", "recover", "echo-2", "--unencrypted", "--yes", "--void-from")
+    assert sh.json(*recover, str(index + 1))["state"] == "recovering"
     assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
 
 
@@ -299,6 +407,9 @@ def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkey
     pass_a_second(monkeypatch)
     lost = ("id", "recover", "acme-2", "--of", auto_id, "--unencrypted")
     assert "--guardians-file FILE" in sh.fails(2, *lost)
+    with monkeypatch.context() as away:
+        away.setattr(on_record, "in_keystore", lambda _: None)
+        assert "with --out FILE" in sh.fails(2, *lost, "--guardians-file", "acme.guardians")
     assert "acme-2" not in Keystore().names()
     lost += ("--guardians-file", "acme.guardians")
     assert sh.json(*lost)["state"] == "recovering"
