@@ -130,12 +130,16 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write what others may read to a file, in one step, or to stdout for ``-``.
+    """Write what others may read to a file, in one step, or to stdout for ``-``; or into the device, pipe or link that is there.
 
     Raises:
         OSError: it cannot be written.
     """
     if str(path) == "-":
         click.echo(data, nl=False)
+    elif path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(
+            data
+        )  # a file of this name would take its place: /dev/null would be gone for everybody
     else:
         files.write_atomic(str(path), data, mode=0o644)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from autolink.cli import main
 from autolink.cli.edge import Edge, Status, about, as_json, shown, status_of
+from autolink.cli.options import write
 from autolink.demo import Outcome
 from autolink.errors import (
     CallError,
@@ -253,3 +255,21 @@ def test_every_command_is_where_its_group_says(group):
 
 def find_group(name):
     return main.get_command(click.Context(main), name) if name else main
+
+
+def test_what_is_written_to_a_pipe_or_a_link_leaves_it_there(tmp_path):
+    """As root one could have replaced /dev/null."""
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    write(link, b"one")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"one"
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write(pipe, b"two")
+    assert pipe.is_fifo()
+    assert os.read(reader, 9) == b"two"
+    os.close(reader)
+    write(tmp_path / "file", b"three")
+    write(tmp_path / "file", b"four")
+    assert (tmp_path / "file").read_bytes() == b"four"
