@@ -1,8 +1,8 @@
 """`autolink call` and `autolink ping`: open one link, say something, and tell who answered."""
 
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -25,10 +25,19 @@ from autolink.cli.registry_link import (
 )
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
-from autolink.errors import BodyError, IdentityError, Refused, RemoteProtocolError, UsageError, display
+from autolink.errors import (
+    BodyError,
+    IdentityError,
+    Reason,
+    Refused,
+    RemoteProtocolError,
+    UsageError,
+    display,
+)
 from autolink.identity import PeerId, show_name
 from autolink.registry.discovery import RegistryFinder
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.registration import Registration
 from autolink.transport import parse_address
 from autolink.trust.known import seen
 
@@ -76,9 +85,11 @@ class Dialer:
         opened = False
         try:
             with anyio.fail_after(self.timeout):
-                async with self.standing(), self.agent.connect(where, expect=expect) as link:
-                    opened = True
-                    return await work(link)
+                async with self.standing() as stands:
+                    with _knowing(stands):
+                        async with self.agent.connect(where, expect=expect) as link:
+                            opened = True
+                            return await work(link)
         except RemoteProtocolError as error:
             if not opened:
                 error.add_note("no autolink agent answers there")
@@ -110,6 +121,17 @@ class Dialer:
             return False
         known.accept(seen(presented), show_name(presented.name))
         return True
+
+
+@contextmanager
+def _knowing(stands: Registration | None) -> Iterator[None]:
+    """For the block: a peer that does not trust us may miss what our registry should have said of us."""
+    try:
+        yield
+    except Refused as error:
+        if stands is not None and stands.missing and error.by == "peer" and error.reason is Reason.UNTRUSTED:
+            vars(error)["hint"] = f"it may want our registry's word, but {stands.missing}"
+        raise
 
 
 def address_in(contact: str) -> str:

@@ -113,6 +113,14 @@ class Registration:
         self.error: Exception | None = None
         self.tried = anyio.Event()
 
+    @property
+    def missing(self) -> str:
+        """What peers that go by the registry miss of us, in words; empty if nothing is known to be missing."""
+        if self.status is None:
+            return f"we have no status to show: {self._what(self.error)}"
+        state = self.status.status.state
+        return "" if state is State.ACTIVE else f"that says that we are {state}"
+
     def refresh(self) -> None:
         """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""
         self._again.set()
@@ -216,19 +224,21 @@ class Registration:
     async def _failed(self, error: Exception) -> None:
         say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
         self.error = error
-        what = str(error) or "it took too long"
-        if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
-            what = f"{self._agent.auto_id} is not on record there"
         now = microseconds(self._agent.clock())
         if self.status is None:
             rest = "we have no status to show"
         else:
             until = self.status.status.expires_at
             rest = f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
-        say("registry %s: %s; %s", display(self._log_key.name), what, rest)
+        say("registry %s: %s; %s", display(self._log_key.name), self._what(error), rest)
         if (evident := evident_in(error)) is not None:
             await self._keep(evident)
         self.tried.set()
+
+    def _what(self, error: Exception | None) -> str:
+        if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
+            return f"{self._agent.auto_id} is not on record there (autolink id register NAME)"
+        return str(error or "") or "it took too long"
 
     async def _keep(self, evident: Evident) -> None:
         """What shows that the registry lies, but not as often as it likes: the disk is ours."""

@@ -266,8 +266,13 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     as_buyer = ("--as", "buyer", *trust)
     assert json.loads(shell.ok("call", seller.contact, "echo", '"hi"', *as_buyer)) == "hi"
     monkeypatch.delenv("AUTOLINK_REGISTRY")  # the status of the last call is kept, but nobody shows it
-    assert "refused us" in shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
+    line = shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
+    assert "refused us" in line
+    assert line.endswith("if it asks a registry: add --registry")
     monkeypatch.setenv("AUTOLINK_REGISTRY", server.contact)
+    line = shell.fails(3, "ping", seller.contact, "--as", "bob", *trust)
+    assert "it may want our registry's word, but we have no status to show: " in line
+    assert line.endswith("is not on record there (autolink id register NAME)")
     calling = market.start("call", seller.contact, "forever", *as_buyer)
     assert seller.line() == "holding"
     shell.ok("id", "revoke", "buyer", "--by", "acme")
