@@ -33,6 +33,7 @@ from autolink.cli.show import print_json
 from autolink.errors import (
     AutolinkError,
     CallError,
+    Code,
     DeliveryUnknown,
     EntryRefused,
     Fault,
@@ -107,8 +108,11 @@ _OF_SYSTEM: Final = {
 }
 """An `OSError`'s number, and what to do."""
 
-_NOT_ALLOWED: Final = "is not dialled"
-"""What `RegistryFinder` says of an address in somebody's service record."""
+_OF_NOT_FOUND: Final = {
+    "is not dialled": "--allow a network that is yours",
+    "service record": "its owner must run it with --advertise",
+}
+"""What `RegistryFinder` says of somebody's service record, or of an address in it, and what to do."""
 
 
 def message_of(error: BaseException) -> str:
@@ -135,7 +139,7 @@ def _text(error: BaseException) -> str:
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
         if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
-            return f"{error}: --allow a network that is yours" if _NOT_ALLOWED in str(error) else str(error)
+            return ": ".join(filter(None, [str(error), _of_finding(error.__cause__)]))
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"
@@ -158,6 +162,16 @@ def _of_refusal(error: Refused) -> str:
     else:
         hint = _THEIR_NO.get(error.reason, "").format(NAME=told.get("name", "NAME"))
     return "; ".join(filter(None, [hint, told.get("also", {}).get(error.reason)]))
+
+
+def _of_finding(error: AutolinkError) -> str:
+    """What there is to do where nothing was lost but somebody is not found."""
+    match error:
+        case CallError(code=Code.NOT_FOUND):
+            return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
+        case CallError() | Refused():
+            return "is this the contact of a registry?"
+    return next((hint for what, hint in _OF_NOT_FOUND.items() if what in str(error)), "")
 
 
 def status_of(error: BaseException) -> Status:

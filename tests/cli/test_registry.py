@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autolink import Agent, Credential
+from autolink import Agent, Contact, Credential
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
@@ -345,7 +345,8 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     shell.issued("stall", "shops")
     shell.ok("id", "register", "stall", "--unencrypted")
     stall, caller = id_of(shell, "stall"), ("--as", "buyer", "--trust", "self-certified")
-    assert "has no service record" in shell.fails(5, "call", stall, "echo", *caller)
+    line = shell.fails(5, "call", stall, "echo", *caller)
+    assert "has no service record since its REGISTER: its owner must run it with --advertise" in line
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
@@ -356,6 +357,13 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert "127.0.0.1 is loopback: --allow a network that is yours" in line
     here = (*caller, "--allow", "127.0.0.0/8")
     assert json.loads(shell.ok("call", stall, "echo", "1", *here)) == 1
+    strict = ("--as", "buyer", "--trust", "issuer:acme.pem", *here[-2:])
+    line = shell.fails(3, "call", stall, "echo", *strict)
+    assert line.startswith(f"{stall}: we refused ")
+    assert line.count("unknown_issuer") == 1
+    line = shell.fails(5, "call", "0" * 64, "echo", *here, "--registry", seller.contact)
+    assert f"is found: registry {address}: " in line
+    assert line.endswith("is this the contact of a registry?")
     peer_id = shell.json("id", "show", "stall")["peer_id"]
     assert shell.json("ping", peer_id, "-c", "1", *here)["peer_id"] == peer_id
     facts = shell.json("registry", "lookup", stall)
@@ -368,13 +376,15 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert shell.json("registry", "lookup", stall)["entries"] == 2
 
 
-def test_whom_nobody_can_find_is_told(sh, monkeypatch):
+def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
     call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
-    assert "is not on record" in sh.fails(5, *call)
+    line = sh.fails(5, *call)
+    assert f"is found: registry {Contact.parse(registry.contact).address}: " in line
+    assert line.endswith("autolink id register NAME")
     assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
     key = f"key:sha256:{'0' * 64}"
     assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
-    assert "no address of" in sh.fails(5, *call, "--registry", NOBODY)
+    assert "is found: registry 127.0.0.1:1: no link to " in sh.fails(5, *call, "--registry", NOBODY)
     assert "within 1e-06 s: give more time" in sh.fails(5, *call, "--timeout", "0.000001")
     monkeypatch.delenv("AUTOLINK_REGISTRY")
     assert "where is 0000" in sh.fails(2, *call)
