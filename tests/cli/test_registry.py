@@ -265,6 +265,8 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     seller.contact = seller.line()
     as_buyer = ("--as", "buyer", *trust)
     assert json.loads(shell.ok("call", seller.contact, "echo", '"hi"', *as_buyer)) == "hi"
+    load = shell.json("bench", "handshake", seller.contact, "-d", "0.1", "--workers", "2", *as_buyer)
+    assert load["ok"]  # each worker shows the status, and goes by the peer's
     monkeypatch.delenv("AUTOLINK_REGISTRY")  # the status of the last call is kept, but nobody shows it
     line = shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
     assert "refused us" in line
@@ -363,6 +365,7 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert line.count("unknown_issuer") == 1
     line = shell.fails(5, "call", "0" * 64, "echo", *here, "--registry", seller.contact)
     assert f"is found: registry {address}: " in line
+    assert "load is put on a contact" in shell.fails(2, "bench", "handshake", stall, *caller)
     assert line.endswith("is this the contact of a registry?")
     peer_id = shell.json("id", "show", "stall")["peer_id"]
     assert shell.json("ping", peer_id, "-c", "1", *here)["peer_id"] == peer_id
