@@ -160,7 +160,12 @@ def registered_of(text: str) -> "Registered":
 
     key, comma, age = text.rpartition(",max-age=")
     if not comma:
-        return Registered(text)
+        try:
+            return Registered(text)
+        except IdentityError as error:
+            if "," in text.rpartition("+")[2]:  # there is none in a key behind its name
+                raise UsageError("what may follow the key is ,max-age=SECONDS and nothing else") from error
+            raise
     try:
         seconds = float(age)
     except ValueError:

@@ -114,6 +114,8 @@ def test_invitations_are_written_once(shell):
     assert (shell.path / "reg" / "invited").read_text() == f"{acme} the one in town\n{'0' * 64}\n"
     assert "neither an Auto ID" in shell.fails(2, "registry", "invite", "reg", "No Name")
     assert "no such identity" in shell.fails(1, "registry", "invite", "reg", "nobody")
+    for length in (63, 65):
+        assert f"and this has {length}" in shell.fails(2, "registry", "invite", "reg", "0" * length)
     peer_id = shell.json("id", "new", "plain", "--plain", "--unencrypted")["peer_id"]
     assert shell.json("registry", "invite", "reg", peer_id)["invited"] == [peer_id[:64]]
 
@@ -131,7 +133,7 @@ def test_what_is_told_of_an_id_is_proved(sh, registry):
     assert "recovery takes  7 days" in sh.ok("registry", "lookup", "acme", "--as", "acme")
     assert sh.ok("registry", "history", "acme").splitlines()[0].startswith("index")
     for command in ("status", "lookup", "history"):
-        assert "is not on record there" in sh.fails(1, "registry", command, "echo")
+        assert sh.fails(1, "registry", command, "echo").endswith("on record: autolink id register NAME")
         assert (
             "does not verify" in (line := sh.fails(1, "registry", command, "acme", "--log-key", OTHER_KEY))
             or "not signed by" in line
@@ -151,7 +153,9 @@ def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     assert "--registry" in sh.fails(2, *ask)
     assert "which registry?" in sh.fails(2, "id", "register", "acme")
     monkeypatch.delenv("AUTOLINK_LOG_KEY")
-    assert "--log-key" in sh.fails(2, "id", "register", "acme")
+    line = sh.fails(2, "id", "register", "acme")
+    assert "Missing option '--log-key'" in line
+    assert "which `autolink registry init` and `serve` print" in line
 
 
 def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):
@@ -232,6 +236,7 @@ SPECS = ["registered", "registered:", "registered:x"] + [
 def test_a_registry_that_cannot_be_trusted_is_told(sh, spec):
     line = sh.fails(2, "ping", NOBODY, "--as", "echo", "--trust", spec)
     assert "registered" in line
+    assert (",max-age=SECONDS" in line) == (",age=3" in spec or spec in SPECS[:2])
 
 
 def test_a_registry_without_its_key_is_told(sh, monkeypatch):
@@ -385,6 +390,7 @@ def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
     assert f"is found: registry {Contact.parse(registry.contact).address}: " in line
     assert line.endswith("autolink id register NAME")
     assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
+    assert sh.fails(2, *call, "--allow", "127.0.0.1/8").endswith("host bits set, but 127.0.0.0/8 is one")
     key = f"key:sha256:{'0' * 64}"
     assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
     assert "is found: registry 127.0.0.1:1: no link to " in sh.fails(5, *call, "--registry", NOBODY)
