@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NoReturn, TypeVar
@@ -61,11 +62,12 @@ class Dialer:
     standing: Standing = nullcontext
     found: PeerId | None = None
 
-    def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str) -> T:
+    def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str, whole: bool = True) -> T:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
 
         Args:
             awaited: what is missing when time runs out, for the error.
+            whole: the time is for all of it; else for opening the link, and `work` sees to what comes after.
 
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
@@ -73,22 +75,24 @@ class Dialer:
         evidence = evidence_of(self.agent.credential)
         with about(address_in(self.contact), name=self.name), evidence_kept(evidence):
             try:
-                return anyio.run(self._talk, work, awaited, backend="trio")
+                return anyio.run(self._talk, work, awaited, whole, backend="trio")
             except Refused:
                 if not self._accepted():
                     raise
-            return anyio.run(self._talk, work, awaited, backend="trio")
+            return anyio.run(self._talk, work, awaited, whole, backend="trio")
 
-    async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str) -> T:
+    async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str, whole: bool) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
         where = self.found or self.contact
         opened = False
         try:
-            with anyio.fail_after(self.timeout):
+            with anyio.fail_after(self.timeout) as scope:
                 async with self.standing() as stands:
                     with _knowing(stands):
                         async with self.agent.connect(where, expect=expect) as link:
                             opened = True
+                            if not whole:
+                                scope.deadline = inf
                             return await work(link)
         except RemoteProtocolError as error:
             if not opened:
@@ -212,7 +216,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 @click.argument("contact", metavar="CONTACT|AUTOID")
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
 @option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
-@link_options()
+@link_options(timeout="Seconds to open the link, and for each round trip.")
 @finding_options
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes.
@@ -229,12 +233,13 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
         for number in range(count):
             if number:
                 await anyio.sleep(interval)
-            trips.append(1000 * await link.ping())
+            with anyio.fail_after(dial.timeout):
+                trips.append(1000 * await link.ping())
             if not as_json:
                 click.echo(f"{number + 1}: {trips[-1]:.3f} ms")
         return {"ok": True, **met, "round_trips_ms": [round(trip, 3) for trip in trips]}
 
-    done = dial.talk(work, awaited=f"not all of {count} round trips")
+    done = dial.talk(work, awaited="no round trip", whole=False)
     if as_json:
         print_json(done)
     else:
