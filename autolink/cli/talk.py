@@ -49,6 +49,10 @@ _WAIT: Final = 30.0
 """Seconds that a call takes at most when nobody says: a script must not hang on a peer."""
 
 
+_STANDING: Final = (Reason.UNTRUSTED, Reason.REVOKED)
+"""What a peer says of an agent that lacks its registry's good word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialer:
     """Our end of one link: who we are (and our name for it), whom we believe, whom we dial (`found`: wherever it is)."""
@@ -133,8 +137,8 @@ def _knowing(stands: Registration | None) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        if stands is not None and stands.missing and error.by == "peer" and error.reason is Reason.UNTRUSTED:
-            vars(error)["hint"] = f"it may want our registry's word, but {stands.missing}"
+        if stands is not None and stands.missing and error.by == "peer" and error.reason in _STANDING:
+            vars(error)["hint"] = f"it may go by our registry: {stands.missing}"
         raise
 
 

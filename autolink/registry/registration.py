@@ -119,7 +119,7 @@ class Registration:
         if self.status is None:
             return f"we have no status to show: {self._what(self.error)}"
         state = self.status.status.state
-        return "" if state is State.ACTIVE else f"that says that we are {state}"
+        return "" if state is State.ACTIVE else f"we are {state} there"
 
     def refresh(self) -> None:
         """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""

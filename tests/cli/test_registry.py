@@ -278,7 +278,7 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     assert line.endswith("if it asks a registry: add --registry")
     monkeypatch.setenv("AUTOLINK_REGISTRY", server.contact)
     line = shell.fails(3, "ping", seller.contact, "--as", "bob", *trust)
-    assert "it may want our registry's word, but we have no status to show: " in line
+    assert "untrusted: it may go by our registry: we have no status to show: " in line
     assert line.endswith("is not on record there (autolink id register NAME)")
     calling = market.start("call", seller.contact, "forever", *as_buyer)
     assert seller.line() == "holding"
@@ -286,7 +286,8 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     assert calling.process.wait(20) != 0
     assert "revoked" in seller.log_until("ended")
     assert json.loads(watch.line())["what"] == "revoke"
-    assert "revoked" in ends(shell, 3, "call", seller.contact, "echo", *as_buyer)
+    line = ends(shell, 3, "call", seller.contact, "echo", *as_buyer)
+    assert line.endswith("refused us: revoked: it may go by our registry: we are revoked there")
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
     assert "cannot be watched" in watch.log_until("cannot")
