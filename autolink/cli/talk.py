@@ -49,7 +49,7 @@ _WAIT: Final = 30.0
 """Seconds that a call takes at most when nobody says: a script must not hang on a peer."""
 
 
-_STANDING: Final = (Reason.UNTRUSTED, Reason.REVOKED)
+_STANDING: Final = (Reason.UNTRUSTED, Reason.REVOKED, Reason.EXPIRED)
 """What a peer says of an agent that lacks its registry's good word."""
 
 

@@ -78,6 +78,7 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
             assert Reason.REVOKED in agents[0].statistics().refused
         # It was told of its own end by the feed, and shows what is true at once.
         await _until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
+        assert [each.missing for each in standings] == ["", "we are revoked there"]
 
 
 async def test_a_kept_status_that_is_not_ours_is_not_shown(
