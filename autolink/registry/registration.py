@@ -119,7 +119,10 @@ class Registration:
         status = None if self.status is None else self.status.status
         if status is None or status.expires_at < microseconds(self._agent.clock()):
             return f"{self._shown()}: {self._what(self.error)}"
-        return "" if status.state is State.ACTIVE else f"we are {status.state} there"
+        if status.state is not State.ACTIVE:
+            return f"we are {status.state} there"
+        current = status.certificate == self._agent.credential.leaf.fingerprint
+        return "" if current else "our certificate is not the one on record there (autolink id renew NAME)"
 
     def refresh(self) -> None:
         """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""
