@@ -23,7 +23,7 @@ async def dial_found(agent: "Agent", who: PeerId) -> "Link":
     """One attempt at a link to `who`, wherever the agent's finder finds it.
 
     Raises:
-        Refused: at every address; the first of them, with a note on each.
+        Refused: at every address; the first of them, with a note that names its address and tells of the others.
         LinkLost: it is not found, or no address gave a link: the text names each, and why.
         TimeoutError: it was not found within `limits.FINDING` seconds.
     """
@@ -51,7 +51,8 @@ async def _find(agent: "Agent", who: PeerId) -> list[Address]:
     except UsageError:
         raise
     except (AutolinkError, OSError) as error:  # a registry's refusal, too, is none of the peer's
-        raise LinkLost(f"no address of {who} is found: {str(error) or 'it took too long'}") from error
+        told = [*reversed(getattr(error, "__notes__", [])), str(error) or "it took too long"]
+        raise LinkLost(f"no address of {who} is found: {': '.join(told)}") from error
 
 
 def _failed(who: PeerId, failures: dict[Address, Exception]) -> Exception:
@@ -61,7 +62,7 @@ def _failed(who: PeerId, failures: dict[Address, Exception]) -> Exception:
     told = [f"at {address}: {str(error) or 'it took too long'}" for address, error in failures.items()]
     errors = list(failures.values())
     if all(isinstance(error, Refused) for error in errors):
-        errors[0].add_note("; ".join(told))
+        errors[0].add_note("; ".join([*told[1:], f"at {next(iter(failures))}"]))  # its own text follows
         return errors[0]
     failed = LinkLost(f"no link to {who}; " + "; ".join(told))
     failed.__cause__ = ExceptionGroup("each address", errors)

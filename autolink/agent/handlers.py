@@ -142,7 +142,10 @@ def _hints(handler: Callable[..., Awaitable[object]], *, parameters: int, shape:
         )
     names = list(inspect.signature(handler).parameters)
     if len(names) != parameters:
-        raise UsageError(f"{display(called.__qualname__)} takes {len(names)} parameters, not `{shape}`")
+        takes = f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
+        raise UsageError(
+            f"{display(called.__qualname__)} takes {takes}, and must be `{shape}`, whichever of these it uses"
+        )
     try:
         hints = get_type_hints(called, include_extras=True)
     except NameError as error:

@@ -33,6 +33,7 @@ from autolink.cli.show import print_json
 from autolink.errors import (
     AutolinkError,
     CallError,
+    Code,
     DeliveryUnknown,
     EntryRefused,
     Fault,
@@ -71,16 +72,27 @@ _OUR_NO: Final = {
     Reason.WRONG_PEER: "another agent answers there: ask for a new contact",
     Reason.CLOCK_SKEW: "set the clock",
     Reason.SELF: "use another identity with --as",
-    Reason.EXPIRED: "its issuer must issue a new one; --at asks about another time",
-    Reason.NOT_YET_VALID: "set the clock; --at asks about another time",
+    Reason.EXPIRED: "its issuer must issue a new one",
+    Reason.NOT_YET_VALID: "set the clock",
     Reason.TAMPERED: "ask its author for the original",
 }
+_OUR_NO_BY_REGISTRY: Final = {
+    "shows no status of": "its owner must put it on record (autolink id register NAME) and run it with --registry",
+    "its status is of": "its owner must run it with --registry, which shows a new one again and again",
+    "not the current one on record": "its owner must put it on record (autolink id renew NAME), or use the newer one",
+    "a fresh one will do": "try again",
+}
+"""What `Registered` says, and what to do: it knows better than the reason alone."""
+
 _THEIR_NO: Final = {
-    Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export {NAME}",
+    Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export {NAME}; if it asks a registry: add --registry",
     Reason.EXPIRED: "have a new certificate issued, then: autolink id accept {NAME} CHAIN",
     Reason.CLOCK_SKEW: "set the clock",
     Reason.BUSY: "try again later",
 }
+AT_ANOTHER_TIME: Final = dict.fromkeys((Reason.EXPIRED, Reason.NOT_YET_VALID), "--at asks about another time")
+"""For `about`, in a command that has `--at`."""
+
 _OF_KEYSTORE: Final = {
     "wrong passphrase": "type it again, or see what --passphrase-file and $AUTOLINK_PASSPHRASE hold",
     "no such identity": "see autolink id list",
@@ -109,8 +121,11 @@ _OF_SYSTEM: Final = {
 }
 """An `OSError`'s number, and what to do."""
 
-_NOT_ALLOWED: Final = "is not dialled"
-"""What `RegistryFinder` says of an address in somebody's service record."""
+_OF_NOT_FOUND: Final = {
+    "is not dialled": "--allow a network that is yours",
+    "service record": "its owner must run it with --advertise",
+}
+"""What `RegistryFinder` says of somebody's service record, or of an address in it, and what to do."""
 
 
 def message_of(error: BaseException) -> str:
@@ -130,8 +145,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, Refused):
-        hint = (_OUR_NO if error.by == "us" else _THEIR_NO).get(error.reason)
-        return f"{error}: {hint.format(NAME=vars(error).get('name', 'NAME'))}" if hint else str(error)
+        return ": ".join(filter(None, [str(error), _of_refusal(error)]))
     if isinstance(error, KeystoreError):
         return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
     if isinstance(error, EntryRefused):
@@ -142,7 +156,7 @@ def _text(error: BaseException) -> str:
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
         if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
-            return f"{error}: --allow a network that is yours" if _NOT_ALLOWED in str(error) else str(error)
+            return ": ".join(filter(None, [str(error), _of_finding(error.__cause__)]))
         return f"{error}: is the agent running there?"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"
@@ -152,6 +166,29 @@ def _text(error: BaseException) -> str:
         hint = _OF_SYSTEM.get(error.errno or 0)
         return (f"{error.filename}: " if named else "") + what + (f": {hint}" if hint else "")
     return str(error)
+
+
+def _of_refusal(error: Refused) -> str:
+    """What there is to do about it."""
+    told = vars(error)
+    if "hint" in told:
+        hint = told["hint"]
+    elif error.by == "us":
+        known = (hint for what, hint in _OUR_NO_BY_REGISTRY.items() if what in error.detail)
+        hint = next(known, _OUR_NO.get(error.reason))
+    else:
+        hint = _THEIR_NO.get(error.reason, "").format(NAME=told.get("name", "NAME"))
+    return "; ".join(filter(None, [hint, told.get("also", {}).get(error.reason)]))
+
+
+def _of_finding(error: AutolinkError) -> str:
+    """What there is to do where nothing was lost but somebody is not found."""
+    match error:
+        case CallError(code=Code.NOT_FOUND):
+            return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
+        case CallError() | Refused():
+            return "is this the contact of a registry?"
+    return next((hint for what, hint in _OF_NOT_FOUND.items() if what in str(error)), "")
 
 
 def status_of(error: BaseException) -> Status:
@@ -189,12 +226,15 @@ def shown(error: BaseException) -> str:
 
 
 @contextmanager
-def about(party: str, *, name: str | None = None) -> Iterator[None]:
-    """Name the party in what goes wrong inside, and for what there is to do about it our own identity."""
+def about(party: str, *, name: str | None = None, also: Mapping[Reason, str] | None = None) -> Iterator[None]:
+    """Name the party in what goes wrong inside; for what there is to do about it our own identity, and what more this
+    command can do about a refusal."""
     try:
         yield
     except (AutolinkError, OSError) as error:
         error.add_note(party)
+        if also is not None:
+            vars(error)["also"] = also
         if name is not None:
             vars(error)["name"] = name
         raise

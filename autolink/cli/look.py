@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import click
 
-from autolink.cli.edge import about
+from autolink.cli.edge import AT_ANOTHER_TIME, about
 from autolink.cli.options import (
     FILE,
     as_option,
@@ -134,7 +134,7 @@ def verify(chain: Path, *, specs: tuple[Spec, ...], at: datetime, as_name: str |
         shown = [certificate.der for certificate in certificates]
         return await judge(model, shown, context=Context(now=at, direction="message"), evidence=evidence)
 
-    with about(display(str(chain))):
+    with about(display(str(chain)), also=AT_ANOTHER_TIME):
         verified = describe_peer(anyio.run(ask, backend="trio"))
     if as_json:
         print_json({"ok": True, "at": at, **verified})

@@ -130,7 +130,7 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write what others may read to a file, in one step, or to stdout for ``-``; or into the device, pipe or link that is there.
+    """Write what others may read to a file, in one step; to stdout for ``-``; or into the device, pipe or link that is there.
 
     Raises:
         OSError: it cannot be written.

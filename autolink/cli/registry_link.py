@@ -1,5 +1,6 @@
 """What the commands that talk to a registry share: which one, who dials it, whose ID is meant."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import RegistryClient, reader
 from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.registration import registered
+from autolink.registry.registration import Registration, registered
 from autolink.registry.service_record import describe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 _WAIT: Final = limits.INCLUSION
 """Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
+
+_NEARLY_AUTO_ID: Final = re.compile("[0-9a-f]{48,}")
+"""What can be an entry's name, but hardly is one."""
 
 EVIDENCE: Final = "evidence"
 """The folder of what shows that a registry lies: in that of who dials, or else where the command runs."""
@@ -39,6 +43,10 @@ class LogKeyType(click.ParamType):  # type: ignore[type-arg]  # generic in the n
     """A log's key in its text form."""
 
     name = "log key"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Where it is to be had."""
+        return "It is the key of the registry's log, which `autolink registry init` and `serve` print."
 
     def convert(
         self,
@@ -65,7 +73,7 @@ def log_key_option(*, required: bool = True) -> Callable[[F], F]:
     """`--log-key KEY`."""
     return option(
         "--log-key", type=LogKeyType(), metavar="KEY", envvar="AUTOLINK_LOG_KEY", required=required,
-        help="The key of its log, known from elsewhere: nothing else that it says is believed.",
+        help="The key of its log, as `autolink registry serve` prints it: nothing else that it says is believed.",
     )  # fmt: skip
 
 
@@ -106,8 +114,8 @@ def standing_options(function: F) -> F:
     return function
 
 
-Standing = Callable[[], AbstractAsyncContextManager[object]]
-"""Keeps an agent up with its registry, in an event loop."""
+Standing = Callable[[], AbstractAsyncContextManager[Registration | None]]
+"""Keeps an agent up with its registry, in an event loop; None without one."""
 
 
 def standing(
@@ -243,6 +251,10 @@ def auto_id_of(text: str) -> AutoId:
         found = None
     if found is not None:
         return found
+    if _NEARLY_AUTO_ID.fullmatch(text) and text not in Keystore().names():
+        raise UsageError(
+            f"{display(text, 80)} is no Auto ID: that has 64 hex digits, and this has {len(text)}"
+        )
     if not is_entry_name(text):
         raise UsageError(
             f"{display(text, 80)!r} is neither an Auto ID (64 hex digits) nor a name in the keystore"
@@ -257,7 +269,10 @@ class NotOnRecord(click.ClickException):
     """A registry knows nothing of an Auto ID."""
 
     def __init__(self, auto_id: AutoId) -> None:
-        super().__init__(f"{auto_id} is not on record there: is it the right registry?")
+        super().__init__(
+            f"{auto_id} is not on record there: is it the right registry? Its owner puts it on record: "
+            "autolink id register NAME"
+        )
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """`autolink call` and `autolink ping`: open one link, say something, and tell who answered."""
 
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NoReturn, TypeVar
@@ -25,10 +26,19 @@ from autolink.cli.registry_link import (
 )
 from autolink.cli.show import describe_peer, print_facts, print_json, say
 from autolink.cli.trust_option import Spec, Stranger, build, trust_option
-from autolink.errors import BodyError, IdentityError, Refused, RemoteProtocolError, UsageError, display
+from autolink.errors import (
+    BodyError,
+    IdentityError,
+    Reason,
+    Refused,
+    RemoteProtocolError,
+    UsageError,
+    display,
+)
 from autolink.identity import PeerId, show_name
 from autolink.registry.discovery import RegistryFinder
 from autolink.registry.log.note import VerifierKey
+from autolink.registry.registration import Registration
 from autolink.transport import parse_address
 from autolink.trust.known import seen
 
@@ -37,6 +47,10 @@ T = TypeVar("T")
 
 _WAIT: Final = 30.0
 """Seconds that a call takes at most when nobody says: a script must not hang on a peer."""
+
+
+_STANDING: Final = (Reason.UNTRUSTED, Reason.REVOKED, Reason.EXPIRED)
+"""What a peer says of an agent that lacks its registry's good word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +66,12 @@ class Dialer:
     standing: Standing = nullcontext
     found: PeerId | None = None
 
-    def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str) -> T:
+    def talk(self, work: Callable[[Link], Awaitable[T]], *, awaited: str, whole: bool = True) -> T:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
 
         Args:
             awaited: what is missing when time runs out, for the error.
+            whole: the time is for all of it; else for opening the link, and `work` sees to what comes after.
 
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
@@ -64,21 +79,25 @@ class Dialer:
         evidence = evidence_of(self.agent.credential)
         with about(address_in(self.contact), name=self.name), evidence_kept(evidence):
             try:
-                return anyio.run(self._talk, work, awaited, backend="trio")
+                return anyio.run(self._talk, work, awaited, whole, backend="trio")
             except Refused:
                 if not self._accepted():
                     raise
-            return anyio.run(self._talk, work, awaited, backend="trio")
+            return anyio.run(self._talk, work, awaited, whole, backend="trio")
 
-    async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str) -> T:
+    async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str, whole: bool) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
         where = self.found or self.contact
         opened = False
         try:
-            with anyio.fail_after(self.timeout):
-                async with self.standing(), self.agent.connect(where, expect=expect) as link:
-                    opened = True
-                    return await work(link)
+            with anyio.fail_after(self.timeout) as scope:
+                async with self.standing() as stands:
+                    with _knowing(stands):
+                        async with self.agent.connect(where, expect=expect) as link:
+                            opened = True
+                            if not whole:
+                                scope.deadline = inf
+                            return await work(link)
         except RemoteProtocolError as error:
             if not opened:
                 error.add_note("no autolink agent answers there")
@@ -110,6 +129,17 @@ class Dialer:
             return False
         known.accept(seen(presented), show_name(presented.name))
         return True
+
+
+@contextmanager
+def _knowing(stands: Registration | None) -> Iterator[None]:
+    """For the block: a peer that does not trust us may miss what our registry should have said of us."""
+    try:
+        yield
+    except Refused as error:
+        if stands is not None and stands.missing and error.by == "peer" and error.reason in _STANDING:
+            vars(error)["hint"] = f"it may go by our registry: {stands.missing}"
+        raise
 
 
 def address_in(contact: str) -> str:
@@ -190,7 +220,7 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 @click.argument("contact", metavar="CONTACT|AUTOID")
 @option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
 @option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
-@link_options()
+@link_options(timeout="Seconds to open the link, and for each round trip.")
 @finding_options
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes.
@@ -207,12 +237,13 @@ def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # 
         for number in range(count):
             if number:
                 await anyio.sleep(interval)
-            trips.append(1000 * await link.ping())
+            with anyio.fail_after(dial.timeout):
+                trips.append(1000 * await link.ping())
             if not as_json:
                 click.echo(f"{number + 1}: {trips[-1]:.3f} ms")
         return {"ok": True, **met, "round_trips_ms": [round(trip, 3) for trip in trips]}
 
-    done = dial.talk(work, awaited=f"not all of {count} round trips")
+    done = dial.talk(work, awaited="no round trip", whole=False)
     if as_json:
         print_json(done)
     else:

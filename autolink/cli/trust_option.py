@@ -58,6 +58,8 @@ class Spec:
     file: Path | None = None
     registered: "Registered | None" = None
     """One and the same however often the others are read again: it remembers."""
+    log: str | None = None
+    """What `registered` was read from, for another process."""
 
 
 class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
@@ -82,7 +84,7 @@ class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the new
             return Spec(kind)
         if colon and file and kind == "registered":
             try:
-                return Spec(kind, registered=_registered(file))
+                return Spec(kind, registered=registered_of(file), log=file)
             except AutolinkError as error:
                 raise click.BadParameter(f"{display(value)!r}: {error}", ctx, param) from None
         raise click.BadParameter(f"{display(value)!r} is none of {_FORMS}", ctx, param)
@@ -152,13 +154,18 @@ def build(
     return reduce(and_, both)
 
 
-def _registered(text: str) -> "Registered":
+def registered_of(text: str) -> "Registered":
     """``KEY`` or ``KEY,max-age=SECONDS``; there may be commas in a key's name."""
     from autolink.registry import Registered  # only who says so waits for it
 
     key, comma, age = text.rpartition(",max-age=")
     if not comma:
-        return Registered(text)
+        try:
+            return Registered(text)
+        except IdentityError as error:
+            if "," in text.rpartition("+")[2]:  # there is none in a key behind its name
+                raise UsageError("what may follow the key is ,max-age=SECONDS and nothing else") from error
+            raise
     try:
         seconds = float(age)
     except ValueError:

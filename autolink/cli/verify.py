@@ -8,7 +8,7 @@ import anyio
 import click
 
 from autolink import Envelope, VerifiedMessage, limits
-from autolink.cli.edge import about
+from autolink.cli.edge import AT_ANOTHER_TIME, about
 from autolink.cli.options import FILE, as_option, json_option, moment, option, read
 from autolink.cli.show import body_value, describe_peer, print_facts, print_json
 from autolink.cli.trust_option import Spec, build, trust_option
@@ -47,7 +47,7 @@ def verify(
     if not specs:
         raise UsageError("whom do you believe? Give the anchor of the author's organisation: --anchor FILE")
     model = build(specs, folder=None if as_name is None else Keystore().folder(as_name))
-    with about(display(str(envelope))):
+    with about(display(str(envelope)), also=AT_ANOTHER_TIME):
         data = read(envelope, limits.LEAF)
         if data.startswith(b"-----BEGIN "):
             what = "this is PEM and no envelope; autolink id verify judges certificates"

@@ -10,6 +10,7 @@ Python's own `is_global` differs from version to version, and calls multicast gl
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, final
 
 from autolink import limits
@@ -72,11 +73,7 @@ class Allowed:
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
-        try:
-            self._allow: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow))
-        except ValueError as error:
-            what = f"networks to allow are such as 10.0.0.0/8: {display(str(error))}"
-            raise UsageError(what) from None
+        self._allow = tuple(map(_network, allow))
 
     def check(self, address: IpAddress) -> None:
         """It may be dialled.
@@ -117,6 +114,17 @@ class Allowed:
         if not allowed:
             raise refused[0] if refused else NotAllowed("its name stands for no address")
         return list(dict.fromkeys(allowed))
+
+
+def _network(text: str) -> Network:
+    """One of `allow`; whoever writes an address within it is told which network that is."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        what = display(str(error))
+    with suppress(ValueError):
+        what += f", but {ipaddress.ip_network(text, strict=False)} is one"
+    raise UsageError(f"networks to allow are such as 10.0.0.0/8: {what}")
 
 
 def _ip(target: Target) -> IpAddress:

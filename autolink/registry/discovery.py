@@ -45,7 +45,7 @@ from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
 from autolink.registry.status import Newest, Status, check_young
 from autolink.registry.submitter import Logged
-from autolink.transport import Address
+from autolink.transport import Address, Contact
 from autolink.transport.sockets import resolve
 
 _NEW_KEY: Final = frozenset({Op.REGISTER, Op.ROTATE, Op.RECOVER})
@@ -230,16 +230,20 @@ class RegistryFinder:
         """The newest service record of an ID, proved: where it says that it is, and what it offers.
 
         Raises:
-            AutolinkError, TimeoutError: as `find_record`, and as `Agent.connect` to the registry.
+            AutolinkError, TimeoutError: as `find_record`, and as `Agent.connect` to the registry; a note names it.
         """
-        async with self.reader.connect(self._contact) as link:
-            client = RegistryClient(link, self._log_key, seen=self._seen)
-            seen = await client.catch_up()
-            if self._seen is None or seen.size > self._seen.size:  # another question may have been faster
-                self._seen = seen
-            return await find_record(
-                client, auto_id, now=self._clock(), max_age=self._max_age, newest=self._newest
-            )
+        try:
+            async with self.reader.connect(self._contact) as link:
+                client = RegistryClient(link, self._log_key, seen=self._seen)
+                seen = await client.catch_up()
+                if self._seen is None or seen.size > self._seen.size:  # another question may have been faster
+                    self._seen = seen
+                return await find_record(
+                    client, auto_id, now=self._clock(), max_age=self._max_age, newest=self._newest
+                )
+        except (AutolinkError, OSError) as error:
+            error.add_note(f"registry {Contact.parse(self._contact).address}")
+            raise
 
     async def __call__(self, auto_id: AutoId) -> Sequence[Address]:
         """The addresses of an ID that may be dialled: numeric, judged, and not resolved again.

@@ -113,6 +113,17 @@ class Registration:
         self.error: Exception | None = None
         self.tried = anyio.Event()
 
+    @property
+    def missing(self) -> str:
+        """What peers that go by the registry miss of us, in words; empty if nothing is known to be missing."""
+        status = None if self.status is None else self.status.status
+        if status is None or status.expires_at < microseconds(self._agent.clock()):
+            return f"{self._shown()}: {self._what(self.error)}"
+        if status.state is not State.ACTIVE:
+            return f"we are {status.state} there"
+        current = status.certificate == self._agent.credential.leaf.fingerprint
+        return "" if current else "our certificate is not the one on record there (autolink id renew NAME)"
+
     def refresh(self) -> None:
         """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""
         self._again.set()
@@ -216,19 +227,21 @@ class Registration:
     async def _failed(self, error: Exception) -> None:
         say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
         self.error = error
-        what = str(error) or "it took too long"
-        if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
-            what = f"{self._agent.auto_id} is not on record there"
-        now = microseconds(self._agent.clock())
-        if self.status is None:
-            rest = "we have no status to show"
-        else:
-            until = self.status.status.expires_at
-            rest = f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
-        say("registry %s: %s; %s", display(self._log_key.name), what, rest)
+        say("registry %s: %s; %s", display(self._log_key.name), self._what(error), self._shown())
         if (evident := evident_in(error)) is not None:
             await self._keep(evident)
         self.tried.set()
+
+    def _what(self, error: Exception | None) -> str:
+        if isinstance(error, CallError) and error.code is Code.NOT_FOUND:
+            return f"{self._agent.auto_id} is not on record there (autolink id register NAME)"
+        return str(error or "") or "it took too long"
+
+    def _shown(self) -> str:
+        if self.status is None:
+            return "we have no status to show"
+        now, until = microseconds(self._agent.clock()), self.status.status.expires_at
+        return f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
 
     async def _keep(self, evident: Evident) -> None:
         """What shows that the registry lies, but not as often as it likes: the disk is ours."""

@@ -48,12 +48,20 @@ async def test_whoever_else_answers_is_not_whom_was_meant(agents, network, virtu
     async with network.listening(impostor, "impostor:1"), network.listening(seller, "seller:1"):
         async with buyer.connect(seller.auto_id) as link:
             assert link.peer.peer_id == seller.peer_id
-        buyer.finder = finding("impostor:1", "impostor:1")
+        buyer.finder = finding("impostor:1")
         with pytest.raises(Refused) as refusal:
             async with buyer.connect(seller.auto_id):
                 pass
-    assert refusal.value.by == "us"
-    assert "at impostor:1: " in refusal.value.__notes__[0]
+        assert refusal.value.by == "us"
+        assert refusal.value.__notes__ == ["at impostor:1"]  # and not what the error says already
+        async with network.listening(impostor, "impostor:2"):
+            buyer.finder = finding("impostor:1", "impostor:2")
+            with pytest.raises(Refused) as refusal:
+                async with buyer.connect(seller.auto_id):
+                    pass
+    (note,) = refusal.value.__notes__
+    assert note.startswith("at impostor:2: we refused ")
+    assert note.endswith("; at impostor:1")
 
 
 async def test_every_address_has_its_share_of_one_deadline(agents, network, virtual_clock):

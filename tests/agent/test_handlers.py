@@ -94,7 +94,7 @@ def test_other_parameters_than_call_and_body_are_refused():
         async def __call__(self, call):
             return None
 
-    with pytest.raises(UsageError, match="parameters"):
+    with pytest.raises(UsageError, match=r"takes 1 parameter, and must be `async def name\(call, body\)`"):
         Handlers().method("x")(Handler())
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from autolink.cli import main
-from autolink.cli.edge import Edge, Status, about, as_json, shown, status_of
+from autolink.cli.edge import AT_ANOTHER_TIME, Edge, Status, about, as_json, shown, status_of
 from autolink.cli.options import write
 from autolink.demo import Outcome
 from autolink.errors import (
@@ -52,6 +52,28 @@ def test_a_refusal_names_the_party_even_where_the_peer_did_not(reason, by):
         raise Refused(reason, by=by)
     assert shown(caught.value).startswith("10.0.0.1:7: ")
     assert reason.value in shown(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "says"),
+    [
+        (Reason.NOT_VOUCHED, "echo shows no status of registry.example/log", "autolink id register NAME"),
+        (Reason.EXPIRED, "its status is of 2026-01-01 00:00:00 UTC, too long ago", "run it with --registry"),
+        (Reason.EXPIRED, "its certificate is not the current one on record", "autolink id renew NAME"),
+        (Reason.EXPIRED, "its status is from before more changes: a fresh one will do", "try again"),
+        (Reason.EXPIRED, "the certificate of echo", "its issuer must issue a new one"),
+    ],
+)
+def test_what_is_wrong_with_a_status_is_no_fault_of_the_issuers(reason, detail, says):
+    """Nor of whom we trust; and only a command that has --at speaks of it."""
+    with pytest.raises(Refused) as plain, about("10.0.0.1:7"):
+        raise Refused(reason, by="us", detail=detail)
+    assert says in shown(plain.value)
+    assert "--at" not in shown(plain.value)
+    assert ("its issuer" in shown(plain.value)) == ("issuer" in says)
+    with pytest.raises(Refused) as asked, about("a file", also=AT_ANOTHER_TIME):
+        raise Refused(reason, by="us", detail=detail)
+    assert ("--at asks about another time" in shown(asked.value)) == (reason is Reason.EXPIRED)
 
 
 def test_an_error_line_shows_nothing_that_a_terminal_would_obey():

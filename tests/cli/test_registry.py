@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autolink import Agent, Credential
+from autolink import Agent, Contact, Credential
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
@@ -114,6 +114,8 @@ def test_invitations_are_written_once(shell):
     assert (shell.path / "reg" / "invited").read_text() == f"{acme} the one in town\n{'0' * 64}\n"
     assert "neither an Auto ID" in shell.fails(2, "registry", "invite", "reg", "No Name")
     assert "no such identity" in shell.fails(1, "registry", "invite", "reg", "nobody")
+    for length in (63, 65):
+        assert f"and this has {length}" in shell.fails(2, "registry", "invite", "reg", "0" * length)
     peer_id = shell.json("id", "new", "plain", "--plain", "--unencrypted")["peer_id"]
     assert shell.json("registry", "invite", "reg", peer_id)["invited"] == [peer_id[:64]]
 
@@ -131,7 +133,7 @@ def test_what_is_told_of_an_id_is_proved(sh, registry):
     assert "recovery takes  7 days" in sh.ok("registry", "lookup", "acme", "--as", "acme")
     assert sh.ok("registry", "history", "acme").splitlines()[0].startswith("index")
     for command in ("status", "lookup", "history"):
-        assert "is not on record there" in sh.fails(1, "registry", command, "echo")
+        assert sh.fails(1, "registry", command, "echo").endswith("on record: autolink id register NAME")
         assert (
             "does not verify" in (line := sh.fails(1, "registry", command, "acme", "--log-key", OTHER_KEY))
             or "not signed by" in line
@@ -151,7 +153,9 @@ def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     assert "--registry" in sh.fails(2, *ask)
     assert "which registry?" in sh.fails(2, "id", "register", "acme")
     monkeypatch.delenv("AUTOLINK_LOG_KEY")
-    assert "--log-key" in sh.fails(2, "id", "register", "acme")
+    line = sh.fails(2, "id", "register", "acme")
+    assert "Missing option '--log-key'" in line
+    assert "which `autolink registry init` and `serve` print" in line
 
 
 def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):
@@ -232,6 +236,7 @@ SPECS = ["registered", "registered:", "registered:x"] + [
 def test_a_registry_that_cannot_be_trusted_is_told(sh, spec):
     line = sh.fails(2, "ping", NOBODY, "--as", "echo", "--trust", spec)
     assert "registered" in line
+    assert (",max-age=SECONDS" in line) == (",age=3" in spec or spec in SPECS[:2])
 
 
 def test_a_registry_without_its_key_is_told(sh, monkeypatch):
@@ -265,16 +270,24 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     seller.contact = seller.line()
     as_buyer = ("--as", "buyer", *trust)
     assert json.loads(shell.ok("call", seller.contact, "echo", '"hi"', *as_buyer)) == "hi"
+    load = shell.json("bench", "handshake", seller.contact, "-d", "0.1", "--workers", "2", *as_buyer)
+    assert load["ok"]  # each worker shows the status, and goes by the peer's
     monkeypatch.delenv("AUTOLINK_REGISTRY")  # the status of the last call is kept, but nobody shows it
-    assert "refused us" in shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
+    line = shell.fails(3, "ping", seller.contact, "-c", "1", *as_buyer)
+    assert "refused us" in line
+    assert line.endswith("if it asks a registry: add --registry")
     monkeypatch.setenv("AUTOLINK_REGISTRY", server.contact)
+    line = shell.fails(3, "ping", seller.contact, "--as", "bob", *trust)
+    assert "untrusted: it may go by our registry: we have no status to show: " in line
+    assert line.endswith("is not on record there (autolink id register NAME)")
     calling = market.start("call", seller.contact, "forever", *as_buyer)
     assert seller.line() == "holding"
     shell.ok("id", "revoke", "buyer", "--by", "acme")
     assert calling.process.wait(20) != 0
     assert "revoked" in seller.log_until("ended")
     assert json.loads(watch.line())["what"] == "revoke"
-    assert "revoked" in ends(shell, 3, "call", seller.contact, "echo", *as_buyer)
+    line = ends(shell, 3, "call", seller.contact, "echo", *as_buyer)
+    assert line.endswith("refused us: revoked: it may go by our registry: we are revoked there")
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
     assert "cannot be watched" in watch.log_until("cannot")
@@ -340,7 +353,8 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     shell.issued("stall", "shops")
     shell.ok("id", "register", "stall", "--unencrypted")
     stall, caller = id_of(shell, "stall"), ("--as", "buyer", "--trust", "self-certified")
-    assert "has no service record" in shell.fails(5, "call", stall, "echo", *caller)
+    line = shell.fails(5, "call", stall, "echo", *caller)
+    assert "has no service record since its REGISTER: its owner must run it with --advertise" in line
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
@@ -351,6 +365,14 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert "127.0.0.1 is loopback: --allow a network that is yours" in line
     here = (*caller, "--allow", "127.0.0.0/8")
     assert json.loads(shell.ok("call", stall, "echo", "1", *here)) == 1
+    strict = ("--as", "buyer", "--trust", "issuer:acme.pem", *here[-2:])
+    line = shell.fails(3, "call", stall, "echo", *strict)
+    assert line.startswith(f"{stall}: we refused ")
+    assert line.count("unknown_issuer") == 1
+    line = shell.fails(5, "call", "0" * 64, "echo", *here, "--registry", seller.contact)
+    assert f"is found: registry {address}: " in line
+    assert "load is put on a contact" in shell.fails(2, "bench", "handshake", stall, *caller)
+    assert line.endswith("is this the contact of a registry?")
     peer_id = shell.json("id", "show", "stall")["peer_id"]
     assert shell.json("ping", peer_id, "-c", "1", *here)["peer_id"] == peer_id
     facts = shell.json("registry", "lookup", stall)
@@ -363,13 +385,16 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert shell.json("registry", "lookup", stall)["entries"] == 2
 
 
-def test_whom_nobody_can_find_is_told(sh, monkeypatch):
+def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
     call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
-    assert "is not on record" in sh.fails(5, *call)
+    line = sh.fails(5, *call)
+    assert f"is found: registry {Contact.parse(registry.contact).address}: " in line
+    assert line.endswith("autolink id register NAME")
     assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
+    assert sh.fails(2, *call, "--allow", "127.0.0.1/8").endswith("host bits set, but 127.0.0.0/8 is one")
     key = f"key:sha256:{'0' * 64}"
     assert "only an Auto ID is" in sh.fails(2, "ping", key, *call[3:])
-    assert "no address of" in sh.fails(5, *call, "--registry", NOBODY)
+    assert "is found: registry 127.0.0.1:1: no link to " in sh.fails(5, *call, "--registry", NOBODY)
     assert "within 1e-06 s: give more time" in sh.fails(5, *call, "--timeout", "0.000001")
     monkeypatch.delenv("AUTOLINK_REGISTRY")
     assert "where is 0000" in sh.fails(2, *call)

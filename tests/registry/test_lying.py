@@ -112,6 +112,7 @@ async def test_a_registry_that_is_down_is_logged_and_dialled_again(
         assert standing.status is None
         assert standing.error is not None
         assert agent.evidence == ()
+        assert standing.missing == f"we have no status to show: {standing.error}"
     assert "we have no status to show" in caplog.text
     assert not file.exists()
     async with serving(tmp_path, key=key) as served:
@@ -129,7 +130,12 @@ async def test_a_registry_that_is_down_is_logged_and_dialled_again(
     Network().join(restarted)
     async with registered(restarted, where, log_key, kept=file) as standing:
         assert restarted.evidence == shown
+        assert not standing.missing
         assert "our status is good until" in caplog.text
+    late = Agent(echo, trust=SelfCertified(), clock=lambda: datetime.now(UTC) + timedelta(hours=2))
+    Network().join(late)
+    async with registered(late, where, log_key, kept=file) as standing:
+        assert standing.missing.startswith("our status was good until ")
 
 
 async def test_a_slow_registry_is_given_up_and_dialled_again(

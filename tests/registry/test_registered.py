@@ -1,6 +1,7 @@
 """An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
 
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.errors import Reason, UsageError
+from autolink.registry import making
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.log.checkpoint import Checkpoint
@@ -78,6 +80,7 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
             assert Reason.REVOKED in agents[0].statistics().refused
         # It was told of its own end by the feed, and shows what is true at once.
         await _until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
+        assert [each.missing for each in standings] == ["", "we are revoked there"]
 
 
 async def test_a_kept_status_that_is_not_ours_is_not_shown(
@@ -113,6 +116,19 @@ async def test_who_is_not_on_record_is_told_and_shows_its_status_when_it_is(
             standing.refresh()
             await _until(lambda: standing.status is not None)
             assert verify_untrusted(agent.evidence[0], served.key).status.auto_id == late.auto_id
+
+
+async def test_who_shows_another_certificate_than_is_on_record_can_be_told(tmp_path: Path) -> None:
+    """It was renewed here and not there: its peers say that it has expired, which it does not see."""
+    async with serving(tmp_path) as served:
+        acme, _ = await register(served)
+        later = datetime.now(UTC) + timedelta(days=1)
+        certificate = making.renewed(acme, now=later, lifetime=timedelta(days=300))
+        renewed = Credential((certificate,), acme.private_key)
+        for credential, says in ((acme, False), (renewed, True)):
+            agent = served.join(Agent(credential, trust=SelfCertified()))
+            async with registered(agent, contact(served), served.key) as standing:
+                assert ("autolink id renew NAME" in standing.missing) is says
 
 
 async def test_other_evidence_is_shown_beside_the_status(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from autolink.cli.bench.tally import Failures, status_of_kind
 from autolink.cli.bench.workers import Outcome, put_on
 from autolink.cli.edge import Status
 from autolink.cli.options import Number, option
+from autolink.cli.registry_link import standing_options
 from autolink.cli.show import describe_peer, print_json, say
 from autolink.cli.talk import dialer, json_body, link_options
 from autolink.cli.trust_option import Spec, known_file
@@ -70,6 +71,7 @@ def load_options(function: F) -> F:
             help="Callers that take turns. If more than one, --as issues them, and nothing of them is kept.",
         ),
         link_options(timeout="Seconds for one operation."),
+        standing_options,
     ]  # fmt: skip
     for decorator in reversed(decorators):
         function = decorator(function)
@@ -155,7 +157,13 @@ def _bench(
         )
     for spec in how["specs"]:
         _check_readable(spec)
+    if identities > 1:  # who is made for the load is on no record
+        how |= {"registry": None, "log_key": None}
     dial = dialer(**how, issues=identities > 1)
+    if dial.found is not None:
+        raise UsageError(
+            "load is put on a contact (autolink://…): only `autolink call` and `ping` find an Auto ID"
+        )
     folder = dial.agent.credential.folder
     callers = [dial.agent.credential]
     if identities > 1:
@@ -166,6 +174,7 @@ def _bench(
         Plan(
             work, pace, dial.contact, dial.anyone, dial.name, [_for_worker(spec, folder) for spec in how["specs"]],
             [unencrypted(caller) for caller in callers[number::workers] or [callers[number % identities]]],
+            list(dial.agent.evidence),
         )
         for number, pace in enumerate(_paces(slots, rate, duration, how["timeout"], workers))
     ]  # fmt: skip
@@ -198,7 +207,7 @@ def _check_readable(spec: Spec) -> None:
 def _for_worker(spec: Spec, folder: Path | None) -> list[str | None]:
     """For `Plan.trust`: a worker knows of no keystore."""
     file = known_file(spec.file, folder) if spec.kind == "known" else spec.file
-    return [spec.kind, None if file is None else str(file)]
+    return [spec.kind, spec.log if file is None else str(file)]
 
 
 def _issued(issuer: Credential, count: int, lifetime: timedelta) -> list[Credential]:

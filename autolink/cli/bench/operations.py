@@ -39,15 +39,18 @@ class Operations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom the load is put on, and by whose trust."""
+    """Whom the load is put on, by whose trust, and what its callers show for their standing."""
 
     contact: str
     anyone: bool
     trust: Model
+    evidence: Sequence[bytes] = ()
 
     def agent(self, credential: Credential, *, resume: bool = False) -> Agent:
         """A caller."""
-        return Agent(credential, trust=self.trust, resume=resume)
+        agent = Agent(credential, trust=self.trust, resume=resume)
+        agent.replace_evidence(*self.evidence)
+        return agent
 
     def connect(self, agent: Agent) -> AbstractAsyncContextManager[Link]:
         """A link."""

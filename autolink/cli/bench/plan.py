@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from autolink import Credential
 from autolink.cli.bench.loop import Pace
-from autolink.cli.trust_option import Spec
+from autolink.cli.trust_option import Spec, registered_of
 from autolink.identity import dump_chain
 
 Kind = Literal["handshake", "call", "message"]
@@ -42,8 +42,9 @@ class Plan:
     Attributes:
         contact, anyone: whom to dial, as the command line says it.
         name: our identity in the keystore, for what there is to do about an error.
-        trust: whom we believe: kinds and files of `--trust`.
+        trust: whom we believe: kinds of `--trust`, with the file or the log's key of each.
         callers: chain and private key of each caller, in PEM. **The keys are not encrypted.**
+        evidence: what each caller shows for its standing, such as a registry's status.
     """
 
     work: Work
@@ -53,6 +54,7 @@ class Plan:
     name: str
     trust: list[list[str | None]]
     callers: list[list[bytes]] = field(repr=False)
+    evidence: list[bytes] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """For the pipe."""
@@ -69,12 +71,18 @@ class Plan:
     @property
     def specs(self) -> list[Spec]:
         """`trust`, as the command line gives it."""
-        return [Spec(kind, None if file is None else Path(file)) for kind, file in self.trust if kind]
+        return [_spec(kind, value) for kind, value in self.trust if kind]
 
     @property
     def credentials(self) -> list[Credential]:
         """`callers`, read."""
         return [Credential.from_pem(chain, key) for chain, key in self.callers]
+
+
+def _spec(kind: str, value: str | None) -> Spec:
+    if value is not None and kind == "registered":
+        return Spec(kind, registered=registered_of(value), log=value)
+    return Spec(kind, None if value is None else Path(value))
 
 
 def unencrypted(credential: Credential) -> list[bytes]:

@@ -82,7 +82,7 @@ class _Worker:
 
     async def _load(self) -> None:
         plan = self._plan
-        target = Target(plan.contact, plan.anyone, build(plan.specs, folder=None))
+        target = Target(plan.contact, plan.anyone, build(plan.specs, folder=None), plan.evidence)
         operations = prepare(plan.work, target, plan.credentials, self._tally)
         loop = Loop(operations.operation, plan.pace, self._tally)
         async with operations.running():

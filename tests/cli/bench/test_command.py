@@ -140,7 +140,7 @@ def test_a_person_gets_the_same_in_words_and_learns_that_the_rate_was_not_held(b
 def test_a_stranger_is_refused_before_there_is_any_load(bench, told, target):
     result = bench("handshake", target, "--as", "bob", "--trust", "issuer:acme.pem", status=3)
     assert error(result).endswith(
-        "refused us: untrusted: ask its owner to trust your anchor: autolink id export bob"
+        "trust your anchor: autolink id export bob; if it asks a registry: add --registry"
     )
     assert not result.stdout
     assert "we refused" in error(
