@@ -200,8 +200,13 @@ class Edge(Lazy):
         sys.exit(status if isinstance(status, int) else Status.OK)
 
 
-def tells_json(command: Callable[P, R]) -> Callable[P, R]:
-    """For a command with `--json`: what fails is an object on stdout too, beside the line on stderr."""
+def tells_json(command: Callable[P, R], *, line: bool) -> Callable[P, R]:
+    """For a command with `--json`: what fails is an object on stdout too, beside the line on stderr.
+
+    Args:
+        command: it.
+        line: as `print_json` takes it.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -209,7 +214,7 @@ def tells_json(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except (click.ClickException, AutolinkError, OSError) as error:
             if kwargs.get("as_json"):
-                print_json(as_json(error))
+                print_json(as_json(error), line=line)
             raise
 
     return run

@@ -48,10 +48,17 @@ def passphrase_option(function: F) -> F:
 
 def json_option(function: F) -> F:
     """`--json`: one object on stdout, errors included."""
-    told = cast("F", tells_json(function))
-    return option("--json", "as_json", is_flag=True, envvar="AUTOLINK_JSON", help="Print one JSON object.")(
-        told
-    )
+    return _json_option(function, "Print one JSON object.", line=False)
+
+
+def json_lines_option(function: F) -> F:
+    """`--json` of a command that tells several things: each is an object on a line, errors included."""
+    return _json_option(function, "Print JSON objects, one a line.", line=True)
+
+
+def _json_option(function: F, what: str, *, line: bool) -> F:
+    told = cast("F", tells_json(function, line=line))
+    return option("--json", "as_json", is_flag=True, envvar="AUTOLINK_JSON", help=what)(told)
 
 
 def output_option(function: F) -> F:
