@@ -27,7 +27,7 @@ from autolink.registry.database import UNREADABLE
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
-from autolink.registry.source import Source, SourceFailed
+from autolink.registry.source import Source, SourceFailed, SourceLost
 from autolink.registry.store import DATABASE
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ class UrlSource(_TileSource):
                 return self._try(path, limit)
             except self._broken as error:
                 if not left:
-                    raise SourceFailed(f"{self._name}: {path}: {display(str(error))}") from error
+                    raise SourceLost(f"{self._name}: {path}: {display(str(error))}") from error
         raise AssertionError("the last try returns or raises")
 
     def _try(self, path: str, limit: int) -> bytes | None:
@@ -360,10 +360,10 @@ class UrlSource(_TileSource):
                 raise SourceFailed(f"{self._name}: {path}: HTTP status {response.status_code}")
             for part in response.iter_raw():
                 data += part
-                if len(data) > limit or self._clock() > until:
-                    raise SourceFailed(
-                        f"{self._name}: {path}: more than {limit} bytes, or {limits.FETCH:.0f} seconds"
-                    )
+                if len(data) > limit:
+                    raise SourceFailed(f"{self._name}: {path}: more than {limit} bytes")
+                if self._clock() > until:
+                    raise SourceLost(f"{self._name}: {path}: more than {limits.FETCH:.0f} seconds")
             headers: Mapping[str, str] = response.headers
         return self._decoded(bytes(data), headers.get("content-encoding", "identity"), path, limit)
 

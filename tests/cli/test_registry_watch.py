@@ -80,6 +80,13 @@ def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
     assert "what it shows cannot be kept in file/below (Not a directory)" in result.stderr
 
 
+def test_an_audit_of_a_url_where_nobody_listens_may_be_tried_again(shell):
+    url = "http://127.0.0.1:1"
+    line = shell.fails(5, "registry", "audit", url, "--log-key", OTHER_KEY)
+    assert line.startswith(f"{url}: checkpoint: ")
+    assert line.endswith("Connection refused: is it served there?")
+
+
 def test_an_empty_log_is_audited_after_it_was_served_once(shell):
     key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
     line = shell.fails(1, "registry", "audit", "reg", "--log-key", str(key))
