@@ -80,6 +80,20 @@ def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
     assert "what it shows cannot be kept in file/below (Not a directory)" in result.stderr
 
 
+def test_a_mirror_is_made_and_goes_on(sh, registry):
+    """From the folder, then from the URL; it is audited like the registry itself."""
+    sh.ok("id", "register", "acme")
+    first = sh.json("registry", "export", str(registry.folder), "mirror")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    told = sh.json("registry", "export", registry.url, "mirror")
+    assert (told["log"], told["entries"]) == (ORIGIN, first["entries"] + 1)
+    assert sh.json("registry", "audit", "mirror")["root"] == told["root"]
+    assert told["root"] in sh.ok("registry", "export", registry.url, "mirror")
+    line = sh.fails(1, "registry", "export", str(registry.folder), "other", "--log-key", OTHER_KEY)
+    assert "not signed by this key" in line
+    assert not (sh.path / "other").exists()
+
+
 def test_an_audit_of_a_url_where_nobody_listens_may_be_tried_again(shell):
     url = "http://127.0.0.1:1"
     line = shell.fails(5, "registry", "audit", url, "--log-key", OTHER_KEY)
