@@ -6,7 +6,8 @@ status meaning
 0      it went as it should
 1      it failed: a file, an identity, a body, the protocol; `run`: something was still open and was cut off
 2      the command line is wrong
-3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry
+3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
+       that was lost by it, and an Auto ID that is not looked for because it is revoked
 4      the far handler answered with an error
 5      nobody reached, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
 130    interrupted
@@ -157,7 +158,7 @@ def _text(error: BaseException) -> str:
             return f"{error}: this name does not resolve: is it right?"
         if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
             return ": ".join(filter(None, [str(error), _of_finding(error.__cause__)]))
-        return f"{error}: is the agent running there?"
+        return f"{error}: {vars(error).get('hint', 'is the agent running there?')}"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"
     if isinstance(error, OSError):
@@ -200,11 +201,20 @@ def status_of(error: BaseException) -> Status:
             return Status.REFUSED
         case CallError():
             return Status.ANSWERED
+        case LinkLost() if _comes_from_refusal(error):
+            return Status.REFUSED
         case LinkLost() | DeliveryUnknown() | TimeoutError():
             return Status.UNREACHED
         case UsageError():
             return Status.USAGE
     return Status.FAILED
+
+
+def _comes_from_refusal(error: BaseException | None) -> bool:
+    """Whether a link is lost, or was not tried for, because one party refused the other: dialling again does not help."""
+    while error is not None and not isinstance(error, Refused):
+        error = error.__cause__
+    return error is not None
 
 
 def as_json(error: BaseException) -> dict[str, object]:
@@ -257,8 +267,13 @@ class Edge(Lazy):
         sys.exit(status if isinstance(status, int) else Status.OK)
 
 
-def tells_json(command: Callable[P, R]) -> Callable[P, R]:
-    """For a command with `--json`: what fails is an object on stdout too, beside the line on stderr."""
+def tells_json(command: Callable[P, R], *, line: bool) -> Callable[P, R]:
+    """For a command with `--json`: what fails is an object on stdout too, beside the line on stderr.
+
+    Args:
+        command: it.
+        line: as `print_json` takes it.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -266,7 +281,7 @@ def tells_json(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except (click.ClickException, AutolinkError, OSError) as error:
             if kwargs.get("as_json"):
-                print_json(as_json(error))
+                print_json(as_json(error), line=line)
             raise
 
     return run

@@ -48,10 +48,17 @@ def passphrase_option(function: F) -> F:
 
 def json_option(function: F) -> F:
     """`--json`: one object on stdout, errors included."""
-    told = cast("F", tells_json(function))
-    return option("--json", "as_json", is_flag=True, envvar="AUTOLINK_JSON", help="Print one JSON object.")(
-        told
-    )
+    return _json_option(function, "Print one JSON object.", line=False)
+
+
+def json_lines_option(function: F) -> F:
+    """`--json` of a command that tells several things: each is an object on a line, errors included."""
+    return _json_option(function, "Print JSON objects, one a line.", line=True)
+
+
+def _json_option(function: F, what: str, *, line: bool) -> F:
+    told = cast("F", tells_json(function, line=line))
+    return option("--json", "as_json", is_flag=True, envvar="AUTOLINK_JSON", help=what)(told)
 
 
 def output_option(function: F) -> F:
@@ -130,7 +137,7 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write what others may read to a file, in one step; to stdout for ``-``; or into the device, pipe or link that is there.
+    """Write what others may read to a file, in one step; to stdout for ``-``; into the device, pipe or link that is there.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,5 @@
-"""`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`."""
+"""`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`,
+mirroring it in `registry_export`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -37,6 +38,7 @@ _ELSEWHERE: Final = {
     "history": "autolink.cli.registry_look:history",
     "audit": "autolink.cli.registry_watch:audit",
     "monitor": "autolink.cli.registry_watch:monitor",
+    "export": "autolink.cli.registry_export:export",
 }
 
 

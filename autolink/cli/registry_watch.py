@@ -15,7 +15,7 @@ from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.agent.kept import back_off
 from autolink.cli.edge import Status, about, shown
-from autolink.cli.options import FILE, Number, json_option, option, read
+from autolink.cli.options import FILE, Number, json_lines_option, json_option, option, read
 from autolink.cli.registry_link import (
     EVIDENCE,
     Reach,
@@ -132,7 +132,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
 )  # fmt: skip
 @_evidence_option
 @reach_options()
-@json_option
+@json_lines_option
 @click.pass_context
 def monitor(
     ctx: click.Context, /, *, who: tuple[str, ...], state: Path, seen: tuple[Path, ...], every: float, once: bool,
@@ -141,7 +141,7 @@ def monitor(
     """Watch IDs, or a whole log: report every entry, every word that is old or missing, and every sign of another past.
 
     It replays the log from its first entry. Exit status 1 if the log is convicted, or with --once if something is to be
-    reported that is no entry.
+    reported that is no entry, or the log does not go on from what was seen of it: that stays in --state.
     """
     reached = replace(reach(**how), evidence=None)  # kept here, where it is said
     notes = [_note(path) for path in (*seen, *([state] if state.exists() else []))]
@@ -160,7 +160,11 @@ def monitor(
         try:
             await watching.look(client, tell)
         except Unproved as error:
-            error.add_note(try_keep(evidence, error)[1])
+            kept, where = try_keep(evidence, error)
+            if once:
+                error.add_note(where)
+            else:
+                _tell_unproved(error, kept, where, as_json=as_json)
             raise
         files.write_atomic(str(state), watching.checkpoint, mode=0o644)
 
@@ -172,9 +176,13 @@ def monitor(
     except LogConvicted as convicted:
         _convict(convicted, evidence, as_json=as_json)
         ctx.exit(Status.FAILED)
-    if not as_json:
+    status = Status.FAILED if odd else Status.OK
+    if as_json:
+        told = {"ok": not odd, "status": status, "log": reached.log_key.name, "entries": watching.size}
+        print_json(told, line=True)
+    else:
         say(f"{watching.size} entries of {display(reached.log_key.name)} agree")
-    ctx.exit(Status.FAILED if odd else Status.OK)
+    ctx.exit(status)
 
 
 def _note(path: Path) -> bytes:
@@ -202,6 +210,14 @@ def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
     else:
         place = "" if report.index is None else f"  entry {report.index}"
         click.echo(f"{report.at:%F %T}Z{place}  {report.auto_id}  {display(report.text)}")
+
+
+def _tell_unproved(error: Unproved, kept: Path | None, where: str, *, as_json: bool) -> None:
+    """Tell what a monitor goes on after: the next look may prove it."""
+    if as_json:
+        evidence = None if kept is None else str(kept)
+        print_json({"what": "unproved", "text": shown(error), "evidence": evidence}, line=True)
+    say(f"THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: {shown(error)}; {where}")
 
 
 async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: float) -> None:
@@ -240,6 +256,8 @@ async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: fl
             await reached.run(use)
         except (LogConvicted, StoreFailed):
             raise
+        except Unproved:  # it was told
+            failures += 1
         except (AutolinkError, TimeoutError, OSError) as error:
             failures += 1
             _log.log(

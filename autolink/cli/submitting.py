@@ -182,11 +182,16 @@ def read_entry(path: Path) -> Entry:
     """The entry in a file.
 
     Raises:
-        EntryRefused: MALFORMED.
-        IdentityError, OSError: it cannot be read.
+        IdentityError: it holds none.
+        OSError: it cannot be read.
     """
-    with about(display(str(path))):
-        return Entry.from_untrusted(read(path, limits.ENTRY))
+    name = display(str(path))
+    with about(name):
+        data = read(path, limits.ENTRY)
+        try:
+            return Entry.from_untrusted(data)
+        except EntryRefused as error:
+            raise IdentityError(f"{name} holds no entry") from error
 
 
 def describe_entry(entry: Entry) -> dict[str, Any]:

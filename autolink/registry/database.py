@@ -12,6 +12,9 @@ from autolink.errors import AutolinkError
 UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
 """What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
 
+DAMAGED: Final = "it is damaged: restore a copy"
+"""What to do with a file that is not what was written."""
+
 WRITER_KIB: Final = 32 * 1024
 """Pages of the database that the writer keeps in memory, however large it is."""
 
@@ -25,6 +28,19 @@ thousand pages all over the file, and moving them costs two more syncs; so they 
 
 class StoreFailed(AutolinkError):
     """A store could not read or keep something: the disk is full, or the file is not what it was. Nothing was appended."""
+
+
+def told(error: Exception) -> str:
+    """What an error about a file means for whoever runs the registry: `DAMAGED`, or SQLite's own words where it is something
+    else, such as a full disk."""
+    match error:
+        case sqlite3.OperationalError():  # SQLITE_ERROR: a table is missing; no code: a text that is none
+            damaged = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR
+        case sqlite3.Error():
+            damaged = type(error) is sqlite3.DatabaseError
+        case _:
+            damaged = True
+    return DAMAGED if damaged else str(error)
 
 
 def connect(path: Path, cache_kib: int) -> sqlite3.Connection:

@@ -27,6 +27,8 @@ from autolink.errors import (
     EntryRefused,
     Fault,
     IdentityError,
+    Reason,
+    Refused,
     RemoteProtocolError,
     UsageError,
     display,
@@ -87,7 +89,9 @@ async def find_record(
         if newest is not None:
             newest.check(verified)
         if status.state is not State.ACTIVE:
-            raise NotFound(f"{display(status.origin)} says that {status.auto_id.short} is {status.state}")
+            text = f"{display(status.origin)} says that {status.auto_id.short} is {status.state}"
+            refused = Refused(Reason.REVOKED, by="us", peer=str(auto_id), detail=text)
+            raise NotFound(text) from refused  # as the peer would be if it were dialled
         check_young(status, now, max_age)
         place, wanted = await _newest_service(client, status)
         entry = decode_leaf_untrusted(await client.proved(place))[1]

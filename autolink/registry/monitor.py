@@ -129,10 +129,10 @@ class Monitor:
     async def _replay(self, client: RegistryClient, note: bytes, report: Callable[[Report], object]) -> None:
         """Take the log up to a checkpoint."""
         signed = verify_untrusted(note, self._key)
-        if signed.size < self.size:
-            raise Unproved(
-                "the registry shows fewer entries than its log had before", both(self.checkpoint, note)
-            )
+        size, seen = self._longest()
+        if signed.size < size:
+            text = f"the registry shows {signed.size} entries, and its log had {size} before"
+            raise Unproved(text, both(seen, note))
         self._check_expected(note)
         while (first := self.size) < signed.size:
             wanted = range(first, min(first + limits.LOG_PAGE, signed.size))
@@ -151,6 +151,11 @@ class Monitor:
             raise LogConvicted("two logs of one size were signed", evidence=both(self.checkpoint, note))
         self.checkpoint = note
 
+    def _longest(self) -> tuple[int, bytes]:
+        """How long the log was, as far as it was replayed or seen, and the note that says so."""
+        size = max(self._expected, default=0)
+        return (size, self._expected[size][0].note) if size > self.size else (self.size, self.checkpoint)
+
     async def _check_signed(
         self, client: RegistryClient, leaves: Sequence[bytes], signed: Checkpoint, note: bytes
     ) -> None:
@@ -168,8 +173,16 @@ class Monitor:
         try:
             check_consistency(size, root, newest.size, newest.root, path)
         except BadSignature:
+            await self._compare_pasts(client, note)
             text = "the entries that the registry gives are not those that its log has signed"
             raise Unproved(text, both(self.checkpoint, note)) from None
+
+    async def _compare_pasts(self, client: RegistryClient, note: bytes) -> None:
+        """A log that does not go on from what was replayed may have had others in the place of those entries: replayed
+        from its first one, it is convicted by them."""
+        if self.checkpoint:
+            other = Monitor(self._key, clock=self._clock, watched=(), seen=[self.checkpoint])
+            await other._replay(client, note, lambda _: None)
 
     def _check_expected(self, shown: bytes) -> None:
         for signed in self._expected.pop(self.size, ()):

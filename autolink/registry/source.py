@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from autolink.errors import AutolinkError
+from autolink.errors import AutolinkError, LinkLost
 from autolink.identity import AutoId
 from autolink.registry.log.checkpoint import Checkpoint
 
@@ -18,6 +18,14 @@ Progress = Callable[[int, int], None]
 
 class SourceFailed(AutolinkError):
     """A log could not be read there, or what was read does not fit to what the log has signed."""
+
+
+class SourceLost(SourceFailed, LinkLost):
+    """Nobody was reached there, or not for long enough: trying again may help."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.hint = "is it served there?"
 
 
 class Source(Protocol):

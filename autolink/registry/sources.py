@@ -23,11 +23,11 @@ from autolink.errors import RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
-from autolink.registry.database import UNREADABLE
+from autolink.registry.database import DAMAGED, UNREADABLE, told
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
-from autolink.registry.source import Source, SourceFailed
+from autolink.registry.source import Source, SourceFailed, SourceLost
 from autolink.registry.store import DATABASE
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class FolderSource(_Silent):
         """
         found = self._rows("SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check(1)")
         if found != [b"ok"]:
-            text = display(b" ".join(found).decode(errors="replace"))
-            raise SourceFailed(f"{self._name} is damaged: {text}")
+            raise SourceFailed(f"{self._name}: {DAMAGED}")
 
     def signed(self) -> int:
         """How many entries the log has signed by now at least."""
@@ -196,7 +195,7 @@ class FolderSource(_Silent):
         try:
             rows = self._db.execute(query, values).fetchall()
         except UNREADABLE as error:
-            raise SourceFailed(f"{self._name}: {error}") from error
+            raise SourceFailed(f"{self._name}: {told(error)}") from error
         if any(type(value) is not bytes for (value,) in rows):
             raise SourceFailed(f"{self._name}: something that is no bytes")
         return [value for (value,) in rows]
@@ -216,7 +215,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
             if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
                 raise sqlite3.DatabaseError("it is no registry's")
         except UNREADABLE as error:
-            raise UsageError(f"{display(str(path))} cannot be read: {error}") from error
+            raise UsageError(f"{display(str(path))} cannot be read: {told(error)}") from error
         opened.pop_all()
     return db
 
@@ -348,7 +347,7 @@ class UrlSource(_TileSource):
                 return self._try(path, limit)
             except self._broken as error:
                 if not left:
-                    raise SourceFailed(f"{self._name}: {path}: {display(str(error))}") from error
+                    raise SourceLost(f"{self._name}: {path}: {display(str(error))}") from error
         raise AssertionError("the last try returns or raises")
 
     def _try(self, path: str, limit: int) -> bytes | None:
@@ -360,10 +359,10 @@ class UrlSource(_TileSource):
                 raise SourceFailed(f"{self._name}: {path}: HTTP status {response.status_code}")
             for part in response.iter_raw():
                 data += part
-                if len(data) > limit or self._clock() > until:
-                    raise SourceFailed(
-                        f"{self._name}: {path}: more than {limit} bytes, or {limits.FETCH:.0f} seconds"
-                    )
+                if len(data) > limit:
+                    raise SourceFailed(f"{self._name}: {path}: more than {limit} bytes")
+                if self._clock() > until:
+                    raise SourceLost(f"{self._name}: {path}: more than {limits.FETCH:.0f} seconds")
             headers: Mapping[str, str] = response.headers
         return self._decoded(bytes(data), headers.get("content-encoding", "identity"), path, limit)
 

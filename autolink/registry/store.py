@@ -31,6 +31,7 @@ from autolink.registry.database import (
     check_file,
     connect,
     read_size,
+    told,
 )
 from autolink.registry.extent import Extent, check_extent
 from autolink.registry.ledger import Ledger
@@ -204,7 +205,7 @@ class SqliteStore:
                     raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
                 self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
-                raise UsageError(f"{_in(folder)} cannot be used: {error}") from error
+                raise UsageError(f"{_in(folder)} cannot be used: {told(error)}") from error
             except OSError as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
             self.head = Head(*head)
@@ -371,7 +372,7 @@ class SqliteStore:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> StoreFailed:
-        return StoreFailed(f"{_in(self._folder)}: {error}")
+        return StoreFailed(f"{_in(self._folder)}: {told(error)}")
 
 
 def _claim(folder: Path) -> int:

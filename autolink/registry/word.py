@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
 from autolink.identity import keys
-from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.note import VerifierKey, of_another_log
 
 SIGNATURE: Final = 64
 """Bytes of an Ed25519 signature (RFC 8032, section 5.1.6)."""
@@ -32,7 +32,7 @@ def check(key: VerifierKey, purpose: bytes, origin: str, body: bytes, signature:
         BadSignature: it is another log's, or nobody's.
     """
     if origin != key.name:
-        raise BadSignature(f"{what}: of another log")
+        raise of_another_log(origin, key)
     try:
         keys.verify(key.public, signature, purpose + body)
     except BadSignature:

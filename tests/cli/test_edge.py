@@ -27,6 +27,7 @@ from autolink.errors import (
     RemoteProtocolError,
     UsageError,
 )
+from autolink.registry.discovery import NotFound
 from tests.cli.registries import OTHER_KEY
 
 
@@ -185,6 +186,15 @@ def test_a_name_that_does_not_resolve_is_not_taken_for_an_agent_that_is_down():
     assert shown(lost) == "no link to nowhere:1: unknown: this name does not resolve: is it right?"
     lost.__cause__ = ConnectionRefusedError()
     assert shown(lost).endswith("is the agent running there?")
+
+
+def test_a_link_that_ends_by_a_refusal_is_refused():
+    """Such as by our verdict on a peer that was revoked; however far down that is said."""
+    lost = LinkLost("the link is gone")
+    lost.__cause__ = NotFound("it is revoked")
+    assert status_of(lost) == 5
+    lost.__cause__.__cause__ = Refused(Reason.REVOKED, by="us")
+    assert status_of(lost) == 3
 
 
 def test_known_without_a_file_needs_an_identity(acme):

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.cli import registry_look
@@ -249,6 +250,16 @@ def test_a_registry_without_its_key_is_told(sh, monkeypatch):
 
 
 # --- end to end --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["status acme", "lookup acme", "monitor --once"])
+def test_the_key_of_another_log_is_told_as_such(sh, command):
+    sh.ok("id", "register", "acme")
+    other = str(VerifierKey.of("other.example/log", Ed25519PrivateKey.generate().public_key()))
+    line = sh.fails(1, "registry", *command.split(), "--log-key", other)
+    says = f"this registry's log is {ORIGIN}; the log key given is of other.example/log"
+    assert line.startswith("registry 127.0.0.1:")
+    assert line.endswith(says)
 
 
 def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkeypatch):

@@ -7,11 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from autolink.identity import Credential, Keystore
 from autolink.messages import microseconds
 from autolink.registry import making
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import decode_leaf_untrusted
+from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.folder import create_registry, load_log_key
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.registrar import Registrar
@@ -77,6 +80,27 @@ def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
     assert "what it shows cannot be kept in file/below (Not a directory)" in result.stderr
 
 
+def test_a_mirror_is_made_and_goes_on(sh, registry):
+    """From the folder, then from the URL; it is audited like the registry itself."""
+    sh.ok("id", "register", "acme")
+    first = sh.json("registry", "export", str(registry.folder), "mirror")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    told = sh.json("registry", "export", registry.url, "mirror")
+    assert (told["log"], told["entries"]) == (ORIGIN, first["entries"] + 1)
+    assert sh.json("registry", "audit", "mirror")["root"] == told["root"]
+    assert told["root"] in sh.ok("registry", "export", registry.url, "mirror")
+    line = sh.fails(1, "registry", "export", str(registry.folder), "other", "--log-key", OTHER_KEY)
+    assert "not signed by this key" in line
+    assert not (sh.path / "other").exists()
+
+
+def test_an_audit_of_a_url_where_nobody_listens_may_be_tried_again(shell):
+    url = "http://127.0.0.1:1"
+    line = shell.fails(5, "registry", "audit", url, "--log-key", OTHER_KEY)
+    assert line.startswith(f"{url}: checkpoint: ")
+    assert line.endswith("Connection refused: is it served there?")
+
+
 def test_an_empty_log_is_audited_after_it_was_served_once(shell):
     key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
     line = shell.fails(1, "registry", "audit", "reg", "--log-key", str(key))
@@ -86,7 +110,8 @@ def test_an_empty_log_is_audited_after_it_was_served_once(shell):
 def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
     sh.ok("id", "register", "acme")
     lines = [json.loads(line) for line in sh.ok("registry", "monitor", "--once", "--json").splitlines()]
-    assert (lines[-1]["what"], lines[-1]["auto_id"]) == ("register", id_of(sh, "acme"))
+    assert (lines[-2]["what"], lines[-2]["auto_id"]) == ("register", id_of(sh, "acme"))
+    assert lines[-1] == {"ok": True, "status": 0, "log": ORIGIN, "entries": lines[-2]["index"] + 1}
     sh.ok("id", "register", "echo", "--unencrypted")
     seen = sh("registry", "monitor", "--once", "--id", "echo", "--id", "acme")
     assert [line.split("  ")[2] for line in seen.stdout.splitlines()] == [
@@ -110,14 +135,50 @@ def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
         )
         result = sh(*watch, "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout.splitlines()[-1])
+    told, last = map(json.loads, result.stdout.splitlines()[-2:])
     assert (told["what"], told["index"]) == ("stale", None)
+    assert (last["ok"], last["status"]) == (False, 1)
     assert (sh.path / told["evidence"]).exists()
     with monkeypatch.context() as patch:
         Lies(patch).tell("entries", lambda leaves: leaves[::-1])
         line = sh.fails(1, *watch)
     assert "not those that its log has signed" in line
     assert "what it shows is in evidence/unproved-" in line
+
+
+@pytest.mark.parametrize("option", ["--state", "--seen"])
+def test_a_monitor_never_forgets_that_a_log_was_longer(sh, registry, option):
+    """An older copy of the registry was restored."""
+    sh.ok("id", "register", "acme")
+    note = Checkpoint(ORIGIN, 1000, bytes(32)).signed(load_log_key(registry.folder, None))
+    (sh.path / "longer").write_bytes(note)
+    line = sh.fails(1, "registry", "monitor", "--once", option, "longer")
+    assert "and its log had 1000 before" in line
+    assert (sh.path / "longer").read_bytes() == note
+    assert not (sh.path / "monitor.checkpoint").exists()
+    (evidence,) = (sh.path / "evidence").glob("unproved-*.evidence")
+    assert evidence.read_bytes().startswith(note)
+    told = json.loads(sh("registry", "monitor", "--once", option, "longer", "--json").stdout.splitlines()[-1])
+    assert (told["ok"], told["status"]) == (False, 1)
+
+
+def test_a_monitor_that_goes_on_cries_out_that_a_log_has_shrunk(sh, monkeypatch):
+    looks = [Unproved("it is shorter", b"both notes"), LogConvicted("it has another past", evidence=b"notes")]
+
+    async def look(*_: object) -> None:
+        raise looks.pop(0)
+
+    monkeypatch.setattr("autolink.registry.monitor.Monitor.look", look)
+    monkeypatch.setattr("autolink.cli.registry_watch.back_off", lambda _: 0)
+    result = sh("registry", "monitor", "--json")
+    assert result.exit_code == 1
+    unproved, convicted = map(json.loads, result.stdout.splitlines())
+    assert (unproved["what"], unproved["text"]) == ("unproved", "it is shorter")
+    assert (sh.path / unproved["evidence"]).read_bytes() == b"both notes"
+    assert convicted["convicted"] == "it has another past"
+    assert (
+        "THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: it is shorter; what it shows is in" in result.stderr
+    )
 
 
 def test_a_monitor_that_has_no_room_for_what_it_replays_ends(sh, monkeypatch):

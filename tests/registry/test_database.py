@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
 
-from autolink.registry.database import READER_KIB, Readers, StoreFailed
+from autolink.registry.database import DAMAGED, READER_KIB, Readers, StoreFailed, told
 from autolink.registry.registrar import Registrar
 from autolink.registry.store import SqliteStore
 
@@ -111,3 +112,23 @@ def test_a_connection_that_cannot_be_opened_or_asked_is_said_and_none_is_lost() 
     readers.close()
     with pytest.raises(sqlite3.ProgrammingError):
         opened[0].execute("SELECT 1")
+
+
+def test_what_is_damaged_is_told_as_such_and_what_is_not_in_sqlites_words() -> None:
+    def error(statement: str) -> Exception:
+        with closing(sqlite3.connect(":memory:")) as db, pytest.raises(sqlite3.Error) as raised:
+            db.execute("CREATE TABLE log (size)")
+            db.execute("INSERT INTO log VALUES (CAST(x'ff' AS TEXT))")
+            db.execute("PRAGMA query_only = ON")
+            db.execute(statement).fetchone()
+        return raised.value
+
+    for statement in ("SELECT place FROM leaves", "SELECT size FROM log"):
+        assert told(error(statement)) == DAMAGED
+    for other in (
+        TypeError("int() argument must be"),
+        sqlite3.DatabaseError("the file is cut short, or too long"),
+    ):
+        assert told(other) == DAMAGED
+    assert told(error("DELETE FROM log")) == "attempt to write a readonly database"
+    assert told(sqlite3.ProgrammingError("it has been closed")) == "it has been closed"

@@ -12,7 +12,15 @@ import anyio
 import pytest
 
 from autolink import Agent, AutoId, Call, Contact, Credential, Handlers, limits
-from autolink.errors import BadSignature, EntryRefused, Fault, LinkLost, RemoteProtocolError, UsageError
+from autolink.errors import (
+    BadSignature,
+    EntryRefused,
+    Fault,
+    LinkLost,
+    Refused,
+    RemoteProtocolError,
+    UsageError,
+)
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
@@ -233,8 +241,9 @@ async def test_who_is_revoked_unknown_or_has_moved_out_is_not_found(tmp_path: Pa
             await here.find()
         assert await publish(here.client, here.echo, record, now=clock()) is not None
         await here.submit(Op.REVOKE, by=here.acme)
-        with pytest.raises(NotFound, match="revoked"):
+        with pytest.raises(NotFound, match="revoked") as found:
             await here.find()
+        assert isinstance(found.value.__cause__, Refused)  # as at the agent itself
         caller = here.served.join(Agent(issue(here.acme, "caller"), trust=SelfCertified()))
         caller.finder = here.finder()
         for auto_id, why in ((here.echo.auto_id, "revoked"), (AutoId(bytes(32)), "not_found")):

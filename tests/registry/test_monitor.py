@@ -168,19 +168,40 @@ async def test_a_split_view_is_found_by_a_checkpoint_that_another_one_was_shown(
 
 
 async def test_a_log_that_does_not_go_on_from_what_was_seen_is_not_followed(tmp_path: Path) -> None:
-    """It has lost entries, or has others: nothing of it is taken, and both checkpoints are kept."""
+    """It has lost entries: nothing of it is taken, and both checkpoints are kept. It has others: that convicts it."""
     async with serving(tmp_path / "one") as served, serving(tmp_path / "other") as forked:
         await register(served, "echo")
         watching = monitor(served)
         await look(served, watching)
         async with client(forked) as asked:
-            for names, says in (((), "fewer entries"), (("one", "two"), "not those that its log")):
-                await register(forked, *names)
-                with pytest.raises(Unproved, match=says) as unproved:
-                    await watching.look(asked, lambda report: None)
-                assert unproved.value.evidence == watching.checkpoint + b"\n" + forked.store.head.checkpoint
+            await register(forked)
+            with pytest.raises(Unproved, match="shows 1 entries, and its log had 2") as unproved:
+                await watching.look(asked, lambda report: None)
+            assert unproved.value.evidence == watching.checkpoint + b"\n" + forked.store.head.checkpoint
+            await register(forked, "one", "two")
+            with pytest.raises(LogConvicted, match="different pasts") as convicted:
+                await watching.look(asked, lambda report: None)
+            assert convicted.value.evidence == watching.checkpoint + b"\n" + forked.store.head.checkpoint
         assert watching.size == 2
         assert await look(served, watching) == []
+
+
+async def test_a_new_run_does_not_forget_that_the_log_was_longer(tmp_path: Path) -> None:
+    """The registry came back from an old copy: what was seen is all that is left of the rest."""
+    async with serving(tmp_path / "one") as served, serving(tmp_path / "other") as restored:
+        await register(served, "echo", "caller")
+        seen = served.store.head.checkpoint
+        await register(restored)
+        again = monitor(restored, seen=[restored.store.head.checkpoint, seen])
+        with pytest.raises(Unproved, match="shows 1 entries, and its log had 3") as unproved:
+            await look(restored, again)
+        assert unproved.value.evidence == seen + b"\n" + restored.store.head.checkpoint
+        assert (again.size, again.checkpoint) == (0, b"")
+        await register(restored, "one", "two")
+        for watching in (again, monitor(restored, seen=[seen])):
+            with pytest.raises(LogConvicted, match="different pasts") as convicted:
+                await look(restored, watching)
+            assert convicted.value.evidence == seen + b"\n" + restored.store.head.checkpoint
 
 
 async def test_two_logs_of_one_size_convict(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, Tile, encode_bundle
 from autolink.registry.records import State
 from autolink.registry.registrar import Registrar
-from autolink.registry.source import SourceFailed
+from autolink.registry.source import SourceFailed, SourceLost
 from autolink.registry.sources import FolderSource, TileFolderSource, UrlSource, open_source
 from autolink.registry.status import sign_status
 from autolink.registry.tiling import export_tiles
@@ -432,7 +432,7 @@ def test_an_answer_that_drips_is_given_up() -> None:
     ticks = iter(range(10_000))
     stream = Endless(b"x")
     with url_source(lambda _: httpx.Response(200, stream=stream), clock=lambda: next(ticks)) as source:
-        with pytest.raises(SourceFailed, match="60 seconds"):
+        with pytest.raises(SourceLost, match="60 seconds"):
             source.checkpoint()
     assert stream.given < 70
 
@@ -498,7 +498,7 @@ def test_a_connection_that_breaks_is_tried_again_a_few_times() -> None:
     with url_source(partial(answer, works=3)) as source:
         assert source.checkpoint() == b"note"
     tries.clear()
-    with url_source(partial(answer, works=4)) as source, pytest.raises(SourceFailed, match="reset"):
+    with url_source(partial(answer, works=4)) as source, pytest.raises(SourceLost, match="reset"):
         source.checkpoint()
     assert len(tries) == 3
 

@@ -22,7 +22,7 @@ import pytest
 from autolink import codec
 from autolink.errors import AutolinkError, UsageError
 from autolink.messages.merkle import leaf_hash
-from autolink.registry.database import StoreFailed
+from autolink.registry.database import DAMAGED, StoreFailed
 from autolink.registry.entries import encode_leaf
 from autolink.registry.folder import audit_folder
 from autolink.registry.log.note import VerifierKey
@@ -394,11 +394,21 @@ def filled(folder: Path, groups: Groups, log: Log) -> Path:
     return folder
 
 
+def test_an_audit_of_a_damaged_file_says_what_to_do(filled: Path) -> None:
+    """And not what SQLite calls the byte that is wrong: here, of how many a page says that they are lost to fragments."""
+    data = bytearray((filled / "log.db").read_bytes())
+    data[4096 + 7] += 1
+    (filled / "log.db").write_bytes(data)
+    key = VerifierKey.of(ORIGIN, KEY.public_key())
+    with FolderSource(filled) as source, pytest.raises(SourceFailed, match=f"^{filled}: {DAMAGED}$"):
+        audit_folder(source, key)
+
+
 def test_a_file_that_is_cut_short_is_refused(filled: Path, groups: Groups, log: Log) -> None:
     whole = (filled / "log.db").read_bytes()
     for cut in (0, 1, 100, 4095, 4096, 8192, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
         (filled / "log.db").write_bytes(whole[:cut])
-        with pytest.raises(UsageError, match=rf"^the registry in {filled} cannot be used: "):
+        with pytest.raises(UsageError, match=rf"^the registry in {filled} cannot be used: {DAMAGED}$"):
             SqliteStore(filled)
         assert (filled / "log.db").read_bytes() == whole[:cut]
     (filled / "log.db").write_bytes(whole)

@@ -23,7 +23,7 @@ from autolink import limits
 from autolink.errors import BadSignature, RemoteProtocolError, UsageError, display
 from autolink.messages import merkle
 from autolink.registry.log.canonical import base64_text, decimal_untrusted, hash_untrusted
-from autolink.registry.log.note import Note, VerifierKey, sign_note
+from autolink.registry.log.note import Note, VerifierKey, of_another_log, sign_note
 
 
 @final
@@ -75,6 +75,9 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> Checkpoint:
         BadSignature: this key has not signed it, or it is another log's.
     """
     note = Note.from_untrusted(data)
+    origin = note.text.partition("\n")[0]
+    if key.name not in (origin, *(line.name for line in note.signatures)):
+        raise of_another_log(origin, key)
     note.verify(key)
     checkpoint = _parse(note.text, data)
     if checkpoint.origin != key.name:

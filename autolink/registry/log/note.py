@@ -187,6 +187,13 @@ class Note:
             key.verify(signature, self.text)
 
 
+def of_another_log(name: str, key: VerifierKey) -> BadSignature:
+    """The error for what another log says than the key's, in words for whoever has given the wrong key."""
+    return BadSignature(
+        f"this registry's log is {display(name)}; the log key given is of {display(key.name)}"
+    )
+
+
 def sign_note(text: str, name: str, private_key: ed25519.Ed25519PrivateKey) -> bytes:
     """Sign a text under a name.
 

@@ -106,6 +106,15 @@ def test_a_checkpoint_under_another_key_is_refused():
         verify_untrusted(Checkpoint(ORIGIN, 5, ROOT).signed(other), KEY)
 
 
+def test_who_gives_another_logs_key_is_told_which_log_it_is():
+    other = VerifierKey("example.com/other", KEY.public_key)
+    with pytest.raises(BadSignature) as refused:
+        verify_untrusted(Checkpoint(ORIGIN, 5, ROOT).signed(SECRET), other)
+    assert str(refused.value) == (
+        f"this registry's log is {ORIGIN}; the log key given is of example.com/other"
+    )
+
+
 def test_every_changed_byte_is_noticed():
     data = Checkpoint(ORIGIN, 20852163, ROOT).signed(SECRET)
     for at in range(len(data)):
