@@ -22,7 +22,7 @@ from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import RegistryClient, reader
 from autolink.registry.evidence import Evident, evident_in, keep
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.registration import registered
+from autolink.registry.registration import Registration, registered
 from autolink.registry.service_record import describe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,7 +106,7 @@ def standing_options(function: F) -> F:
     return function
 
 
-Standing = Callable[[], AbstractAsyncContextManager[object]]
+Standing = Callable[[], AbstractAsyncContextManager[Registration | None]]
 """Keeps an agent up with its registry, in an event loop."""
 
 

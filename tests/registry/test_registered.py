@@ -1,6 +1,7 @@
 """An agent that keeps up with its registry: shown, renewed, heeded; down, up again and restarted. On the real clock."""
 
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
 from autolink.errors import Reason, UsageError
+from autolink.identity import CredentialRequest, EntityKind
+from autolink.identity.issuing import BACKDATE
+from autolink.registry import making
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.log.checkpoint import Checkpoint
@@ -245,3 +249,107 @@ async def test_a_contact_that_is_none_is_told(tmp_path: Path) -> None:
             agent, "nowhere", VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
         ):
             pass
+
+
+# --- a certificate that is renewed ------------------------------------------------------------------------------
+
+
+def renewed(acme: Credential, credential: Credential) -> Credential:
+    """The same key, in a certificate that begins a second later, as if the request had been issued again then."""
+    request = CredentialRequest.from_key(credential.leaf.common_name, credential.private_key)
+    later = credential.leaf.not_before + BACKDATE + timedelta(seconds=1)
+    return request.complete(acme.issue(request, kind=EntityKind.AGENT, now=later))
+
+
+async def put_on_record(served: Served, credential: Credential) -> None:
+    async with served.client(served.join(Agent(credential, trust=SelfCertified()))) as client:
+        place = await client.place(credential.auto_id)
+        await client.submit(making.renew(credential, making.Slot.at(ORIGIN, datetime.now(UTC), place)))
+
+
+@pytest.mark.parametrize("first", ["taken", "on record"])
+async def test_a_renewed_certificate_is_used_when_it_is_on_record_and_no_link_is_lost(
+    tmp_path: Path, first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the agent hears of it first or the registry, whose feed does not tell: it shows what fits at every moment."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        serves, calls = (
+            served.join(Agent(each, trust=SelfCertified() & Registered(served.key)))
+            for each in (echo, caller)
+        )
+        standing = await stack.enter_async_context(registered(serves, contact(served), served.key))
+        await stack.enter_async_context(registered(calls, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(serves, "echo:1"))
+        link = await stack.enter_async_context(calls.connect("echo:1", expect=serves.peer_id))
+        newer = renewed(acme, echo)
+
+        async def links_still() -> None:
+            await link.ping()
+            async with calls.connect("echo:1", expect=serves.peer_id) as another:
+                await another.ping()
+
+        if first == "taken":
+            standing.go_on_with(newer)
+            await _until(lambda: "another certificate of ours on record" in caplog.text)
+        else:
+            await put_on_record(served, newer)
+            standing.refresh()
+            await _until(lambda: "another certificate of ours on record" in caplog.text)
+        assert serves.credential is echo
+        await links_still()
+        if first == "taken":
+            await put_on_record(served, newer)
+        else:
+            standing.go_on_with(newer)
+        await _until(lambda: serves.credential is newer)
+        await _until(lambda: link.peer.presented.leaf == newer.leaf)
+        await links_still()
+        assert caplog.text.count("another certificate of ours on record") == 1
+
+
+async def test_who_has_no_status_that_fits_does_not_wait_with_another_certificate(tmp_path: Path) -> None:
+    """Nobody who asks the registry believes it now, and the others do either way."""
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        late, newer = issue(acme, "late"), renewed(acme, echo)
+        unknown = served.join(Agent(late, trust=SelfCertified()))
+        async with registered(unknown, contact(served), served.key) as standing:
+            again = renewed(acme, late)
+            standing.go_on_with(again)
+            assert unknown.credential is again
+            with pytest.raises(UsageError, match="another ID"):
+                standing.go_on_with(echo)
+        agent = served.join(Agent(newer, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            assert standing.status is not None  # and does not fit: it says why nobody believes us
+            standing.go_on_with(echo)
+            assert agent.credential is echo
+
+
+async def test_workers_that_took_a_certificate_before_it_was_on_record_have_a_fitting_status_soon_after(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        newer = renewed(acme, echo)
+        agent = served.join(Agent(newer, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            await put_on_record(served, newer)
+            await _until(
+                lambda: standing.status and standing.status.status.certificate == newer.leaf.fingerprint
+            )
+
+
+async def test_a_certificate_that_ends_is_not_waited_with(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        clock = [datetime.now(UTC)]
+        agent = served.join(Agent(echo, trust=SelfCertified(), clock=lambda: clock[0]))
+        newer = renewed(acme, echo)
+        async with registered(agent, contact(served), served.key) as standing:
+            standing.go_on_with(newer)
+            assert agent.credential is echo
+            served.network.cut()
+            clock[0] += timedelta(hours=1, minutes=1)
+            await _until(lambda: agent.credential is newer)
