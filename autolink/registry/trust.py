@@ -36,7 +36,8 @@ class Registered(Model):
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
         max_age: how old a status may be, which is how long a revocation may go unheard of while the feed does not
-            reach us; a number of seconds or a timedelta. None: as long as the log itself says.
+            reach us; a number of seconds or a timedelta. None: as long as the log itself says. Peers renew theirs every
+            `limits.STATUS_REFRESH` seconds: with less than twice that, healthy ones are refused now and then.
 
     Raises:
         UsageError: no age is that.

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential
+from autolink import Agent, Contact, Credential, limits
 from autolink.errors import Reason, UsageError
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.identity.issuing import BACKDATE
@@ -353,3 +353,17 @@ async def test_a_certificate_that_ends_is_not_waited_with(tmp_path: Path) -> Non
             served.network.cut()
             clock[0] += timedelta(hours=1, minutes=1)
             await _until(lambda: agent.credential is newer)
+
+
+async def test_a_status_is_renewed_long_before_those_who_ask_for_a_young_one_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `STATUS_REFRESH` seconds, here at once; the least `max_age` of the command line is two of these."""
+    assert 2 * limits.STATUS_REFRESH <= limits.STATUS_LIFETIME
+    monkeypatch.setattr("autolink.limits.STATUS_REFRESH", 0.0)
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            first = standing.status
+            await _until(lambda: standing.status.status.at > first.status.at)  # type: ignore[union-attr]
