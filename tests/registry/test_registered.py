@@ -367,3 +367,61 @@ async def test_a_status_is_renewed_long_before_those_who_ask_for_a_young_one_ref
         async with registered(agent, contact(served), served.key) as standing:
             first = standing.status
             await _until(lambda: standing.status.status.at > first.status.at)  # type: ignore[union-attr]
+
+
+# --- a rotation above -------------------------------------------------------------------------------------------
+
+
+async def rotate(served: Served, acme: Credential) -> None:
+    next_key = acme.next_key
+    assert next_key is not None
+    rotated = acme.rotate(next_key)
+    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+        place = await client.place(acme.auto_id)
+        await client.submit(making.rotate(rotated, making.Slot.at(ORIGIN, datetime.now(UTC), place)))
+
+
+async def test_a_rotation_above_costs_no_link_of_those_who_show_what_is_true_after_it(tmp_path: Path) -> None:
+    """What was issued before it goes on, so "nobody else has to do anything"."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        models = [Registered(served.key) for _ in range(2)]
+        agents = [
+            served.join(Agent(each, trust=SelfCertified() & model))
+            for each, model in zip((echo, caller), models, strict=True)
+        ]
+        for agent in agents:
+            await stack.enter_async_context(registered(agent, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(agents[0], "echo:1"))
+        link = await stack.enter_async_context(agents[1].connect("echo:1", expect=agents[0].peer_id))
+        before = link.peer.valid_until
+        await rotate(served, acme)
+        await _until(lambda: all(acme.auto_id in model._told for model in models))
+        await _until(lambda: link.peer.valid_until > before)  # the fresh one's hour, not the grace
+        await link.ping()
+        assert not any(agent.statistics().refused for agent in agents)
+
+
+@pytest.mark.parametrize("evidence", ["old", "fresh"])
+async def test_after_a_rotation_above_an_old_status_is_too_old_and_not_a_revocation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: str
+) -> None:
+    monkeypatch.setattr("autolink.limits.ROTATION_GRACE", -60.0)
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        serves = served.join(Agent(echo, trust=SelfCertified() & Registered(served.key)))
+        calls = served.join(Agent(caller, trust=SelfCertified()))
+        await stack.enter_async_context(registered(serves, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(serves, "echo:1"))
+        status = served.registrar.status(caller.auto_id)
+        calls.replace_evidence(status.to_bytes())  # type: ignore[union-attr]
+        link = await stack.enter_async_context(calls.connect("echo:1", expect=serves.peer_id))
+        await rotate(served, acme)
+        with anyio.fail_after(5):
+            await link.closed()
+        assert serves.statistics().refused == {Reason.EXPIRED: 1}
+        if evidence == "fresh":
+            fresh = served.registrar.status(caller.auto_id)
+            calls.replace_evidence(fresh.to_bytes())  # type: ignore[union-attr]
+            async with calls.connect("echo:1", expect=serves.peer_id) as another:
+                await another.ping()
