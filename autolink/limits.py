@@ -396,6 +396,15 @@ STATUS_LIFETIME: Final = 3600.0
 """Seconds for which a status is to be believed where nobody says another `max_age`: how long a revocation may go unheard of
 while the registry cannot be reached. (OCSP responses: days.)"""
 
+STATUS_REFRESH: Final = 300.0
+"""Seconds between two statuses of an agent that keeps up with a registry: two thousand agents ask for seven a second. To ask
+of peers for a `max_age` of less than twice as long is to refuse healthy ones."""
+
+ROTATION_GRACE: Final = 10.0
+"""Seconds, from the log time of a rotation, in which a status from before it is still believed of those below: what was
+issued before goes on, and they show a fresh one as soon as they hear of it. It is also how much longer a thief's agent may
+talk that such a rotation voids; a revocation ends it at once."""
+
 STATUS_AGE: Final = 7 * 24 * 3600.0
 """Seconds that a status may be old at most, whatever is asked for: what the feed has told is remembered as long."""
 

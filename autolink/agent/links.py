@@ -210,19 +210,27 @@ class Links(Author):
         for link in list(self._links):
             link.attend(stale=True)
 
-    def replace_credential(self, credential: Credential) -> None:
+    def replace_credential(self, credential: Credential, *, evidence: Sequence[bytes] | None = None) -> None:
         """Use another credential of the same Auto ID from now on, for every new link.
 
         A live link, or one that is being opened, goes on: with a renewed certificate over the same key its peer is shown
         the new chain, with another key it is drained, and kept links are made anew.
 
+        Args:
+            credential: the other one.
+            evidence: as of `replace_evidence`, shown together with the new chain because it fits that one only; None: what
+                was shown still is.
+
         Raises:
-            UsageError: it is another Auto ID's.
+            UsageError: it is another Auto ID's, or the evidence is more than a peer would read.
         """
         if credential.peer_id != self.peer_id:
             raise UsageError(
                 "a credential is replaced by one of the same Auto ID; another ID is another agent"
             )
+        if evidence is not None:
+            _check_evidence(*credential.evidence, *evidence)
+            self.evidence = tuple(evidence)
         self._client_context = client_context(credential)
         self.credential = credential
         self.renew_server_context()
@@ -237,9 +245,7 @@ class Links(Author):
         Raises:
             UsageError: more than a peer would read.
         """
-        shown = (*self.credential.evidence, *evidence)
-        if len(shown) > limits.EVIDENCE or sum(map(len, shown)) > limits.EVIDENCE_BYTES:
-            raise UsageError(f"evidence is at most {limits.EVIDENCE} items and {limits.EVIDENCE_BYTES} bytes")
+        _check_evidence(*self.credential.evidence, *evidence)
         self.evidence = evidence
         for link in self.links:
             link.show_evidence()
@@ -262,6 +268,11 @@ class Links(Author):
     def count_refused(self, refused: Refused) -> None:
         """Count a refusal for `statistics`."""
         (self._refused if refused.by == "us" else self._refused_by_peer)[refused.reason] += 1
+
+
+def _check_evidence(*shown: bytes) -> None:
+    if len(shown) > limits.EVIDENCE or sum(map(len, shown)) > limits.EVIDENCE_BYTES:
+        raise UsageError(f"evidence is at most {limits.EVIDENCE} items and {limits.EVIDENCE_BYTES} bytes")
 
 
 def _check_model(trust: Model) -> None:

@@ -13,7 +13,7 @@ import click
 
 from autolink import limits
 from autolink.cli.making import free
-from autolink.cli.options import FILE, Number, json_option, option, write
+from autolink.cli.options import FILE, Number, json_option, option, read_chain, write
 from autolink.cli.passphrase import load_identity
 from autolink.cli.record_options import (
     chosen_guardians,
@@ -42,8 +42,9 @@ from autolink.cli.submitting import (
 from autolink.cli.succeeding import check_may_succeed, make_successor
 from autolink.cli.voiding import check_void_from
 from autolink.errors import UsageError, display
-from autolink.identity import AutoId, Credential, Keystore
+from autolink.identity import AutoId, Certificate, Credential, Keystore
 from autolink.identity.keystore import is_entry_name
+from autolink.identity.rotation import split_chain
 from autolink.registry import making
 from autolink.registry.entries import Entry
 from autolink.registry.making import Slot
@@ -90,6 +91,7 @@ def register(
 
 @click.command()
 @click.argument("name")
+@click.argument("chain", type=FILE, required=False)
 @option(
     "--days",
     type=Number(0, limits.LIFETIME_SELF_ISSUED_DAYS, min_open=True),
@@ -98,25 +100,32 @@ def register(
 @reach_options()
 @json_option
 def renew(
-    name: str, *, days: float | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+    name: str, *, chain: Path | None, days: float | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Put a newer certificate of NAME on record, over the same key.
 
-    Of an identity that was issued, the one that `autolink id accept` has put in place; a self-issued one is given another.
+    Of an identity that was issued, CHAIN, its issuer's answer, which is put in place when it is on record, so that a served
+    agent shows nothing that its peers do not find there; without CHAIN the one that `autolink id accept` has put in place.
+    A self-issued one is given another.
     """
     reached = reach(passphrase_file=passphrase_file, **how)
     credential, store = load_identity(name, passphrase_file), Keystore()
-    new = None
-    if len(credential.chain) == 1:
+    new: tuple[Certificate, ...] | None = None
+    if chain is not None:
+        new = read_chain(chain)
+        certificates, rotations = split_chain(new)
+        credential = Credential(certificates, credential.private_key, rotations=rotations)
+    elif len(credential.chain) == 1:
         lifetime = None if days is None else timedelta(days=days)
-        new = making.renewed(credential, now=datetime.now(UTC), lifetime=lifetime)
-        credential = Credential((new,), credential.private_key, rotations=credential.rotations)
-    elif days is not None:
+        leaf = making.renewed(credential, now=datetime.now(UTC), lifetime=lifetime)
+        new = (leaf, *store.chain(name)[1:])
+        credential = Credential((leaf,), credential.private_key, rotations=credential.rotations)
+    if days is not None and len(credential.chain) > 1:
         raise UsageError(f"{name} was issued: its issuer says for how long (autolink id issue)")
     submission = Submission(credential.auto_id, lambda slot: making.renew(credential, slot), name)
     submission.submit(reached, as_json=as_json)
     if new is not None:
-        store.accept(name, (new, *store.chain(name)[1:]))
+        store.accept(name, new)
 
 
 @click.command("record-rotation")

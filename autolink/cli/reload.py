@@ -4,25 +4,28 @@ A file has changed when its inode, size or time of change differs (`Watch`); wha
 file that cannot be read, or holds something else than it must, changes nothing: the agent goes on with what it has.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
-from functools import partial
 from pathlib import Path
 from typing import Final, final
 
+import anyio
 from anyio.to_thread import run_sync
 
-from autolink import Agent, Credential
-from autolink.cli.edge import about
+from autolink import Agent, Credential, limits
+from autolink.cli.edge import about, shown
 from autolink.cli.serving import Order
 from autolink.cli.trust_option import Spec, build, known_file
-from autolink.errors import UsageError
+from autolink.errors import AutolinkError, UsageError
 from autolink.identity import Keystore, environment_passphrase
 from autolink.identity.keystore import CHAIN, KEY
 from autolink.identity.rotation import split_chain
 from autolink.trust import Model
+
+_log: Final = logging.getLogger("autolink.cli")
 
 
 class Change(Flag):
@@ -112,7 +115,7 @@ class Sources:
         """What to do about a change: apart, because a bad file must not keep a good one from being heeded."""
         steps: list[Step] = []
         if change & Change.CREDENTIAL and self._folder is not None:
-            steps.append(Step(partial(self._take_credential, self._folder), None, rolls=True))
+            steps.append(Step(self._take_credential, None, rolls=True))
         if change & Change.TRUST and self._specs:
             steps.append(Step(self._take_trust, Order.TRUST, rolls=True))
         if change & Change.KNOWN:
@@ -139,12 +142,37 @@ class Sources:
         if known:
             build(known, folder=self._folder)
 
-    def _take_credential(self, folder: Path) -> None:
-        own, store, name = self._agent.credential, Keystore(folder.parent.parent), folder.name
-        with about(f"identity {name}"):
-            chain, rotations = split_chain(store.chain(name))
-            if chain[0].spki == own.leaf.spki:  # as `autolink id accept` leaves it: the key is open already
-                renewed = Credential(chain, own.private_key, folder=folder, rotations=rotations)
-            else:
-                renewed = store.load(name, passphrase=environment_passphrase())
-            self._agent.replace_credential(renewed)
+    def _take_credential(self) -> None:
+        self._agent.replace_credential(credential_on_disk(self._agent.credential))
+
+
+def credential_on_disk(own: Credential) -> Credential:
+    """What the keystore has now where a credential came from.
+
+    Raises:
+        IdentityError, OSError: it cannot be read, with the identity named.
+    """
+    if own.folder is None:
+        return own
+    store, name = Keystore(own.folder.parent.parent), own.folder.name
+    with about(f"identity {name}"):
+        chain, rotations = split_chain(store.chain(name))
+        if chain[0].spki == own.leaf.spki:  # as `autolink id accept` leaves it: the key is open already
+            return Credential(chain, own.private_key, folder=own.folder, rotations=rotations)
+        return store.load(name, passphrase=environment_passphrase())
+
+
+async def follow_credential(agent: Agent, go_on_with: Callable[[Credential], None]) -> None:
+    """Hand over every credential that takes the place of the agent's in the keystore, until cancelled; no trust is read."""
+    sources, changed, newest = Sources(agent, []), True, agent.credential
+    while True:
+        if changed:
+            try:
+                found = await run_sync(credential_on_disk, newest)
+                if found.certificates != newest.certificates:
+                    go_on_with(found)
+                    newest = found
+            except (AutolinkError, OSError) as error:
+                _log.error("%s; we go on with what we have", shown(error))
+        await anyio.sleep(limits.WATCH)
+        changed = bool(sources.changed())

@@ -11,10 +11,12 @@ import click
 from click.core import ParameterSource
 
 from autolink import Agent, Handlers, limits
+from autolink.agent.groups import background_tasks
 from autolink.cli.edge import Status, about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.registry_link import standing, standing_options
+from autolink.cli.reload import follow_credential
 from autolink.cli.serving import serve
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.cli.workers import supervise
@@ -94,8 +96,12 @@ def run(
     kept_up = standing(agent, registry, log_key, specs, advertise)
 
     async def serve_alone() -> bool:
-        async with kept_up():
-            return await serve(agent, listen, drain)
+        async with kept_up() as standing, background_tasks() as tasks:
+            go_on_with = standing.go_on_with if standing else agent.replace_credential
+            tasks.start_soon(follow_credential, agent, go_on_with)
+            drained = await serve(agent, listen, drain)
+            tasks.cancel_scope.cancel()
+        return drained
 
     with about(f"listening on {', '.join(map(display, listen))}"):
         if workers == 1:

@@ -170,6 +170,11 @@ def registered_of(text: str) -> "Registered":
         seconds = float(age)
     except ValueError:
         raise UsageError(f"{display(age)!r} is no number of seconds") from None
+    if seconds < 2 * limits.STATUS_REFRESH:
+        raise UsageError(
+            f"max-age is at least {2 * limits.STATUS_REFRESH:.0f}: agents show a status that is up to "
+            f"{limits.STATUS_REFRESH:.0f} seconds old, so healthy ones would be refused"
+        )
     return Registered(key, max_age=seconds)
 
 

@@ -272,6 +272,11 @@ class RegistryClient:
 
 def show(agent: Agent, verified: status.VerifiedStatus) -> None:
     """Have an agent show a status beside what else it shows, in the place of an earlier one of the same log."""
+    agent.replace_evidence(*beside(agent, verified))
+
+
+def beside(agent: Agent, verified: status.VerifiedStatus) -> list[bytes]:
+    """What an agent shows with a status in the place of an earlier one of the same log."""
     own = verified.status
     others = [item for item in agent.evidence if status.origin_of(item) != own.origin]
-    agent.replace_evidence(*others, own.to_bytes())
+    return [*others, own.to_bytes()]

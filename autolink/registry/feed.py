@@ -69,6 +69,11 @@ class Change:
         """As it is published."""
         return codec.encode([self.body, self.signature])
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is a rotation, after which those below are believed as before unless it voids what they rest on."""
+        return self.op is Op.ROTATE and self.state is State.ACTIVE
+
     @classmethod
     def from_untrusted(cls, data: bytes) -> Self:
         """Take a change apart.

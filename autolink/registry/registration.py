@@ -1,9 +1,12 @@
 """An agent that keeps up with a registry: it shows its newest status, and hears of every change.
 
 One task dials the registry, again and again where it must, with back-off. While there is a link, the agent's status is
-fetched when the last one has lived a third of its time, and at once when the feed tells a change of the agent or of one
-above it; every change is heeded by the agent's `Registered` models. A registry that is down costs nothing before the
-status has aged: it is logged, and what was shown is still shown, after a restart too where it is kept in a file.
+fetched every `limits.STATUS_REFRESH` seconds, and at once when the feed tells a change of the agent or of one above it;
+every change is heeded by the agent's `Registered` models. A registry that is down costs nothing before the status has
+aged: it is logged, and what was shown is still shown, after a restart too where it is kept in a file.
+
+A status fits one certificate. While the registry has another one on record than ours, a status of ours that fits goes on
+being shown, and the registry, whose feed tells no renewals, is asked again every few seconds.
 """
 
 import logging
@@ -26,11 +29,12 @@ from autolink.errors import (
     Code,
     IdentityError,
     RemoteProtocolError,
+    UsageError,
     display,
 )
-from autolink.identity import Credential, files
+from autolink.identity import Certificate, Credential, files
 from autolink.messages import instant, microseconds
-from autolink.registry.client import RegistryClient, reader, show
+from autolink.registry.client import RegistryClient, beside, reader, show
 from autolink.registry.discovery import publish
 from autolink.registry.evidence import Evident, against, evident_in, keep
 from autolink.registry.feed import Change
@@ -38,12 +42,12 @@ from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
-from autolink.registry.status import Newest, VerifiedStatus, verify_untrusted
+from autolink.registry.status import Newest, Status, VerifiedStatus, verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.trust import Model
 
-_REFRESH: Final = limits.STATUS_LIFETIME / 3
-"""Seconds between two statuses of ours: two of three fetches may fail before one has aged."""
+_SOON: Final = 5.0
+"""Seconds until the registry is asked again whether our certificate is on record: somebody is about to put it there."""
 
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
@@ -109,6 +113,8 @@ class Registration:
         self._newest = Newest()
         self._heard: int | None = None
         self._again = anyio.Event()
+        self._renewed: Credential | None = None
+        self._settled = True
         self.status: VerifiedStatus | None = None
         self.error: Exception | None = None
         self.tried = anyio.Event()
@@ -127,6 +133,43 @@ class Registration:
     def refresh(self) -> None:
         """Fetch a new status soon, such as after the agent's credential was replaced and its renewal is on record."""
         self._again.set()
+
+    def go_on_with(self, credential: Credential) -> None:
+        """Have the agent use another credential of its Auto ID as soon as that is on record, with a status that fits it.
+
+        Until then it goes on with the one it has, for as long as that one and its status are good.
+
+        Raises:
+            UsageError: it is another Auto ID's.
+        """
+        if credential.peer_id != self._agent.peer_id:
+            raise UsageError(
+                "a credential is replaced by one of the same Auto ID; another ID is another agent"
+            )
+        self._renewed = credential
+        self._wait_no_longer_than_we_stand()
+        self.refresh()
+
+    def _wait_no_longer_than_we_stand(self) -> None:
+        if self._renewed and not self._stands():
+            self._take_over(self._renewed)
+
+    def _stands(self) -> bool:
+        """Whether our peers may still believe us by the certificate and the status that we show."""
+        if self.status is None:
+            return False
+        shown, chain, now = self.status.status, self._agent.credential.chain, self._agent.clock()
+        return (
+            shown.state is State.ACTIVE
+            and _fits(shown, chain[0])
+            and microseconds(now) <= shown.expires_at
+            and now <= min(certificate.not_after for certificate in chain)
+        )
+
+    def _take_over(self, renewed: Credential, evidence: Sequence[bytes] | None = None) -> None:
+        self._renewed = None
+        self._agent.replace_credential(renewed, evidence=evidence)
+        _log.info("we go on with another certificate, which ends %s UTC", f"{renewed.leaf.not_after:%F %T}")
 
     async def show_kept(self) -> None:
         """Show the status of the last time, if there is one and it may still be believed."""
@@ -179,7 +222,7 @@ class Registration:
                 await self._staple(client)
                 if self._addresses and await self._publish(client):
                     await self._staple(client)
-                wait = _REFRESH
+                wait = limits.STATUS_REFRESH if self._settled else _SOON
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
                 await self._failed(error)
             with anyio.move_on_after(wait):
@@ -191,21 +234,43 @@ class Registration:
             verified = await client.status(self._agent.auto_id)
         with against(verified.status.to_bytes()):
             self._newest.check(verified)
-        show(self._agent, verified)
-        before, self.status = self.status, verified
-        status = verified.status
-        if before is None or before.status.state != status.state:
-            say = _log.info if status.state is State.ACTIVE else _log.error
-            say("%s says that we are %s", display(status.origin), status.state)
         if self.error is not None:
             _log.info("the registry %s answers again", display(self._log_key.name))
         self.error = None
+        if self._show_if_it_fits(verified):
+            await self._keep_status(verified.status)
+        self.tried.set()
+
+    def _show_if_it_fits(self, verified: VerifiedStatus) -> bool:
+        """Show a status, unless it fits another certificate than ours and the shown one fits; whether it is shown now."""
+        status, before = verified.status, self.status
+        if self._renewed and _fits(status, self._renewed.leaf):
+            self._take_over(self._renewed, beside(self._agent, verified))
+        self._wait_no_longer_than_we_stand()
+        ours = self._agent.credential.leaf
+        others = status.state is State.ACTIVE and not _fits(status, ours)
+        if self._settled and (others or self._renewed):
+            _log.warning(
+                "the registry %s has another certificate of ours on record: `autolink id renew` puts a newer one there, and "
+                "`autolink id accept` has us use it",
+                display(status.origin),
+            )
+        self._settled = not others and not self._renewed
+        if others and before is not None and _fits(before.status, ours):
+            return False
+        show(self._agent, verified)
+        self.status = verified
+        if before is None or before.status.state != status.state:
+            say = _log.info if status.state is State.ACTIVE else _log.error
+            say("%s says that we are %s", display(status.origin), status.state)
+        return True
+
+    async def _keep_status(self, status: Status) -> None:
         if self._kept is not None:
             try:
                 await to_thread.run_sync(files.write_atomic, str(self._kept), status.to_bytes())
             except OSError as error:
                 _log.warning("our status cannot be kept for the next start: %s", error)
-        self.tried.set()
 
     async def _publish(self, client: RegistryClient) -> bool:
         """Have where we are and what we offer on record; whether it was not."""
@@ -227,6 +292,7 @@ class Registration:
     async def _failed(self, error: Exception) -> None:
         say = _log.warning if type(error) is not type(self.error) else _log.info  # the first of a row
         self.error = error
+        self._wait_no_longer_than_we_stand()
         say("registry %s: %s; %s", display(self._log_key.name), self._what(error), self._shown())
         if (evident := evident_in(error)) is not None:
             await self._keep(evident)
@@ -254,6 +320,11 @@ class Registration:
             _log.error("what shows that the registry lies cannot be kept: %s", error)
         else:
             _log.error("what shows that the registry lies is in %s", display(str(path)))
+
+
+def _fits(status: Status, certificate: Certificate) -> bool:
+    """Whether whoever shows this certificate may be believed by this status."""
+    return status.certificate == certificate.fingerprint
 
 
 def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:

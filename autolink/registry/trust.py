@@ -5,8 +5,9 @@ open while it is down, until the status ages out. On a live link the peer shows 
 
 Two things make a status that was true worth nothing before it has aged: a newer one of the same ID (`Newest`), and a change
 that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one, and
-for as long as such a status could still be young enough: then it may be forgotten. What a feed can make us remember is
-bounded, too: beyond that the oldest change is forgotten before its time, and every status from before it is worth nothing.
+for as long as such a status could still be young enough: then it may be forgotten. (A rotation above goes on with what was
+issued before, so there the peer gets `limits.ROTATION_GRACE` seconds to show a newer one.) What a feed can make us remember
+is bounded, too: beyond that the oldest change is forgotten before its time, and no status from before it is worth anything.
 """
 
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from autolink import limits
 from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
 from autolink.identity import AutoId, key_authority, keys, show_name
 from autolink.messages import instant, microseconds
+from autolink.messages.message import TIME_MAX
 from autolink.registry.feed import Change
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
@@ -36,7 +38,8 @@ class Registered(Model):
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
         max_age: how old a status may be, which is how long a revocation may go unheard of while the feed does not
-            reach us; a number of seconds or a timedelta. None: as long as the log itself says.
+            reach us; a number of seconds or a timedelta. None: as long as the log itself says. Peers renew theirs every
+            `limits.STATUS_REFRESH` seconds: with less than twice that, healthy ones are refused now and then.
 
     Raises:
         UsageError: no age is that.
@@ -59,7 +62,7 @@ class Registered(Model):
 
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
-        again, and end unless their peer shows a newer one."""
+        again, and end unless their peer shows a newer one: after a rotation of one above it within a few seconds."""
         known = self._told.pop(change.auto_id, None)
         self._told[change.auto_id] = change if known is None or change.index >= known.index else known
         oldest = change.at - int(limits.STATUS_AGE * SECOND)
@@ -84,8 +87,8 @@ class Registered(Model):
                 self._changed()  # a verdict on the older one is remembered, and links may rest on it
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
-        until = self._check_age(status, microseconds(context.now))
-        self._check_changes(verified, presented)
+        now = microseconds(context.now)
+        until = min(self._check_age(status, now), self._check_changes(verified, presented, now))
         if status.state is not State.ACTIVE:
             whose = "" if status.because == status.auto_id else f", by the record of {status.because.short}"
             raise Contradicted(f"{display(status.origin)} says {status.state}{whose}", Reason.REVOKED)
@@ -134,17 +137,23 @@ class Registered(Model):
             )
         return until
 
-    def _check_changes(self, verified: VerifiedStatus, presented: Presented) -> None:
+    def _check_changes(self, verified: VerifiedStatus, presented: Presented, now: int) -> int:
+        """Until when it is to be believed after what the feed has told since."""
         if verified.checkpoint.size < self._forgotten:
             text = "its status is from before more changes than are remembered: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
-        for auto_id in presented.ids:
-            change = self._told.get(auto_id)
-            if change is not None and change.index >= verified.checkpoint.size:
-                whose = "" if auto_id == presented.auto_id else f" of {auto_id.short}"
-                raise Contradicted(
-                    f"since its status there was an entry{whose}: {change.op.name}", Reason.REVOKED
-                )
+        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
+        since = [change for change in told if change.index >= verified.checkpoint.size]
+        for change in since:
+            whose = "" if change.auto_id == presented.auto_id else f" of {change.auto_id.short}"
+            if not (whose and change.goes_on):
+                text = f"since its status there was an entry{whose}: {change.op.name}"
+                raise Contradicted(text, Reason.REVOKED)
+        until = min((change.at + int(limits.ROTATION_GRACE * SECOND) for change in since), default=TIME_MAX)
+        if until < now:
+            text = f"its status is from before a rotation of {since[0].auto_id.short}: a fresh one will do"
+            raise Contradicted(text, Reason.EXPIRED)
+        return until
 
     def __repr__(self) -> str:
         return f"Registered({self.log_key.name})"

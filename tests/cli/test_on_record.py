@@ -131,8 +131,18 @@ def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
     fingerprint = Keystore().chain("echo")[0].fingerprint.hex()
     assert sh.ok("id", "renew", "echo").startswith("entry")
     assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{fingerprint}"
+    (sh.path / "old.pem").write_text(sh.ok("id", "export", "echo", "--chain"))
+    pass_a_second(monkeypatch)
+    sh.ok("id", "issue", "-", "--as", "acme", "-o", "new.pem", stdin=request)
+    assert "its issuer says for how long" in sh.fails(2, "id", "renew", "echo", "new.pem", "--days", "3")
+    assert "key" in sh.fails(1, "id", "renew", "acme", "new.pem")
+    sh.ok("id", "renew", "echo", "new.pem")  # on record, and only then in place
+    fingerprint = Keystore().chain("echo")[0].fingerprint.hex()
+    assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{fingerprint}"
+    assert "does not begin later" in sh.fails(3, "id", "renew", "echo", "old.pem")
+    assert Keystore().chain("echo")[0].fingerprint.hex() == fingerprint
     rows = sh.json("registry", "history", "echo")["entries"]
-    assert [row["entry"] for row in rows] == ["register", "renew"]
+    assert [row["entry"] for row in rows] == ["register", "renew", "renew"]
     assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
 
 

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import sys
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.status import Status
 from autolink.registry.trust import Registered
 from autolink.trust import SelfCertified
-from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, serve
+from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, pass_a_second, serve
 
 # --- making one --------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ def test_a_clock_that_is_behind_is_told(sh, monkeypatch):
 def test_trust_in_a_registry_is_asked_for_beside_the_others():
     """Who else vouches for a revoked agent that shows no status does not help it."""
     convert = SpecType().convert
-    one, young = (convert(f"registered:{OTHER_KEY}{more}", None, None) for more in ("", ",max-age=60"))
+    one, young = (convert(f"registered:{OTHER_KEY}{more}", None, None) for more in ("", ",max-age=600"))
     assert isinstance(build([one], folder=None), Registered)
     joined = build([convert("self-certified", None, None), one, young], folder=None)
     assert repr(joined) == (f"AllOf(SelfCertified(), AnyOf(Registered({ORIGIN}), Registered({ORIGIN})))")
@@ -229,7 +230,7 @@ def test_trust_in_a_registry_is_asked_for_beside_the_others():
 
 SPECS = ["registered", "registered:", "registered:x"] + [
     f"registered:{OTHER_KEY}{more}"
-    for more in (",max-age=", ",age=3", ",max-age=nan", ",max-age=-1", ",max-age=1e9")
+    for more in (",max-age=", ",age=3", ",max-age=599", ",max-age=nan", ",max-age=-1", ",max-age=1e9")
 ]
 
 
@@ -333,6 +334,49 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_served_agent_goes_on_while_it_is_renewed_on_record(market, shell, registry, monkeypatch, workers):
+    """Also where it took the certificate before the registry had it: as workers do, which are rolled at once."""
+    for name, value in (("AUTOLINK_REGISTRY", registry.contact), ("AUTOLINK_LOG_KEY", registry.log_key)):
+        monkeypatch.setenv(name, value)
+        market.environment[name] = value
+    shell.ok("id", "new", "shops", "--unencrypted")
+    for name in ("shops", "stall", "guest"):
+        if name != "shops":
+            shell.issued(name, "shops")
+        shell.ok("id", "register", name, "--unencrypted")
+    trust = ("--trust", f"registered:{registry.log_key}")
+    stall = market.start("-v", "run", "shop:handlers", "--as", "stall", "--workers", workers, *trust)
+    stall.contact = stall.line()
+    request = shell.ok("id", "export", "stall", "--request")
+
+    def issue() -> None:
+        pass_a_second(monkeypatch)
+        shell.ok("id", "issue", "-", "--as", "shops", "-o", "stall.pem", stdin=request)
+
+    def answers() -> bool:
+        called = shell("call", stall.contact, "echo", "1", "--as", "guest", *trust)
+        assert called.exit_code == 0 or "not the current one on record" in called.stderr
+        return called.exit_code == 0
+
+    issue()
+    shell.ok("id", "renew", "stall", "stall.pem")
+    assert answers()
+    for what in ["another certificate"] if workers == "1" else ["is ready"] * 4:
+        stall.log_until(what)
+    assert answers()
+    issue()
+    shell.ok("id", "accept", "stall", "stall.pem")
+    stall.log_until("another certificate of ours on record")
+    assert workers == "2" or answers()
+    shell.ok("id", "renew", "stall")
+    deadline = time.monotonic() + 30
+    while not answers():
+        assert time.monotonic() < deadline
+    stall.process.terminate()
+    assert stall.process.wait(30) == 0
 
 
 def test_an_envelope_is_verified_offline_with_the_logs_key_alone(sh, registry, monkeypatch):

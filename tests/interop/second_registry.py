@@ -32,6 +32,7 @@ FIELDS = {
 }  # fmt: skip
 STATES = ("active", "revoked", "recovering", "deactivated")
 DAY = 24 * 3600 * 10**6
+ROTATION_GRACE = 10 * 10**6
 
 
 def is_hash(value):
@@ -212,7 +213,11 @@ def judge_status(data, chain, log, at, max_age, seen=(), changes=(), forgotten=(
     need(at <= min(until, said["at"] + 7 * DAY), "expired")
     for change in (open_word("change", each, log) for each in forgotten):
         need(change["index"] < said["size"], "expired", "from before a change that is forgotten")
-    need(all(change["index"] < said["size"] for change in told), "revoked", "changed since")
+    since = [change for change in told if change["index"] >= said["size"]]
+    for change in since:
+        gone_on = change["id"] != said["id"] and change["op"] == ROTATE and change["state"] == "active"
+        need(gone_on, "revoked", "changed since")
+    need(all(at <= change["at"] + ROTATION_GRACE for change in since), "expired", "rotated since")
     need(said["state"] == "active", "revoked", said["state"])
     return said
 

@@ -209,6 +209,7 @@ def _basic() -> Any:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry that was lost is dialled again at once: no test waits for back-off."""
     monkeypatch.setattr(registration, "back_off", lambda failures: 0.0)
+    monkeypatch.setattr(registration, "_SOON", 0.0)
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential
+from autolink import Agent, Contact, Credential, limits
 from autolink.errors import Reason, UsageError
+from autolink.identity import CredentialRequest, EntityKind
+from autolink.identity.issuing import BACKDATE
 from autolink.registry import making
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
@@ -261,3 +263,179 @@ async def test_a_contact_that_is_none_is_told(tmp_path: Path) -> None:
             agent, "nowhere", VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
         ):
             pass
+
+
+# --- a certificate that is renewed ------------------------------------------------------------------------------
+
+
+def renewed(acme: Credential, credential: Credential) -> Credential:
+    """The same key, in a certificate that begins a second later, as if the request had been issued again then."""
+    request = CredentialRequest.from_key(credential.leaf.common_name, credential.private_key)
+    later = credential.leaf.not_before + BACKDATE + timedelta(seconds=1)
+    return request.complete(acme.issue(request, kind=EntityKind.AGENT, now=later))
+
+
+async def put_on_record(served: Served, credential: Credential) -> None:
+    async with served.client(served.join(Agent(credential, trust=SelfCertified()))) as client:
+        place = await client.place(credential.auto_id)
+        await client.submit(making.renew(credential, making.Slot.at(ORIGIN, datetime.now(UTC), place)))
+
+
+@pytest.mark.parametrize("first", ["taken", "on record"])
+async def test_a_renewed_certificate_is_used_when_it_is_on_record_and_no_link_is_lost(
+    tmp_path: Path, first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the agent hears of it first or the registry, whose feed does not tell: it shows what fits at every moment."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        serves, calls = (
+            served.join(Agent(each, trust=SelfCertified() & Registered(served.key)))
+            for each in (echo, caller)
+        )
+        standing = await stack.enter_async_context(registered(serves, contact(served), served.key))
+        await stack.enter_async_context(registered(calls, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(serves, "echo:1"))
+        link = await stack.enter_async_context(calls.connect("echo:1", expect=serves.peer_id))
+        newer = renewed(acme, echo)
+
+        async def links_still() -> None:
+            await link.ping()
+            async with calls.connect("echo:1", expect=serves.peer_id) as another:
+                await another.ping()
+
+        if first == "taken":
+            standing.go_on_with(newer)
+            await _until(lambda: "another certificate of ours on record" in caplog.text)
+        else:
+            await put_on_record(served, newer)
+            standing.refresh()
+            await _until(lambda: "another certificate of ours on record" in caplog.text)
+        assert serves.credential is echo
+        await links_still()
+        if first == "taken":
+            await put_on_record(served, newer)
+        else:
+            standing.go_on_with(newer)
+        await _until(lambda: serves.credential is newer)
+        await _until(lambda: link.peer.presented.leaf == newer.leaf)
+        await links_still()
+        assert caplog.text.count("another certificate of ours on record") == 1
+
+
+async def test_who_has_no_status_that_fits_does_not_wait_with_another_certificate(tmp_path: Path) -> None:
+    """Nobody who asks the registry believes it now, and the others do either way."""
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        late, newer = issue(acme, "late"), renewed(acme, echo)
+        unknown = served.join(Agent(late, trust=SelfCertified()))
+        async with registered(unknown, contact(served), served.key) as standing:
+            again = renewed(acme, late)
+            standing.go_on_with(again)
+            assert unknown.credential is again
+            with pytest.raises(UsageError, match="another ID"):
+                standing.go_on_with(echo)
+        agent = served.join(Agent(newer, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            assert standing.status is not None  # and does not fit: it says why nobody believes us
+            standing.go_on_with(echo)
+            assert agent.credential is echo
+
+
+async def test_workers_that_took_a_certificate_before_it_was_on_record_have_a_fitting_status_soon_after(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        newer = renewed(acme, echo)
+        agent = served.join(Agent(newer, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            await put_on_record(served, newer)
+            await _until(
+                lambda: standing.status and standing.status.status.certificate == newer.leaf.fingerprint
+            )
+
+
+async def test_a_certificate_that_ends_is_not_waited_with(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        clock = [datetime.now(UTC)]
+        agent = served.join(Agent(echo, trust=SelfCertified(), clock=lambda: clock[0]))
+        newer = renewed(acme, echo)
+        async with registered(agent, contact(served), served.key) as standing:
+            standing.go_on_with(newer)
+            assert agent.credential is echo
+            served.network.cut()
+            clock[0] += timedelta(hours=1, minutes=1)
+            await _until(lambda: agent.credential is newer)
+
+
+async def test_a_status_is_renewed_long_before_those_who_ask_for_a_young_one_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `STATUS_REFRESH` seconds, here at once; the least `max_age` of the command line is two of these."""
+    assert 2 * limits.STATUS_REFRESH <= limits.STATUS_LIFETIME
+    monkeypatch.setattr("autolink.limits.STATUS_REFRESH", 0.0)
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key) as standing:
+            first = standing.status
+            await _until(lambda: standing.status.status.at > first.status.at)  # type: ignore[union-attr]
+
+
+# --- a rotation above -------------------------------------------------------------------------------------------
+
+
+async def rotate(served: Served, acme: Credential) -> None:
+    next_key = acme.next_key
+    assert next_key is not None
+    rotated = acme.rotate(next_key)
+    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+        place = await client.place(acme.auto_id)
+        await client.submit(making.rotate(rotated, making.Slot.at(ORIGIN, datetime.now(UTC), place)))
+
+
+async def test_a_rotation_above_costs_no_link_of_those_who_show_what_is_true_after_it(tmp_path: Path) -> None:
+    """What was issued before it goes on, so "nobody else has to do anything"."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        models = [Registered(served.key) for _ in range(2)]
+        agents = [
+            served.join(Agent(each, trust=SelfCertified() & model))
+            for each, model in zip((echo, caller), models, strict=True)
+        ]
+        for agent in agents:
+            await stack.enter_async_context(registered(agent, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(agents[0], "echo:1"))
+        link = await stack.enter_async_context(agents[1].connect("echo:1", expect=agents[0].peer_id))
+        before = link.peer.valid_until
+        await rotate(served, acme)
+        await _until(lambda: all(acme.auto_id in model._told for model in models))
+        await _until(lambda: link.peer.valid_until > before)  # the fresh one's hour, not the grace
+        await link.ping()
+        assert not any(agent.statistics().refused for agent in agents)
+
+
+@pytest.mark.parametrize("evidence", ["old", "fresh"])
+async def test_after_a_rotation_above_an_old_status_is_too_old_and_not_a_revocation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: str
+) -> None:
+    monkeypatch.setattr("autolink.limits.ROTATION_GRACE", -60.0)
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        serves = served.join(Agent(echo, trust=SelfCertified() & Registered(served.key)))
+        calls = served.join(Agent(caller, trust=SelfCertified()))
+        await stack.enter_async_context(registered(serves, contact(served), served.key))
+        await stack.enter_async_context(served.network.listening(serves, "echo:1"))
+        status = served.registrar.status(caller.auto_id)
+        calls.replace_evidence(status.to_bytes())  # type: ignore[union-attr]
+        link = await stack.enter_async_context(calls.connect("echo:1", expect=serves.peer_id))
+        await rotate(served, acme)
+        with anyio.fail_after(5):
+            await link.closed()
+        assert serves.statistics().refused == {Reason.EXPIRED: 1}
+        if evidence == "fresh":
+            fresh = served.registrar.status(caller.auto_id)
+            calls.replace_evidence(fresh.to_bytes())  # type: ignore[union-attr]
+            async with calls.connect("echo:1", expect=serves.peer_id) as another:
+                await another.ping()

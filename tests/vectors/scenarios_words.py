@@ -142,6 +142,8 @@ def statuses():
         ("seen-another", "it is not about this ID", given(made(), seen=[above])),
         ("seen-in-vain", "not shown by whom it is about", given(made(), seen=[again])),
         ("changed-before", "a change that it knows of", given(made(), changes=[change(ACME, 1, ROTATE, "active")])),
+        ("rotated-above", "10 s to show another", given(
+            made(), now=at + 10 * SECOND, changes=[change(ACME, 2, ROTATE, "active")])),
         ("change-of-another", "of nobody in the chain", given(made(), changes=[change(BOB, 9)])),
         ("forgotten-before", "a change that it knows of", given(made(), forgotten=[change(BOB, 1)])),
     ):  # fmt: skip
@@ -187,8 +189,12 @@ def statuses():
         ("bad-seen-a-larger-log", "another word under a smaller checkpoint", MALFORMED, given(
             made(), seen=[made(state="revoked", proved=proof(grown, 1))])),
         ("bad-changed", "changed since", "revoked", given(made(), changes=[change(SELLER, 2)])),
-        ("bad-changed-above", "one above changed since", "revoked", given(
-            made(), changes=[change(ACME, 2, ROTATE, "active")])),
+        ("bad-changed-above", "one above changed since", "revoked", given(made(), changes=[change(ACME, 2)])),
+        ("bad-rotated", "to another key", "revoked", given(made(), changes=[change(SELLER, 2, ROTATE, "active")])),
+        ("bad-rotated-above", "more than 10 s ago", EXPIRED, given(
+            made(), now=at + 10 * SECOND + 1, changes=[change(ACME, 2, ROTATE, "active")])),
+        ("bad-rotated-above-and-changed", "it does not go on", "revoked", given(
+            made(), now=at + DAY // 48, changes=[change(ACME, 3, ROTATE, "active"), change(SELLER, 2)])),
         ("bad-changed-told-late", "an earlier change is told later", "revoked", given(
             made(), changes=[change(SELLER, 2), change(SELLER, 1)])),
         ("bad-forgotten", "from before a change of somebody", EXPIRED, given(made(), forgotten=[change(BOB, 2)])),
