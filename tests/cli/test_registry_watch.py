@@ -36,9 +36,11 @@ def test_an_audit_tells_what_is_in_a_log_while_it_is_served(sh, registry):
     )
 
 
-def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(shell, registry):
+def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(sh, registry):
     """A copy of the folder, an entry replaced by another one: nobody has signed that."""
-    copy = shell.path / "copy"
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "revoke", "acme")
+    copy = sh.path / "copy"
     copy.mkdir()
     with (
         closing(sqlite3.connect(registry.folder / "log.db")) as source,
@@ -47,9 +49,9 @@ def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(shell, registry):
         source.backup(db)
         db.execute("UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE place = 0) WHERE place = 1")
         db.commit()
-    line = shell.fails(1, "registry", "audit", "copy", "--log-key", registry.log_key)
+    line = sh.fails(1, "registry", "audit", "copy", "--log-key", registry.log_key)
     assert line == "copy: the entries are not those that were signed: restore a backup"
-    assert not (shell.path / "evidence").exists()
+    assert not (sh.path / "evidence").exists()
 
 
 def test_an_audit_that_convicts_a_log_keeps_what_shows_it(shell, monkeypatch):
@@ -128,6 +130,7 @@ def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
 def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
     """A word from before the last entry is no lie, and reported; entries that are not those signed are not taken."""
     sh.ok("id", "register", "acme")
+    sh.ok("id", "revoke", "acme")  # so there are two entries at least, and another order is a lie
     watch = ("registry", "monitor", "--once", "--id", "acme")
     with monkeypatch.context() as patch:
         Lies(patch).tell(
