@@ -411,6 +411,9 @@ STATUS_AGE: Final = 7 * 24 * 3600.0
 STATUSES: Final = 65_536
 """IDs whose newest status a process remembers: about 20 MiB."""
 
+STATUSES_VERIFIED: Final = 4_096
+"""Statuses in bytes whose signature and proof were verified in this process: about 20 MiB."""
+
 EVIDENCE_PIECES: Final = 16
 """Pieces of evidence against its registry that an agent keeps in one run: who lies once can do so for ever."""
 

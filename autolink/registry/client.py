@@ -133,7 +133,7 @@ class RegistryClient:
         newest = checkpoint.verify_untrusted(found.checkpoint, self.log_key)
         if seen is not None:
             check_goes_on(seen, newest, found.path)
-        self.seen = newest
+        self._saw(newest)
         return newest
 
     async def _go_on_with(self, signed: Checkpoint) -> None:
@@ -148,7 +148,12 @@ class RegistryClient:
                     raise
                 # Of its own word the log is shorter, so that nothing leads there.
         check_goes_on(older, newer, path)
-        self.seen = newer
+        self._saw(newer)
+
+    def _saw(self, newest: Checkpoint) -> None:
+        """Of two calls that wait at once, the one that comes back later may have seen less."""
+        if self.seen is None or newest.size > self.seen.size:
+            self.seen = newest
 
     async def consistency(self, old: int = 0, new: int | None = None) -> Consistency:
         """The newest signed note, and the path from the log of `old` entries to that of `new`, or to the newest; nothing of

@@ -230,8 +230,9 @@ class Registration:
 
     async def _staple(self, client: RegistryClient) -> None:
         with anyio.fail_after(_PATIENCE):
-            self._seen = await client.catch_up()
+            await client.catch_up()
             verified = await client.status(self._agent.auto_id)
+            self._seen = client.seen
         with against(verified.status.to_bytes()):
             self._newest.check(verified)
         if self.error is not None:

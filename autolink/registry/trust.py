@@ -12,7 +12,8 @@ is bounded, too: beyond that the oldest change is forgotten before its time, and
 
 from collections import OrderedDict
 from datetime import timedelta
-from typing import final
+from functools import lru_cache
+from typing import Final, final
 
 from autolink import limits
 from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
@@ -25,6 +26,10 @@ from autolink.registry.records import SECOND, State
 from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
 from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
 from autolink.trust.presented import Presented
+
+_verified: Final = lru_cache(limits.STATUSES_VERIFIED)(verify_untrusted)
+"""That the log has signed and proved these bytes is a fact about them. After each change of the feed, and on each link of a
+peer, the same ones are judged again: by the clock, by what is newer, and by what the feed has told."""
 
 
 @final
@@ -80,7 +85,7 @@ class Registered(Model):
             raise NotVouched("the chain stops before its self-issued root", Reason.UNKNOWN_ISSUER)
         staple = self._staple(presented)
         try:
-            verified = verify_untrusted(staple, self.log_key)
+            verified = _verified(staple, self.log_key)
             status = verified.status
             self._check_whose(status, presented)
             if self._newest.check(verified):

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from autolink import Agent, Call, Credential, LinkLost
+from autolink.cli.serving import collecting_rarely
 from autolink.registry import (
     Invited,
     Rate,
@@ -64,7 +65,7 @@ async def serve(_stack: Stack, place: Place, *, name: str) -> str:
 
 async def _serve(folder: Path, root: Credential, *, task_status: TaskStatus[str]) -> None:
     SqliteStore.create(folder, logs.ORIGIN)
-    with SqliteStore(folder) as store:
+    with SqliteStore(folder) as store, collecting_rarely():  # as `autolink registry serve` does
         registrar = Registrar(store, logs.KEY, lambda: time.time_ns() // 1000)
         unhurried = Rate(time.monotonic, each_minute=1e6, burst=1_000_000)
         service = RegistryService(store, registrar, Invited(unhurried, [root.auto_id]))
@@ -147,12 +148,20 @@ async def hold(_stack: Stack, place: Place, *, contact: str, holders: int, links
     global _feed
     _feed = _Feed(holders)
     await _feed.subscribe(contact, place.background)
+    await place.background.start(_as_served)
     root = identities.load(place.folder, "root")
     await _feed.client.submit(making.register(root, _slot()))
     for number in range(links):
         link = _Link(place.folder, root, _feed.models[number % holders], number)
         await place.background.start(link.open)
         _links.append(link)
+
+
+async def _as_served(*, task_status: TaskStatus[None]) -> None:
+    """What `autolink run` does for a process of many links."""
+    with collecting_rarely():
+        task_status.started()
+        await anyio.sleep_forever()
 
 
 async def revoke(_stack: Stack, place: Place, *, number: int) -> tuple[float, float]:

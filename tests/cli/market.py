@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Timer
 
 SHOP = """
+import gc
 import os
 
 import anyio
@@ -40,6 +41,11 @@ async def fails(call: Call, body: object) -> None:
 @handlers.method
 async def environment(call: Call, body: object) -> list[str]:
     return sorted(name for name in os.environ if "PASSPHRASE" in name)
+
+
+@handlers.method
+async def garbage(call: Call, body: object) -> list[int]:
+    return list(gc.get_threshold())
 
 
 @handlers.method

@@ -1,5 +1,6 @@
 """`autolink call` and `ping` against a real `autolink run` in another process, over TCP on loopback."""
 
+import gc
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from autolink import Link, limits
 from autolink.cli import talk
+from autolink.cli.serving import collecting_rarely
 from autolink.identity import Keystore
 from tests.cli.market import AUTOLINK, Market
 
@@ -290,6 +292,15 @@ def test_a_first_use_that_is_accepted_is_known_from_then_on(shell, market, conta
 def test_rule_46_the_passphrase_never_reaches_the_served_module(shell, market, contact):
     """The serving process was started with AUTOLINK_PASSPHRASE set."""
     assert json.loads(shell.ok("call", contact, "environment", *AS_BUYER)) == []
+
+
+def test_whoever_serves_does_not_stop_for_garbage_as_often_as_a_script(shell, market, contact):
+    """With a thousand links each look at everything takes a tenth of a second."""
+    before = gc.get_threshold()
+    with collecting_rarely():
+        assert gc.get_threshold() == (50_000, 20, 100)
+    assert gc.get_threshold() == before
+    assert json.loads(shell.ok("call", contact, "garbage", *AS_BUYER)) == [50_000, 20, 100]
 
 
 def test_rule_22_an_unknown_caller_is_refused_and_the_warning_names_the_id_for_id_accept(shell, market):

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential, limits
 from autolink.errors import BadSignature, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.registry import word
 from autolink.registry.answers import CHANGES
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Op
@@ -201,6 +202,35 @@ async def test_what_a_feed_makes_us_remember_is_bounded_and_what_is_forgotten_st
             tell(AutoId(bytes([number]) * 32), size + number, now())
         assert len(model._told) == 3
         assert await opens(served, players) is Reason.EXPIRED
+
+
+async def test_a_status_is_verified_once_and_judged_after_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other IDs' changes cost no signature, and what was verified before is not believed for it."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        assert await opens(served, players) is None
+        verified: list[str] = []
+        check = word.check
+
+        def counted(*args: Any, what: str) -> None:
+            verified.append(what)
+            check(*args, what=what)
+
+        monkeypatch.setattr(word, "check", counted)
+        for number in range(1, 4):
+            told = entry(Op.REVOKE, AutoId(bytes([number]) * 32), bytes(32))
+            index = served.store.head.size + number
+            change = sign_change(told, State.REVOKED, index=index, at=now(), key=KEY)
+            for model in players.models:
+                model.heed(change)
+            assert await opens(served, players) is None
+        assert verified == []
+        told = entry(Op.REVOKE, players.caller.auto_id, bytes(32))
+        players.models[0].heed(sign_change(told, State.REVOKED, index=index + 1, at=now(), key=KEY))
+        assert await opens(served, players) is Reason.REVOKED
+        assert verified == []
 
 
 async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
