@@ -436,7 +436,7 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     assert (offered["hold"], offered["echo"]) == ({"type": "string"}, {})
     shown = shell.ok("registry", "lookup", "stall")
     assert f"addresses       {address}\n" in shown
-    assert "methods         echo, environment, fails, forever, headers, hold, odd\n" in shown
+    assert "methods         echo, environment, fails, forever, garbage, headers, hold, odd\n" in shown
     assert shell.json("registry", "lookup", stall)["entries"] == 2
 
 

@@ -160,17 +160,22 @@ def test_a_process_that_is_killed_loses_nothing_that_it_has_acknowledged(
     assert left_behind, "no process has left a write-ahead log"
 
 
+def _killed_after(folder: Path, groups: Groups, log: Log) -> None:
+    """A process has appended these groups, acknowledged the last entry, and is killed."""
+    last = str(sum(map(len, groups)) - 1)
+    with appending(folder, groups, log) as process:
+        for line in said(process):
+            if line == last:
+                break
+        process.kill()
+        process.wait()
+
+
 def test_a_write_ahead_log_that_ends_anywhere_holds_whole_groups(
     folder: Path, groups: Groups, log: Log, tmp_path: Path
 ) -> None:
     """As a machine leaves it that stops in the middle of a write, before anything was acknowledged."""
-    with appending(folder, groups[:12], log) as process:
-        total = sum(map(len, groups[:12]))
-        for line in said(process):
-            if line == str(total - 1):
-                break
-        process.kill()
-        process.wait()
+    _killed_after(folder, groups[:12], log)
     size = (folder / "log.db-wal").stat().st_size
     found = set()
     for cut in range(0, size, size // 23):
@@ -186,13 +191,8 @@ def test_a_write_ahead_log_that_has_rotted_is_not_gone_on_without(
     folder: Path, groups: Groups, log: Log, tmp_path: Path
 ) -> None:
     """What was acknowledged is there, or the registry does not open, says how much is lost and throws nothing away."""
-    with appending(folder, groups[:12], log) as process:
-        total = sum(map(len, groups[:12]))
-        for line in said(process):
-            if line == str(total - 1):
-                break
-        process.kill()
-        process.wait()
+    total = sum(map(len, groups[:12]))
+    _killed_after(folder, groups[:12], log)
     wal = (folder / "log.db-wal").read_bytes()
     chosen, refused = Random(SEED), 0  # noqa: S311  the same in every run
     for number in range(20):
