@@ -73,7 +73,6 @@ class LinkCore:
         self.credential = opened.credential
         self.dialer = dialer
         self.stale = False
-        self.epoch = opened.epoch
         self.context = context
         self.protocol = opened.protocol
         self.traffic = Traffic(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.agent.opening import author_of, read_epoch
+from autolink.agent.opening import author_of, has_ended
 from autolink.errors import LinkLost, Reason, Refused
 from autolink.loop import Scope
 from autolink.trust import judge
@@ -47,8 +47,8 @@ class Keeper:
 
     def look(self, link: "LinkCore") -> None:
         """Do what is due."""
-        changed = link.epoch != read_epoch(link.agent.trust)  # also by another process, in a file
-        due = link.stale or changed or link.agent.clock() > link.peer.valid_until
+        ended = has_ended(link.peer, link.agent.trust)
+        due = link.stale or ended or link.agent.clock() > link.peer.valid_until
         if due and self._judgement is None:
             self._judgement = link.traffic.loop.scope()
             link.tasks.start_soon(self._judge, link, self._judgement)
@@ -87,7 +87,6 @@ def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
 
 async def _judge_again(link: "LinkCore") -> None:
     link.stale = False
-    link.epoch = read_epoch(link.agent.trust)
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.chain
     # Nobody dials now: whom a person has had forgotten must not be learned again from a link that was dialled once.

@@ -24,6 +24,7 @@ from autolink.identity import AutoId, Credential, PeerId
 from autolink.loop import running_loop
 from autolink.transport import Address, TlsContext, client_context, connect, handshake, server_context
 from autolink.trust import Context, Model
+from autolink.trust.model import Listener
 
 if TYPE_CHECKING:
     from autolink.agent.agent import Agent
@@ -202,13 +203,19 @@ class Links(Author):
 
     # --- trust and credential --------------------------------------------------------------------------
 
-    def invalidate(self) -> None:
-        """Trust changed: drop cached verdicts and judge every live link, and every opening one, again."""
-        self.verdicts.clear()
+    def invalidate(self, *about: AutoId) -> None:
+        """Trust changed: judge live links again, and every opening one.
+
+        Args:
+            about: only those whose chain has one of these IDs; with none: all.
+        """
+        if not about:
+            self.verdicts.clear()
         for row in list(self._rows):
             row.attend(stale=True)
         for link in list(self._links):
-            link.attend(stale=True)
+            if not about or any(auto_id in about for auto_id in link.peer.presented.ids):
+                link.attend(stale=True)
 
     def replace_credential(self, credential: Credential, *, evidence: Sequence[bytes] | None = None) -> None:
         """Use another credential of the same Auto ID from now on, for every new link.
@@ -280,12 +287,12 @@ def _check_model(trust: Model) -> None:
         raise UsageError("trust= takes a trust model, such as IssuedBy(TrustAnchor.load('acme.pem'))")
 
 
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+def _weakly(method: Listener) -> Listener:
     """The method without a hold on its object: a trust model may outlive many agents."""
     reference = weakref.WeakMethod(method)
 
-    def call() -> None:
+    def call(*about: AutoId) -> None:
         if (alive := reference()) is not None:
-            alive()
+            alive(*about)
 
     return call

@@ -67,7 +67,6 @@ class Opened(NamedTuple):
     chain: tuple[bytes, ...]
     peer: VerifiedPeer
     author: AutoId
-    epoch: int
     unsaid: bytes = b""
 
 
@@ -99,7 +98,7 @@ async def open_link(
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        chain, peer, author, epoch = await _judge(
+        chain, peer, author = await _judge(
             agent, credential, stream, row, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
         )  # fmt: skip
         unsaid = protocol.accept()
@@ -116,7 +115,7 @@ async def open_link(
     except RemoteProtocolError as error:
         await _say_no(stream, protocol, Refused(Reason.MALFORMED, by="us", detail=str(error)))
         raise
-    return Opened(credential, stream, protocol, chain, peer, author, epoch, unsaid)
+    return Opened(credential, stream, protocol, chain, peer, author, unsaid)
 
 
 def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
@@ -156,7 +155,7 @@ async def _judge(
     context: Context,
     hello: HelloReceived,
     key_proved_at: datetime,
-) -> tuple[tuple[bytes, ...], VerifiedPeer, AutoId, int]:
+) -> tuple[tuple[bytes, ...], VerifiedPeer, AutoId]:
     """The whole judgement, in time to tell the peer how it ended: what `Opened` holds of it."""
     chain = _without_rotations(stream.peer_chain, hello.evidence)
     if not agent.allow_self and _same_key(chain[0], credential.leaf):
@@ -166,7 +165,7 @@ async def _judge(
         if not _ends_in_a_root(chain):
             raise Refused(Reason.FULL_HANDSHAKE_NEEDED, by="us", detail="its chain is not complete")
     try:
-        peer, epoch = await _verdict(
+        peer = await _verdict(
             agent,
             stream,
             chain,
@@ -185,7 +184,7 @@ async def _judge(
     author = author_of(peer)
     if author is None:
         raise Refused(Reason.MALFORMED, by="us", peer=peer.name, detail="its certificate names no Auto ID")
-    return chain, peer, author, epoch
+    return chain, peer, author
 
 
 def _without_rotations(chain: tuple[bytes, ...], evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -237,36 +236,31 @@ async def _verdict(
     context: Context,
     hello: HelloReceived,
     key_proved_at: datetime,
-) -> tuple[VerifiedPeer, int]:
-    """A verdict during which trust did not change, and the epoch of the trust model that it was made under."""
+) -> VerifiedPeer:
+    """A verdict during which trust did not change."""
     circumstances: dict[str, Any] = {
         "context": context, "evidence": hello.evidence, "cache": agent.verdicts, "expect": expect,
         "key_proved_at": key_proved_at,
     }  # fmt: skip
-    epoch = read_epoch(agent.trust)
     known = recall(agent.trust, chain, **circumstances)
     if known is not None:
-        return known, epoch
+        return known
     await stream.flush()  # our HELLO: the peer can judge meanwhile
     with anyio.move_on_after(limits.VERDICT):
         while True:
             row.stale = False
-            epoch = read_epoch(agent.trust)
             peer = await judge(agent.trust, chain, **circumstances)
-            if not row.stale and epoch == read_epoch(agent.trust):
-                return peer, epoch
+            if not row.stale and not has_ended(peer, agent.trust):
+                return peer
     raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
 
 
-def read_epoch(trust: Model) -> int:
-    """The epoch of a trust model, which may be a file's; where it cannot be read, `judge` says so and refuses.
-
-    -1 then, which is no epoch: two failures count as no change, and the next success as one.
-    """
+def has_ended(peer: VerifiedPeer, trust: Model) -> bool:
+    """Whether trust has changed since this verdict, as also another process may do, in a file."""
     try:
-        return trust.epoch
-    except Exception:  # noqa: BLE001  foreign code; judge reads the epoch too, and refuses with the cause
-        return -1
+        return peer.epoch != trust.epoch_of(peer.presented.ids)
+    except Exception:  # noqa: BLE001  foreign code; judge asks it, too, and refuses with the cause
+        return True
 
 
 async def _say_no(stream: "SecureStream", protocol: LinkProtocol, refused: Refused) -> None:

@@ -8,9 +8,13 @@ that the feed tells (feed.py). A change counts against every status from before 
 for as long as such a status could still be young enough: then it may be forgotten. (A rotation above goes on with what was
 issued before, so there the peer gets `limits.ROTATION_GRACE` seconds to show a newer one.) What a feed can make us remember
 is bounded, too: beyond that the oldest change is forgotten before its time, and no status from before it is worth anything.
+
+Both are about one ID and those below it, so the epoch counts for each ID apart (`epoch_of`): in a registry of a million
+there is always somebody who rotates, and no link of anybody else's is judged again for it.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, final
@@ -61,16 +65,33 @@ class Registered(Model):
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
         self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
+        self._changed_at: OrderedDict[AutoId, int] = (
+            OrderedDict()
+        )  # the epoch since which an ID is believed as it is
+        self._anybody_at = 0  # ... and one that does not stand there
 
     def rests_on(self, authority: str) -> bool:
         return authority == self._authority
+
+    def epoch_of(self, ids: Sequence[AutoId]) -> int:
+        return max(self._anybody_at, *[self._changed_at.get(auto_id, 0) for auto_id in ids], 0)
+
+    def _changed(self, *about: AutoId) -> None:
+        for auto_id in about:
+            self._changed_at[auto_id] = self._changes + 1
+            self._changed_at.move_to_end(auto_id)
+        if not about:
+            self._anybody_at = self._changes + 1
+        if len(self._changed_at) > limits.CHANGES_TOLD:
+            self._anybody_at = max(self._anybody_at, self._changed_at.popitem(last=False)[1])
+        super()._changed(*about)
 
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one: after a rotation of one above it within a few seconds."""
         known = self._told.pop(change.auto_id, None)
         self._told[change.auto_id] = change if known is None or change.index >= known.index else known
-        oldest = change.at - int(limits.STATUS_AGE * SECOND)
+        oldest, forgotten = change.at - int(limits.STATUS_AGE * SECOND), self._forgotten
         while self._told:
             first = next(iter(self._told.values()))
             if first.at >= oldest:
@@ -78,7 +99,9 @@ class Registered(Model):
                     break
                 self._forgotten = max(self._forgotten, first.index + 1)
             del self._told[first.auto_id]
-        self._changed()
+        self._changed(change.auto_id)
+        if self._forgotten > forgotten:
+            self._changed()
 
     async def verify(self, presented: Presented, context: Context) -> Grounds:
         if not presented.complete:
@@ -89,7 +112,9 @@ class Registered(Model):
             status = verified.status
             self._check_whose(status, presented)
             if self._newest.check(verified):
-                self._changed()  # a verdict on the older one is remembered, and links may rest on it
+                self._changed(
+                    status.auto_id
+                )  # a verdict on the older one is remembered, and links may rest on it
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
         now = microseconds(context.now)

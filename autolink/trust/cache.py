@@ -26,7 +26,6 @@ Key = tuple[int, str, bool, tuple[bytes, ...], tuple[bytes, ...]]
 
 class _Kept(NamedTuple):
     model: Model  # holding it keeps its id from being given to another
-    epoch: int
     judged_at: datetime
     peer: "VerifiedPeer"
     size: int
@@ -54,10 +53,15 @@ class VerdictCache:
     def key(model: Model, context: Context, chain_der: Sequence[bytes], evidence: Sequence[bytes]) -> Key:
         return id(model), context.direction, context.given_by_person, tuple(chain_der), tuple(evidence)
 
-    def get(self, key: Key, epoch: int, now: datetime) -> "VerifiedPeer | None":
-        """The verdict, if it is of this epoch, still stands at `now` and was formed no later."""
+    def get(self, key: Key, now: datetime) -> "VerifiedPeer | None":
+        """The verdict, if it still stands at `now`, was formed no later, and the model has not changed its mind since.
+
+        Whatever the model raises when it is asked for its epoch is raised here.
+        """
         kept = self._verdicts.get(key)
-        if kept is None or kept.epoch != epoch or not kept.judged_at <= now <= kept.peer.valid_until:
+        if kept is None or not kept.judged_at <= now <= kept.peer.valid_until:
+            return None
+        if kept.peer.epoch != kept.model.epoch_of(kept.peer.presented.ids):
             return None
         self._verdicts.move_to_end(key)
         return kept.peer
@@ -70,12 +74,12 @@ class VerdictCache:
         presented = kept.peer.presented
         return presented if presented.valid_from <= now <= presented.valid_until else None
 
-    def put(self, key: Key, model: Model, epoch: int, now: datetime, peer: "VerifiedPeer") -> None:
-        """Keep an accepted verdict that `model` formed at `now` in this epoch."""
+    def put(self, key: Key, model: Model, now: datetime, peer: "VerifiedPeer") -> None:
+        """Keep an accepted verdict that `model` formed at `now`."""
         shown = tuple([certificate.der for certificate in peer.chain]), peer.presented.evidence
         key = *key[:3], *shown  # equal, but of the bytes that the peer holds anyway
         replaced = self._verdicts.pop(key, None)
-        self._verdicts[key] = kept = _Kept(model, epoch, now, peer, sum(map(len, shown[0] + shown[1])))
+        self._verdicts[key] = kept = _Kept(model, now, peer, sum(map(len, shown[0] + shown[1])))
         self._bytes += kept.size - (replaced.size if replaced else 0)
         while len(self._verdicts) > self._size or self._bytes > limits.VERDICTS_BYTES:
             self._bytes -= self._verdicts.popitem(last=False)[1].size

@@ -7,12 +7,13 @@ whole judgement.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Self
 
 from autolink.errors import Reason, UsageError
-from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
+from autolink.identity import AutoId
+from autolink.trust.model import Context, Contradicted, Grounds, Listener, Model, NotVouched
 from autolink.trust.presented import Presented
 
 
@@ -64,10 +65,13 @@ class _Combined(Model):
     def epoch(self) -> int:
         return sum(member.epoch for member in self.members)
 
+    def epoch_of(self, ids: Sequence[AutoId]) -> int:
+        return sum(member.epoch_of(ids) for member in self.members)
+
     def rests_on(self, authority: str) -> bool:
         return any(member.rests_on(authority) for member in self.members)
 
-    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_change(self, callback: Listener) -> Callable[[], None]:
         removers = [member.on_change(callback) for member in self.members]
 
         def remove() -> None:

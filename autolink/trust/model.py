@@ -8,21 +8,29 @@ A model must contradict, never abstain, for a name that it is authoritative for.
 joined by `|`, could vouch for an impostor of the very name that this one knows better.
 
 The epoch counts the changes of what a model believes. Verdicts are cached under it, and a verdict that was
-formed while it moved is formed again.
+formed while it moved is formed again. A model that knows whom a change is about can spare all others that.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, Protocol, final
 
 from autolink.codec import aware_utc
 from autolink.errors import AutolinkError, Reason, display
 
 if TYPE_CHECKING:
+    from autolink.identity import AutoId
     from autolink.trust.compose import AllOf, AnyOf
     from autolink.trust.presented import Presented
+
+
+class Listener(Protocol):
+    """Is called after a change of a model."""
+
+    def __call__(self, *about: "AutoId") -> None:
+        """Only what is believed of these IDs, and of those below them, has changed; with none: of anybody."""
 
 
 @final
@@ -118,7 +126,7 @@ class Model(ABC):
 
     unsafe: bool = False
     _changes = 0
-    _listeners: tuple[Callable[[], None], ...] = ()
+    _listeners: tuple[Listener, ...] = ()
 
     @abstractmethod
     async def verify(self, presented: "Presented", context: Context) -> Grounds:
@@ -135,11 +143,21 @@ class Model(ABC):
         """Grows whenever a verdict of this model could change for another reason than time."""
         return self._changes
 
-    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def epoch_of(self, ids: "Sequence[AutoId]") -> int:
+        """As `epoch`, but it need not grow with a change that is not about a chain of these IDs.
+
+        Args:
+            ids: of a complete chain, root first; none, if it is not complete.
+        """
+        return self.epoch
+
+    def on_change(self, callback: Listener) -> Callable[[], None]:
         """Have `callback` called after each change in this process; returns what ends that."""
 
-        def listener() -> None:  # an identity of its own: one callback may be registered twice
-            callback()
+        def listener(
+            *about: "AutoId",
+        ) -> None:  # an identity of its own: one callback may be registered twice
+            callback(*about)
 
         self._listeners += (listener,)
 
@@ -148,10 +166,15 @@ class Model(ABC):
 
         return remove
 
-    def _changed(self) -> None:
+    def _changed(self, *about: "AutoId") -> None:
+        """Say that what is believed has changed.
+
+        Args:
+            about: only of these IDs, and of those below them; who says so writes `epoch_of` to match. None: of anybody.
+        """
         self._changes += 1
         for listener in self._listeners:
-            listener()
+            listener(*about)
 
     def rests_on(self, authority: str) -> bool:
         """Whether a verdict of this model may name this authority though no certificate of the peer's has its key.

@@ -31,6 +31,7 @@ class VerifiedPeer:
             inclusive).
         key_proved_at: when TLS last proved that the peer holds the leaf's key; None where it did not, as
             for a message.
+        epoch: the trust model's for this chain (`Model.epoch_of`) when it was asked; the verdict is one while it is that.
     """
 
     peer_id: PeerId
@@ -38,6 +39,7 @@ class VerifiedPeer:
     presented: Presented
     valid_until: datetime
     key_proved_at: datetime | None
+    epoch: int
     made_by: InitVar[object] = None
 
     def __post_init__(self, made_by: object) -> None:
@@ -110,12 +112,8 @@ async def judge(
         )  # fmt: skip
         if known is not None:
             return known
-    now = context.now
-    key, epoch = VerdictCache.key(model, context, chain_der, evidence), 0
-    presented = None
-    if cache is not None:
-        epoch = _read_epoch(model, context)
-        presented = cache.sound(key, now)
+    now, key = context.now, VerdictCache.key(model, context, chain_der, evidence)
+    presented = None if cache is None else cache.sound(key, now)
     if presented is None:
         presented = present(chain_der, evidence=evidence, now=now)
     if expect:
@@ -124,7 +122,7 @@ async def judge(
     if presented.issuers:
         MEMORY.keep(presented.issuers)
     if cache is not None:
-        cache.put(key, model, epoch, now, peer)
+        cache.put(key, model, now, peer)
     return _proved(peer, key_proved_at)
 
 
@@ -144,7 +142,10 @@ def recall(
         Refused: as `judge`.
     """
     key = VerdictCache.key(model, context, chain_der, evidence)
-    peer = cache.get(key, _read_epoch(model, context), context.now)
+    try:
+        peer = cache.get(key, context.now)
+    except Exception as error:
+        raise _broken(model, context.address, error) from error
     if peer is None:
         return None
     if expect:
@@ -156,19 +157,11 @@ def recall(
 def _proved(peer: VerifiedPeer, at: datetime | None) -> VerifiedPeer:
     if at is None:
         return peer
-    return VerifiedPeer(peer.peer_id, peer.grounds, peer.presented, peer.valid_until, at, _JUDGED)
-
-
-def _read_epoch(model: Model, context: Context) -> int:
-    """Read before the model is asked: what changes meanwhile must not be cached under the new epoch."""
-    try:
-        return model.epoch
-    except Exception as error:
-        # A model reads files or worse to know its epoch: foreign code, its cause is kept.
-        raise _broken(model, context.address, error) from error
+    return VerifiedPeer(peer.peer_id, peer.grounds, peer.presented, peer.valid_until, at, peer.epoch, _JUDGED)
 
 
 def _broken(model: Model, who: str, error: Exception) -> Refused:
+    """A model reads files or worse, also to know its epoch: foreign code, its cause is kept."""
     detail = f"trust model {type(model).__name__} failed: {type(error).__name__}: {error}"
     return Refused(Reason.INTERNAL, by="us", peer=who, detail=detail)
 
@@ -176,6 +169,7 @@ def _broken(model: Model, who: str, error: Exception) -> Refused:
 async def _ask(model: Model, presented: Presented, context: Context, expect: PeerId | None) -> VerifiedPeer:
     """From a sound chain to a verdict."""
     try:
+        epoch = model.epoch_of(presented.ids)  # before it is asked: it may change its mind meanwhile
         grounds = _with_kind(await _settled(model, presented, context), presented)
         peer_id = _peer_id(presented, grounds)
         valid_until = min(presented.valid_until, grounds.valid_until or presented.valid_until)
@@ -192,7 +186,7 @@ async def _ask(model: Model, presented: Presented, context: Context, expect: Pee
         raise
     except Exception as error:  # a model's grounds or its last step broke: foreign code, its cause is kept
         raise _broken(model, _at(presented, context), error) from error
-    return VerifiedPeer(peer_id, grounds, presented, valid_until, None, _JUDGED)
+    return VerifiedPeer(peer_id, grounds, presented, valid_until, None, epoch, _JUDGED)
 
 
 async def _settled(model: Model, presented: Presented, context: Context) -> Grounds:

@@ -233,6 +233,42 @@ async def test_a_status_is_verified_once_and_judged_after_each_change(
         assert verified == []
 
 
+async def test_a_change_judges_only_the_links_again_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own, and those of IDs below it; of what was forgotten before its time nobody knows whom it was about."""
+    monkeypatch.setattr("autolink.limits.CHANGES_TOLD", 3)
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        model, index = players.models[0], served.store.head.size
+        judged: list[str] = []
+        verify = model.verify
+
+        async def counted(presented: Any, context: Any) -> Grounds:
+            judged.append(presented.name)
+            return await verify(presented, context)
+
+        async def told(auto_id: AutoId, index: int) -> list[str]:
+            """Who is judged again."""
+            judged.clear()
+            change = entry(Op.ROTATE, auto_id, bytes(32))
+            model.heed(sign_change(change, State.ACTIVE, index=index, at=now(), key=KEY))
+            await anyio.wait_all_tasks_blocked()
+            return judged
+
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            players.caller.connect("echo:1", expect=players.echo.peer_id) as link,
+        ):
+            monkeypatch.setattr(model, "verify", counted)
+            assert await told(AutoId(bytes(32)), index) == []
+            assert await told(players.acme.auto_id, index - 1) == ["caller"]
+            assert await told(AutoId(bytes([1]) * 32), index) == []
+            assert link.lost is None
+            assert await told(AutoId(bytes([2]) * 32), index) == ["caller"]  # the first one is forgotten
+            await link.closed()
+
+
 async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         players = await cast(served)

@@ -52,7 +52,7 @@ async def test_only_judge_makes_a_verified_peer(acme: Credential, ders: Ders, in
     peer = await judge(SelfCertified(), ders(acme), context=inbound)
     stranger = PeerId(AutoId.derive("stranger"), "bound")
     with pytest.raises(UsageError, match="only"):
-        VerifiedPeer(stranger, peer.grounds, peer.presented, peer.valid_until, None)
+        VerifiedPeer(stranger, peer.grounds, peer.presented, peer.valid_until, None, 0)
     with pytest.raises(UsageError, match="only"):
         replace(peer, peer_id=stranger, made_by=None)
 
