@@ -65,10 +65,9 @@ class Registered(Model):
         self._newest = Newest()
         self._told: OrderedDict[AutoId, Change] = OrderedDict()
         self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
-        self._changed_at: OrderedDict[AutoId, int] = (
-            OrderedDict()
-        )  # the epoch since which an ID is believed as it is
-        self._anybody_at = 0  # ... and one that does not stand there
+        # The epoch of the newest change about each ID, and of what is about anybody, or about whom is forgotten.
+        self._changed_at: OrderedDict[AutoId, int] = OrderedDict()
+        self._anybody_at = 0
 
     def rests_on(self, authority: str) -> bool:
         return authority == self._authority
@@ -111,10 +110,8 @@ class Registered(Model):
             verified = _verified(staple, self.log_key)
             status = verified.status
             self._check_whose(status, presented)
-            if self._newest.check(verified):
-                self._changed(
-                    status.auto_id
-                )  # a verdict on the older one is remembered, and links may rest on it
+            if self._newest.check(verified):  # verdicts on the older one are remembered, and links rest on it
+                self._changed(status.auto_id)
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
         now = microseconds(context.now)
