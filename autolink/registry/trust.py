@@ -14,7 +14,7 @@ there is always somebody who rotates, and no link of anybody else's is judged ag
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, final
@@ -28,7 +28,7 @@ from autolink.registry.feed import Change
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
-from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
+from autolink.trust.model import Context, Contradicted, Grounds, Listener, Model, NotVouched
 from autolink.trust.presented import Presented
 
 _verified: Final = lru_cache(limits.STATUSES_VERIFIED)(verify_untrusted)
@@ -74,6 +74,9 @@ class Registered(Model):
 
     def epoch_of(self, ids: Sequence[AutoId]) -> int:
         return max(self._anybody_at, *[self._changed_at.get(auto_id, 0) for auto_id in ids], 0)
+
+    def on_change_of(self, callback: Listener) -> Callable[[], None]:
+        return self._listen(callback)
 
     def _changed(self, *about: AutoId) -> None:
         for auto_id in about:
