@@ -192,6 +192,8 @@ class Traffic:
 
     def begin(self, start_writer: Callable[[], None]) -> None:
         """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
+        if self._over:  # it was left before they ran, and what is held now nobody would let go
+            return
         self._start_writer = start_writer
         if self.stream.unfinished or self._failure is not None:  # posted when there was no writer to tell
             self._urge()
