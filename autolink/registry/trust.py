@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from autolink import limits
 from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
@@ -63,7 +63,7 @@ class Registered(Model):
         self._max_age = None if seconds is None else int(seconds * SECOND)
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
-        self._told: OrderedDict[AutoId, Change] = OrderedDict()
+        self._told: OrderedDict[AutoId, _Told] = OrderedDict()
         self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
         # The epoch of the newest change about each ID, and of what is about anybody, or about whom is forgotten.
         self._changed_at: OrderedDict[AutoId, int] = OrderedDict()
@@ -91,11 +91,13 @@ class Registered(Model):
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one: after a rotation of one above it within a few seconds."""
-        known = self._told.pop(change.auto_id, None)
-        self._told[change.auto_id] = change if known is None or change.index >= known.index else known
+        ended_at = -1 if change.goes_on else change.index
+        known = self._told.pop(change.auto_id, _Told(change, ended_at))
+        newest = max(change, known.change, key=lambda one: one.index)
+        self._told[change.auto_id] = _Told(newest, max(ended_at, known.ended_at))
         oldest, forgotten = change.at - int(limits.STATUS_AGE * SECOND), self._forgotten
         while self._told:
-            first = next(iter(self._told.values()))
+            first = next(iter(self._told.values())).change
             if first.at >= oldest:
                 if len(self._told) <= limits.CHANGES_TOLD:
                     break
@@ -136,8 +138,7 @@ class Registered(Model):
             except RemoteProtocolError as error:
                 raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
         text = f"{show_name(presented.name)} shows no status of {display(self.log_key.name)}"
-        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
-        if any(change.state is not State.ACTIVE for change in told):
+        if any(told.change.state is not State.ACTIVE for told in self._told_of(presented)):
             raise Contradicted(f"{text}, which has told its end", Reason.REVOKED)
         own = presented.ids[-1]
         if own in self._told or self._newest.knows(self.log_key.name, own):
@@ -172,18 +173,37 @@ class Registered(Model):
         if verified.checkpoint.size < self._forgotten:
             text = "its status is from before more changes than are remembered: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
-        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
-        since = [change for change in told if change.index >= verified.checkpoint.size]
-        for change in since:
+        size = verified.checkpoint.size
+        since = [told for told in self._told_of(presented) if told.change.index >= size]
+        for change, ended_at in since:
             whose = "" if change.auto_id == presented.auto_id else f" of {change.auto_id.short}"
-            if not (whose and change.goes_on):
+            if not whose or ended_at >= size:
                 text = f"since its status there was an entry{whose}: {change.op.name}"
                 raise Contradicted(text, Reason.REVOKED)
-        until = min((change.at + int(limits.ROTATION_GRACE * SECOND) for change in since), default=TIME_MAX)
+        until = min(
+            (told.change.at + int(limits.ROTATION_GRACE * SECOND) for told in since), default=TIME_MAX
+        )
         if until < now:
-            text = f"its status is from before a rotation of {since[0].auto_id.short}: a fresh one will do"
+            text = f"its status is from before a rotation of {since[0].change.auto_id.short}: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
         return until
 
+    def _told_of(self, presented: Presented) -> "list[_Told]":
+        """What the feed has told of this ID and of those above it."""
+        return [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
+
     def __repr__(self) -> str:
         return f"Registered({self.log_key.name})"
+
+
+class _Told(NamedTuple):
+    """What is remembered of the changes of one ID.
+
+    Attributes:
+        change: the newest.
+        ended_at: index of the newest after which those below are not believed as before; -1 if there was none. A rotation
+            later on, such as of a key that was revoked, gives them no time.
+    """
+
+    change: Change
+    ended_at: int

@@ -354,6 +354,26 @@ async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_pat
         assert await opens(served, players) is Reason.REVOKED
 
 
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_rotation_after_a_revocation_gives_nobody_below_time_whom_that_has_ended(
+    tmp_path: Path, late: bool
+) -> None:
+    """In whatever order they are told: only who needs no more than the rotation forgiven has a few seconds."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        size, acme, model = served.store.head.size, players.acme.auto_id, players.models[0]
+        changes = [
+            sign_change(entry(op, acme, bytes(32)), state, index=size + place, at=now(), key=KEY)
+            for place, (op, state) in enumerate([(Op.REVOKE, State.REVOKED), (Op.ROTATE, State.ACTIVE)])
+        ]
+        for change in reversed(changes) if late else changes:
+            model.heed(change)
+        assert await opens(served, players) is Reason.REVOKED
+        players.echo.replace_trust(Registered(served.key))
+        players.echo.trust.heed(changes[1])
+        assert await opens(served, players) is None
+
+
 async def test_a_change_that_the_log_has_not_signed_is_not_heeded(tmp_path: Path) -> None:
     """Nor one of another log, nor of an entry that changes nothing of what was said of an ID."""
     async with serving(tmp_path) as served:
