@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 
 from autolink import limits
-from autolink.agent.groups import Latch, background_tasks
+from autolink.agent.groups import Latch, background_tasks, without_frames
 from autolink.agent.incoming import MessageRefused
 from autolink.agent.keeper import Keeper
 from autolink.agent.kinds import FROM_OPENER, TO_OPENER
@@ -255,7 +255,7 @@ class LinkCore:
         """End the link at once; the first cause counts."""
         if self._cause is not None:
             return
-        self._cause = _without_frames(cause)
+        self._cause = without_frames(cause)
         for lane in list(self._lanes.values()):
             lane.end(self.lost_error())
         for answered in self._pings.values():
@@ -500,12 +500,5 @@ class NotServed(CallError):
 
 def _lost(text: str, cause: Exception) -> AutolinkError:
     error = LinkLost(f"{text}: {cause}" if str(cause) else text)
-    error.__cause__ = _without_frames(cause)
+    error.__cause__ = without_frames(cause)
     return error
-
-
-def _without_frames(cause: Exception) -> Exception:
-    """What a link is to keep: the frames that it was raised through, and what nobody is shown of it, hold the link."""
-    if cause.__suppress_context__:
-        cause.__context__ = None
-    return cause.with_traceback(None)

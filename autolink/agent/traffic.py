@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from autolink import limits
+from autolink.agent.groups import without_frames
 from autolink.agent.incoming import LIFETIME, Incoming
 from autolink.agent.lane import Lane
 from autolink.agent.outbox import EndChunk, Outbox
@@ -248,7 +249,7 @@ class Traffic:
         try:
             sent = self.stream.send_nowait(b"".join(parts))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._failure = error  # the writer's to tell
+            self._failure = without_frames(error)  # the writer's to tell
             sent = False
         if not sent:
             self._urge()

@@ -49,6 +49,13 @@ async def lost(link, _pins):
     await link.closed()
 
 
+async def lost_while_it_says_something(link, _pins):
+    await link.ping()
+    await link._stream.abort()
+    with suppress(LinkLost):
+        await link.call("hang")
+
+
 async def cancelled(link, _pins):
     with anyio.move_on_after(0.05):
         await link.call("hang")
@@ -66,7 +73,9 @@ async def cut_while_a_handler_works(link, _pins):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("end", [left, talked, refused, malformed, lost, cancelled])
+@pytest.mark.parametrize(
+    "end", [left, talked, refused, malformed, lost, lost_while_it_says_something, cancelled]
+)
 async def test_both_ends_of_a_link_are_freed_at_once(acme, globex, monkeypatch, collected_never, end):
     await freed(acme, globex, monkeypatch, end)
 
