@@ -44,6 +44,9 @@ class Registered(Model):
     does none, where one was shown before, or the feed has told of the ID or of an end of one above it. Another peer that
     shows none is unknown here: join this to other models by `&`, or a revoked one that was never seen need only be silent.
 
+    What the feed has told, and which status is the newest, this object remembers. Put the same one into a model that takes
+    the place of another (`Agent.replace_trust`): a new one believes a revoked peer until its last status has aged.
+
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
         max_age: how old a status may be, which is how long a revocation may go unheard of while the feed does not
