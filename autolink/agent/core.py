@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 
 from autolink import limits
-from autolink.agent.groups import Latch, background_tasks
+from autolink.agent.groups import Latch, background_tasks, without_frames
 from autolink.agent.incoming import MessageRefused
 from autolink.agent.keeper import Keeper
 from autolink.agent.kinds import FROM_OPENER, TO_OPENER
@@ -186,12 +186,8 @@ class LinkCore:
             finally:
                 self._over.set()
                 self.agent.forget(self)
-                self._let_go()
-
-    def _let_go(self) -> None:
-        """Hold nothing that holds us: a lost link is freed when its user lets it go, not when garbage is next collected."""
-        if not self.server.running:
-            self.server.let_go()
+                # A lost link is freed when its user lets it go, not when garbage is next collected.
+                self.server.let_go()
 
     async def _part(self) -> None:
         """The peer may be gone by now, and our own cause is the one that counts."""
@@ -259,7 +255,7 @@ class LinkCore:
         """End the link at once; the first cause counts."""
         if self._cause is not None:
             return
-        self._cause = cause
+        self._cause = without_frames(cause)
         for lane in list(self._lanes.values()):
             lane.end(self.lost_error())
         for answered in self._pings.values():
@@ -504,5 +500,5 @@ class NotServed(CallError):
 
 def _lost(text: str, cause: Exception) -> AutolinkError:
     error = LinkLost(f"{text}: {cause}" if str(cause) else text)
-    error.__cause__ = cause
+    error.__cause__ = without_frames(cause)
     return error

@@ -1,4 +1,5 @@
-"""Two small things that a link's tasks need: a task group whose body's own exception comes out as it is, and a latch.
+"""Small things that a link's tasks need: a task group whose body's own exception comes out as it is, a latch, and
+errors that can be kept.
 
 AnyIO wraps whatever leaves a task group in an ExceptionGroup, even the single exception of the body. A library's
 `async with` must not: `except CallError` around `async with agent.connect(...)` has to work. So the background tasks
@@ -11,6 +12,7 @@ from types import TracebackType
 
 import trio
 
+from autolink.errors import Refused
 from autolink.loop import Event, Tasks, running_loop
 
 
@@ -77,6 +79,18 @@ class background_tasks:  # noqa: N801  used as `async with background_tasks() as
             finally:
                 del inner  # the frame would keep the traceback that keeps the frame
         return False
+
+
+def without_frames(error: Exception) -> Exception:
+    """An error that is to be kept: the frames that it and its causes were raised through hold whoever keeps it.
+
+    What a trust model has raised goes on telling its author where.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = None if isinstance(each, Refused) else each.__cause__ or each.__context__
+    return error
 
 
 def _first(error: BaseException) -> BaseException:

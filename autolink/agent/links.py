@@ -62,7 +62,7 @@ class Links(Author):
         self._refused: Counter[Reason] = Counter()
         self._refused_by_peer: Counter[Reason] = Counter()
         self._opened = 0
-        self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
+        self._heed = weakref.finalize(self, trust.on_change_of(_weakly(self._trust_changed)))
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -203,18 +203,23 @@ class Links(Author):
 
     # --- trust and credential --------------------------------------------------------------------------
 
-    def invalidate(self, *about: AutoId) -> None:
-        """Trust changed: judge live links again, and every opening one.
-
-        Args:
-            about: only those whose chain has one of these IDs; with none: all.
-        """
-        if not about:
-            self.verdicts.clear()
+    def invalidate(self) -> None:
+        """Trust changed: drop cached verdicts and judge every live link, and every opening one, again."""
+        self.verdicts.clear()
         for row in list(self._rows):
             row.attend(stale=True)
         for link in list(self._links):
-            if not about or any(auto_id in about for auto_id in link.peer.presented.ids):
+            link.attend(stale=True)
+
+    def _trust_changed(self, *about: AutoId) -> None:
+        """As `invalidate`; where the model tells of whom it thinks otherwise, its epoch ends their cached verdicts."""
+        if not about:
+            self.invalidate()
+            return
+        for row in list(self._rows):
+            row.attend(stale=True)
+        for link in list(self._links):
+            if any(auto_id in about for auto_id in link.peer.presented.ids):
                 link.attend(stale=True)
 
     def replace_credential(self, credential: Credential, *, evidence: Sequence[bytes] | None = None) -> None:
@@ -265,7 +270,7 @@ class Links(Author):
         """
         _check_model(trust)
         self._heed()  # the old model's changes are not ours any longer
-        self._heed = weakref.finalize(self, trust.on_change(_weakly(self.invalidate)))
+        self._heed = weakref.finalize(self, trust.on_change_of(_weakly(self._trust_changed)))
         self.trust = trust
         self.renew_server_context()
         self.invalidate()

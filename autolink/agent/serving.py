@@ -54,6 +54,7 @@ class Server:
         self._link = link
         self._agent = link.agent
         self._workers = Workers(link.traffic.loop, self._run)
+        self._over = False
         self.running = 0
 
     @property
@@ -62,9 +63,11 @@ class Server:
         return not (self.running or self._workers.waiting)
 
     def let_go(self) -> None:
-        """The link has ended, and nothing runs here."""
-        self._workers.let_go()
-        del self._link
+        """The link has ended: hold nothing that holds it, as soon as nothing runs here."""
+        self._over = True
+        if not self.running:
+            self._workers.let_go()
+            del self._link
 
     def start(self, lane: Lane, received: Received) -> None:
         """Start a task for what the opening message asks for, or answer that there is no such thing."""
@@ -108,6 +111,8 @@ class Server:
             self.running -= 1
             lane.scope = None
             self._link.leave(lane)
+            if self._over:
+                self.let_go()
 
     def _log_stopped(self, lane: Lane, error: Exception) -> None:
         if not isinstance(_lone(error), _ENDS_OF_A_LANE):
@@ -131,19 +136,29 @@ class Server:
             reason = wire_envelope_reason(refused.reason)
             return error_body(Code.PERMISSION_DENIED, "envelope refused", reason.value)
         except BaseException as error:
-            lone = _lone(error)
-            if lane.over and isinstance(lone, _ENDS_OF_A_LANE):  # it met the end before its cancellation
+            answer = self._answer_to(error, lane)
+            if answer is None:
                 raise
-            if isinstance(lone, CallError) and not lone.received:
-                return error_body(lone.code, lone.message)
-            # The peer's item, not the handler's doing.
-            if isinstance(lone, BodyError) and lone.channel is lane:
-                return error_body(Code.INVALID_ARGUMENT, str(lone))
-            if not isinstance(error, Exception):
-                raise
-            logger.exception("handler %r failed for %s", lane.method, name_of(self._link.peer))
-            return error_body(Code.INTERNAL)
+            return answer
         return None
+
+    def _answer_to(self, error: BaseException, lane: Lane) -> bytes | None:
+        """The body of the ERROR for what a handler raised; None: it is the end of its task.
+
+        Nowhere else is the one error kept: a frame that it was raised through would keep its traceback, and with it itself.
+        """
+        lone = _lone(error)
+        if lane.over and isinstance(lone, _ENDS_OF_A_LANE):  # it met the end before its cancellation
+            return None
+        if isinstance(lone, CallError) and not lone.received:
+            return error_body(lone.code, lone.message)
+        # The peer's item, not the handler's doing.
+        if isinstance(lone, BodyError) and lone.channel is lane:
+            return error_body(Code.INVALID_ARGUMENT, str(lone))
+        if not isinstance(error, Exception):
+            return None
+        logger.error("handler %r failed for %s", lane.method, name_of(self._link.peer), exc_info=error)
+        return error_body(Code.INTERNAL)
 
     async def _call(self, lane: Lane, received: Received, method: Method) -> None:
         peer = self._link.peer

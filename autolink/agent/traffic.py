@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from autolink import limits
+from autolink.agent.groups import without_frames
 from autolink.agent.incoming import LIFETIME, Incoming
 from autolink.agent.lane import Lane
 from autolink.agent.outbox import EndChunk, Outbox
@@ -192,6 +193,8 @@ class Traffic:
 
     def begin(self, start_writer: Callable[[], None]) -> None:
         """The link's tasks run. `start_writer` is called when there is something for the writer for the first time."""
+        if self._over:  # it was left before they ran, and what is held now nobody would let go
+            return
         self._start_writer = start_writer
         if self.stream.unfinished or self._failure is not None:  # posted when there was no writer to tell
             self._urge()
@@ -246,7 +249,7 @@ class Traffic:
         try:
             sent = self.stream.send_nowait(b"".join(parts))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._failure = error  # the writer's to tell
+            self._failure = without_frames(error)  # the writer's to tell
             sent = False
         if not sent:
             self._urge()

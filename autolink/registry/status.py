@@ -201,7 +201,8 @@ def origin_of(evidence: bytes) -> str | None:
 class Newest:
     """What was seen last of each ID: an older status is refused, or a log could show each of us another past.
 
-    Older is one with fewer entries, or under a smaller log. Several processes of one agent renew theirs at different
+    Older is one with fewer entries, or under a smaller log, or with as many under one of the same size and of no later time:
+    of two that a log so contradicts itself by, one is believed. Several processes of one agent renew theirs at different
     times, so what says the same as the newest one may be a little older.
 
     Bounded: what was seen longest ago is forgotten first, and then counts as never seen.
@@ -228,15 +229,15 @@ class Newest:
         status = verified.status
         place = (status.origin, status.auto_id)
         shown = _Seen(
-            status.entries, verified.checkpoint.size, status.certificate,
+            status.entries, verified.checkpoint.size, status.at, status.certificate,
             (status.state.value, status.key, *status.issuers),
         )  # fmt: skip
         seen = self._seen.pop(place, shown)
-        older = shown.entries < seen.entries or shown.size < seen.size
+        older = shown.entries < seen.entries or shown.size < seen.size or shown[:3] <= seen[:3]
         self._seen[place] = seen if older else shown
         if len(self._seen) > self._most:
             self._seen.popitem(last=False)
-        if older and shown._replace(size=seen.size) != seen:
+        if older and shown._replace(size=seen.size, at=seen.at) != seen:
             raise BadSignature(f"status: of {status.auto_id.short}, older than one that was seen before")
         return shown.standing != seen.standing
 
@@ -246,5 +247,6 @@ class _Seen(NamedTuple):
 
     entries: int
     size: int
+    at: int
     certificate: bytes
     standing: tuple[str | bytes, ...]

@@ -14,10 +14,10 @@ there is always somebody who rotates, and no link of anybody else's is judged ag
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from autolink import limits
 from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
@@ -28,7 +28,7 @@ from autolink.registry.feed import Change
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
-from autolink.trust.model import Context, Contradicted, Grounds, Model, NotVouched
+from autolink.trust.model import Context, Contradicted, Grounds, Listener, Model, NotVouched
 from autolink.trust.presented import Presented
 
 _verified: Final = lru_cache(limits.STATUSES_VERIFIED)(verify_untrusted)
@@ -43,6 +43,9 @@ class Registered(Model):
     Authoritative for every ID whose status is shown: an old, false or other one refuses the peer whoever else vouches. So
     does none, where one was shown before, or the feed has told of the ID or of an end of one above it. Another peer that
     shows none is unknown here: join this to other models by `&`, or a revoked one that was never seen need only be silent.
+
+    What the feed has told, and which status is the newest, this object remembers. Put the same one into a model that takes
+    the place of another (`Agent.replace_trust`): a new one believes a revoked peer until its last status has aged.
 
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
@@ -63,7 +66,7 @@ class Registered(Model):
         self._max_age = None if seconds is None else int(seconds * SECOND)
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
-        self._told: OrderedDict[AutoId, Change] = OrderedDict()
+        self._told: OrderedDict[AutoId, _Told] = OrderedDict()
         self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
         # The epoch of the newest change about each ID, and of what is about anybody, or about whom is forgotten.
         self._changed_at: OrderedDict[AutoId, int] = OrderedDict()
@@ -74,6 +77,9 @@ class Registered(Model):
 
     def epoch_of(self, ids: Sequence[AutoId]) -> int:
         return max(self._anybody_at, *[self._changed_at.get(auto_id, 0) for auto_id in ids], 0)
+
+    def on_change_of(self, callback: Listener) -> Callable[[], None]:
+        return self._listen(callback)
 
     def _changed(self, *about: AutoId) -> None:
         for auto_id in about:
@@ -88,11 +94,13 @@ class Registered(Model):
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one: after a rotation of one above it within a few seconds."""
-        known = self._told.pop(change.auto_id, None)
-        self._told[change.auto_id] = change if known is None or change.index >= known.index else known
+        ended_at = -1 if change.goes_on else change.index
+        known = self._told.pop(change.auto_id, _Told(change, ended_at))
+        newest = max(change, known.change, key=lambda one: one.index)
+        self._told[change.auto_id] = _Told(newest, max(ended_at, known.ended_at))
         oldest, forgotten = change.at - int(limits.STATUS_AGE * SECOND), self._forgotten
         while self._told:
-            first = next(iter(self._told.values()))
+            first = next(iter(self._told.values())).change
             if first.at >= oldest:
                 if len(self._told) <= limits.CHANGES_TOLD:
                     break
@@ -133,8 +141,7 @@ class Registered(Model):
             except RemoteProtocolError as error:
                 raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
         text = f"{show_name(presented.name)} shows no status of {display(self.log_key.name)}"
-        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
-        if any(change.state is not State.ACTIVE for change in told):
+        if any(told.change.state is not State.ACTIVE for told in self._told_of(presented)):
             raise Contradicted(f"{text}, which has told its end", Reason.REVOKED)
         own = presented.ids[-1]
         if own in self._told or self._newest.knows(self.log_key.name, own):
@@ -169,18 +176,37 @@ class Registered(Model):
         if verified.checkpoint.size < self._forgotten:
             text = "its status is from before more changes than are remembered: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
-        told = [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
-        since = [change for change in told if change.index >= verified.checkpoint.size]
-        for change in since:
+        size = verified.checkpoint.size
+        since = [told for told in self._told_of(presented) if told.change.index >= size]
+        for change, ended_at in since:
             whose = "" if change.auto_id == presented.auto_id else f" of {change.auto_id.short}"
-            if not (whose and change.goes_on):
+            if not whose or ended_at >= size:
                 text = f"since its status there was an entry{whose}: {change.op.name}"
                 raise Contradicted(text, Reason.REVOKED)
-        until = min((change.at + int(limits.ROTATION_GRACE * SECOND) for change in since), default=TIME_MAX)
+        until = min(
+            (told.change.at + int(limits.ROTATION_GRACE * SECOND) for told in since), default=TIME_MAX
+        )
         if until < now:
-            text = f"its status is from before a rotation of {since[0].auto_id.short}: a fresh one will do"
+            text = f"its status is from before a rotation of {since[0].change.auto_id.short}: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
         return until
 
+    def _told_of(self, presented: Presented) -> "list[_Told]":
+        """What the feed has told of this ID and of those above it."""
+        return [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
+
     def __repr__(self) -> str:
         return f"Registered({self.log_key.name})"
+
+
+class _Told(NamedTuple):
+    """What is remembered of the changes of one ID.
+
+    Attributes:
+        change: the newest.
+        ended_at: index of the newest after which those below are not believed as before; -1 if there was none. A rotation
+            later on, such as of a key that was revoked, gives them no time.
+    """
+
+    change: Change
+    ended_at: int

@@ -94,7 +94,10 @@ async def handshake(
             if not isinstance(failure, anyio.BrokenResourceError):
                 with anyio.move_on_after(limits.REFUSAL_DRAIN):
                     await wire.drain()  # so that our alert arrives
-            raise failure from error
+            try:
+                raise failure from error
+            finally:
+                del failure  # the frame would keep the traceback that keeps the frame
         chain = verification.chain or verification.presented(connection)
         return SecureStream(connection, wire, chain, loop, peer=peer)
     except BaseException:

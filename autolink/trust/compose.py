@@ -71,14 +71,11 @@ class _Combined(Model):
     def rests_on(self, authority: str) -> bool:
         return any(member.rests_on(authority) for member in self.members)
 
-    def on_change(self, callback: Listener) -> Callable[[], None]:
-        removers = [member.on_change(callback) for member in self.members]
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return _all([member.on_change(callback) for member in self.members])
 
-        def remove() -> None:
-            for remover in removers:
-                remover()
-
-        return remove
+    def on_change_of(self, callback: Listener) -> Callable[[], None]:
+        return _all([member.on_change_of(callback) for member in self.members])
 
     async def _ask_all(
         self, presented: Presented, context: Context
@@ -172,6 +169,14 @@ class UnsafeAnyOf(AnyOf):
     """What `|` makes when a member vouches for anyone."""
 
     unsafe = True
+
+
+def _all(removers: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def remove() -> None:
+        for remover in removers:
+            remover()
+
+    return remove
 
 
 def _most_telling(abstained: list[NotVouched]) -> NotVouched:

@@ -11,11 +11,13 @@ The epoch counts the changes of what a model believes. Verdicts are cached under
 formed while it moved is formed again. A model that knows whom a change is about can spare all others that.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, Protocol, final
 
 from autolink.codec import aware_utc
 from autolink.errors import AutolinkError, Reason, display
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from autolink.identity import AutoId
     from autolink.trust.compose import AllOf, AnyOf
     from autolink.trust.presented import Presented
+
+_log: Final = logging.getLogger("autolink")
 
 
 class Listener(Protocol):
@@ -151,14 +155,21 @@ class Model(ABC):
         """
         return self.epoch
 
-    def on_change(self, callback: Listener) -> Callable[[], None]:
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after each change in this process; returns what ends that."""
+        return self._listen(lambda *_: callback())
 
-        def listener(
-            *about: "AutoId",
-        ) -> None:  # an identity of its own: one callback may be registered twice
-            callback(*about)
+    def on_change_of(self, callback: Listener) -> Callable[[], None]:
+        """As `on_change`, but the callback may be told whom a change is about, by a model that writes this and `epoch_of`.
 
+        A model that asks others and forwards their changes need not know of either: what it makes of them may be about
+        other IDs than theirs, so it is said to be about anybody.
+        """
+        return self.on_change(callback)
+
+    def _listen(self, callback: Listener) -> Callable[[], None]:
+        """What `on_change_of` is, for a model that says whom its changes are about."""
+        listener = partial(callback)  # an identity of its own: one callback may be registered twice
         self._listeners += (listener,)
 
         def remove() -> None:
@@ -170,11 +181,15 @@ class Model(ABC):
         """Say that what is believed has changed.
 
         Args:
-            about: only of these IDs, and of those below them; who says so writes `epoch_of` to match. None: of anybody.
+            about: only of these IDs, and of those below them; who says so writes `epoch_of` and `on_change_of` to match.
+                None: of anybody.
         """
         self._changes += 1
         for listener in self._listeners:
-            listener(*about)
+            try:
+                listener(*about)
+            except Exception:  # noqa: BLE001  foreign code; what has changed has changed, and the others must hear of it
+                _log.exception("%s has changed, and somebody who was told failed", type(self).__name__)
 
     def rests_on(self, authority: str) -> bool:
         """Whether a verdict of this model may name this authority though no certificate of the peer's has its key.

@@ -1,11 +1,9 @@
 """The whole thing once over real sockets: TCP, IPv6, Unix, and strangers who come to waste our time."""
 
 import errno
-import gc
 import logging
 import socket
 import sys
-import weakref
 
 import anyio
 import pytest
@@ -177,27 +175,6 @@ async def test_a_fault_of_ours_in_a_task_of_a_link_ends_nobody_elses_link(servin
                 await link.closed()
             assert await other.call("echo", 2) == 2
     assert "ended by a fault" in caplog.text
-
-
-async def test_a_link_that_was_left_is_freed_at_once(serving):
-    """Neither end holds itself: a link is not garbage until the collector comes, with a TLS connection in it."""
-    seller, buyer = serving
-    gc.collect()
-    gc.disable()
-    try:
-        async with seller.listening("127.0.0.1:0") as listener:
-            async with buyer.connect(listener.contact) as link:
-                assert await link.call("echo", 1) == 1
-                ends = [weakref.ref(end) for end in (link, *seller.links)]
-            del link
-            for _ in range(100):
-                if not seller.links:
-                    break
-                await anyio.sleep(0.01)
-        assert len(ends) == 2
-        assert [end() for end in ends] == [None, None]
-    finally:
-        gc.enable()
 
 
 async def test_a_peer_who_does_not_say_goodbye_keeps_nobody(serving, monkeypatch):

@@ -1,5 +1,6 @@
 """The feed of changes: a revocation ends what rests on the key, whoever reads late or not at all. On the real clock."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from autolink.registry.feed import Change, sign_change
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.records import State
 from autolink.registry.trust import Registered
-from autolink.trust import Grounds, Model, Pinned, SelfCertified
+from autolink.trust import Grounds, Model, NotVouched, Pinned, SelfCertified
 
 from .test_monitor import KEY, replaced
 from .test_monitor import client as visitor
@@ -269,6 +270,80 @@ async def test_a_change_judges_only_the_links_again_that_it_is_about(
             await link.closed()
 
 
+class Forwarding(Model):
+    """Asks another model, as was written before changes were about anybody in particular."""
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+
+    async def verify(self, presented: Any, context: Any) -> Grounds:
+        return await self.inner.verify(presented, context)
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self.inner.on_change(callback)
+
+
+class Sponsored(Model):
+    """Believes anybody while the registry has not ended a sponsor, who stands in no chain."""
+
+    def __init__(self, inner: Registered) -> None:
+        self.inner = inner
+        inner.on_change(self._changed)
+
+    async def verify(self, presented: Any, context: Any) -> Grounds:
+        if self.inner._told:
+            raise NotVouched("the sponsor has ended")
+        return Grounds("Sponsored", "by whom is none of the chain's business")
+
+
+@pytest.mark.parametrize(
+    "wrapped", [Forwarding, lambda inner: SelfCertified() & Forwarding(inner), Sponsored]
+)
+async def test_a_model_that_forwards_changes_ends_links_though_it_does_not_tell_whom_they_are_about(
+    tmp_path: Path, wrapped: Callable[[Model], Model]
+) -> None:
+    """Neither a cached verdict nor that the changed ID is not in the peer's chain keeps a link."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        model, index = players.models[0], served.store.head.size
+        players.echo.replace_trust(wrapped(model))
+        whom = AutoId(bytes(32)) if wrapped is Sponsored else players.caller.auto_id
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            players.caller.connect("echo:1", expect=players.echo.peer_id) as link,
+        ):
+            await link.ping()
+            await anyio.wait_all_tasks_blocked()
+            told = entry(Op.REVOKE, whom, bytes(32))
+            model.heed(sign_change(told, State.REVOKED, index=index, at=now(), key=KEY))
+            with anyio.fail_after(5):
+                await link.closed()
+        assert await opens(served, players) in (Reason.REVOKED, Reason.UNTRUSTED)
+
+
+async def test_a_listener_that_fails_keeps_the_feed_and_the_links_that_are_judged_by_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was there before the agent, and another one takes no argument; whoever reads the feed reads on."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        model, heard = Registered(served.key), []
+        model.on_change_of(lambda *about: heard.append(about))
+        model.on_change(lambda: 1 // 0)
+        model.on_change(lambda: heard.append(()))
+        players.echo.replace_trust(model)
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            players.caller.connect("echo:1", expect=players.echo.peer_id) as link,
+        ):
+            told = entry(Op.REVOKE, players.caller.auto_id, bytes(32))
+            model.heed(sign_change(told, State.REVOKED, index=9, at=now(), key=KEY))
+            with anyio.fail_after(5):
+                await link.closed()
+        assert heard == [(players.caller.auto_id,), ()]
+        assert "Registered has changed, and somebody who was told failed" in caplog.text
+
+
 async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         players = await cast(served)
@@ -277,6 +352,26 @@ async def test_a_change_that_is_told_late_does_not_take_a_newer_one_back(tmp_pat
             told = entry(Op.ROTATE, players.caller.auto_id, bytes(32))
             players.models[0].heed(sign_change(told, State.ACTIVE, index=index, at=now(), key=KEY))
         assert await opens(served, players) is Reason.REVOKED
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_rotation_after_a_revocation_gives_nobody_below_time_whom_that_has_ended(
+    tmp_path: Path, late: bool
+) -> None:
+    """In whatever order they are told: only who needs no more than the rotation forgiven has a few seconds."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        size, acme, model = served.store.head.size, players.acme.auto_id, players.models[0]
+        changes = [
+            sign_change(entry(op, acme, bytes(32)), state, index=size + place, at=now(), key=KEY)
+            for place, (op, state) in enumerate([(Op.REVOKE, State.REVOKED), (Op.ROTATE, State.ACTIVE)])
+        ]
+        for change in reversed(changes) if late else changes:
+            model.heed(change)
+        assert await opens(served, players) is Reason.REVOKED
+        players.echo.replace_trust(Registered(served.key))
+        players.echo.trust.heed(changes[1])
+        assert await opens(served, players) is None
 
 
 async def test_a_change_that_the_log_has_not_signed_is_not_heeded(tmp_path: Path) -> None:

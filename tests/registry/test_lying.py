@@ -21,6 +21,7 @@ from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import registration as module
+from autolink.registry import word
 from autolink.registry.answers import Consistency
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.ledger import standing as standing_of
@@ -31,7 +32,7 @@ from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.records import SECOND, Record, State
 from autolink.registry.registration import registered
-from autolink.registry.status import Newest, Status, sign_status
+from autolink.registry.status import PURPOSE, Newest, Status, sign_status
 from autolink.registry.status import verify_untrusted as verify_status
 from autolink.registry.store import StoreFailed
 from autolink.registry.submitter import Withheld
@@ -437,6 +438,36 @@ async def test_a_proof_or_status_of_another_record_is_not_taken(tmp_path: Path) 
 
             with pytest.raises(RemoteProtocolError, match="does not give"):
                 await client.first_since(0)
+
+
+async def test_two_statuses_by_which_a_log_contradicts_itself_do_not_keep_two_links_judged_for_ever(
+    tmp_path: Path,
+) -> None:
+    """Of as many entries, under one checkpoint, of one time: each would be news after the other."""
+    async with serving(tmp_path) as served:
+        players = await cast(served)
+        (shown,) = players.echo.evidence
+        twin = issue(players.acme, "echo")
+        key, *issuers = (certificate.spki_sha256 for certificate in twin.chain)
+        lie = replace(
+            Status.from_untrusted(shown), key=key, issuers=tuple(issuers), certificate=twin.leaf.fingerprint
+        )
+        signature = word.sign(KEY, PURPOSE, lie.body)
+        other = served.join(Agent(twin, trust=SelfCertified()))
+        other.replace_evidence(replace(lie, signature=signature).to_bytes())
+        players.echo.replace_trust(SelfCertified())
+        async with (
+            served.network.listening(players.echo, "echo:1"),
+            served.network.listening(other, "echo:2"),
+            players.caller.connect("echo:1", expect=players.echo.peer_id) as first,
+        ):
+            await first.ping()
+            with pytest.raises(Refused, match="older"):
+                async with players.caller.connect("echo:2", expect=players.echo.peer_id) as second:
+                    await second.ping()
+            with anyio.fail_after(5):
+                await anyio.wait_all_tasks_blocked()
+            assert first.lost is None
 
 
 # --- a withheld entry ------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ async def test_a_person_may_accept_a_stranger(
 ) -> None:
     """By its PeerId, bound ones too; listeners are told; another authority for a known id is refused."""
     model, told = KnownAgents(path, on_first="refuse"), []
-    model.on_change(lambda *_: told.append(1))
+    model.on_change(lambda: told.append(1))
     for credential in (globex, acme):
         model.accept(credential.peer_id, credential.name)
         assert (await judge(model, ders(credential), context=inbound)).peer_id == credential.peer_id

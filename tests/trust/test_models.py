@@ -180,7 +180,7 @@ async def test_pins_change_and_tell(acme: Credential, echo: Credential, ders: De
     told: list[int] = []
     pins = Pinned()
     model = pins & SelfCertified() | Pinned(acme.peer_id)
-    stop = model.on_change(lambda *_: told.append(model.epoch))
+    stop = model.on_change(lambda: told.append(model.epoch))
     before = model.epoch
     pins.add(echo.peer_id)
     await judge(model, ders(echo), context=inbound)
@@ -321,7 +321,7 @@ def test_the_docstring_model_of_a_user_needs_no_constructor_call(
     """A Model subclass that never calls super().__init__ has an epoch and listeners all the same."""
     model = Says(YES)
     assert model.epoch == 0
-    model.on_change(lambda *_: None)()
+    model.on_change(lambda: None)()
     assert present(ders(acme), now=now).auto_id == AutoId.derive(acme.name)
 
 
