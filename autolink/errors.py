@@ -235,6 +235,10 @@ class LinkLost(AutolinkError, anyio.BrokenResourceError):
     """The link is gone: every pending and later operation on it raises this. `__cause__` says what ended it."""
 
 
+class NotLocated(LinkLost):
+    """There is no link, because nobody could say where the peer is. `__cause__` says why."""
+
+
 class DeliveryUnknown(AutolinkError):
     """A kept link died while this call was out. It is not sent again: only you know whether that would be safe."""
 

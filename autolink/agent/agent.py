@@ -18,7 +18,7 @@ from autolink.agent.link import Link
 from autolink.agent.links import Links
 from autolink.agent.listener import Listener
 from autolink.agent.topic import Overflow, Topic
-from autolink.errors import Reason, UsageError
+from autolink.errors import IdentityError, Reason, UsageError
 from autolink.identity import AutoId, Credential, PeerId
 from autolink.transport import Address, Contact, ListeningSocket, TcpAddress, parse_address
 from autolink.trust import Model
@@ -250,6 +250,7 @@ class Agent(Links):
                     "a contact says whom to expect: leave expect= out, or give the address alone"
                 )
             return contact.address, contact.peer_id
+        _check_no_id(where)
         address = parse_address(where)
         if isinstance(address, TcpAddress) and not address.port:
             raise UsageError("port 0 is for listening: nobody can be dialled there")
@@ -280,6 +281,15 @@ class Agent(Links):
 
     def __repr__(self) -> str:
         return f"<Agent {self.credential.name} {self.auto_id.short} links={len(self.links)}>"
+
+
+def _check_no_id(where: str) -> None:
+    """Whom to find is no text, but text that can mean nothing else is worth a better word than that it is no address."""
+    try:
+        AutoId.parse(where)
+    except IdentityError:
+        return
+    raise UsageError(f"{where} is an Auto ID and no address: to find it, give AutoId.parse({where!r})")
 
 
 def _now() -> datetime:

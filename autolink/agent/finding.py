@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.errors import AutolinkError, LinkLost, Refused, RemoteProtocolError, UsageError
+from autolink.errors import AutolinkError, LinkLost, NotLocated, Refused, RemoteProtocolError, UsageError
 from autolink.identity import PeerId
 from autolink.transport import Address
 
@@ -52,7 +52,7 @@ async def _find(agent: "Agent", who: PeerId) -> list[Address]:
         raise
     except (AutolinkError, OSError) as error:  # a registry's refusal, too, is none of the peer's
         told = [*reversed(getattr(error, "__notes__", [])), str(error) or "it took too long"]
-        raise LinkLost(f"no address of {who} is found: {': '.join(told)}") from error
+        raise NotLocated(f"no address of {who} is found: {': '.join(told)}") from error
 
 
 def _failed(who: PeerId, failures: dict[Address, Exception]) -> Exception:

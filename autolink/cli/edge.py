@@ -27,6 +27,7 @@ from functools import wraps
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from autolink import limits
 from autolink.cli.lazy import Lazy
@@ -41,6 +42,7 @@ from autolink.errors import (
     KeystoreError,
     LinkLost,
     LocalProtocolError,
+    NotLocated,
     Reason,
     Refused,
     UsageError,
@@ -156,8 +158,10 @@ def _text(error: BaseException) -> str:
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
-        if isinstance(error.__cause__, AutolinkError) and not isinstance(error.__cause__, LinkLost):
+        if isinstance(error, NotLocated) and isinstance(error.__cause__, AutolinkError):
             return ": ".join(filter(None, [str(error), _of_finding(error.__cause__)]))
+        if _comes_from_refusal(error):
+            return str(error)
         return f"{error}: {vars(error).get('hint', 'is the agent running there?')}"
     if isinstance(error, TimeoutError):
         return error.strerror or str(error) or "it took too long: try again"
@@ -189,6 +193,8 @@ def _of_finding(error: AutolinkError) -> str:
             return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
         case CallError() | Refused():
             return "is this the contact of a registry?"
+        case LinkLost():
+            return "is the registry running there?"
     return next((hint for what, hint in _OF_NOT_FOUND.items() if what in str(error)), "")
 
 
@@ -261,6 +267,9 @@ class Edge(Lazy):
         except click.Abort:
             click.echo("interrupted", err=True)
             status = Status.INTERRUPTED
+        except NoArgsIsHelpError as error:
+            error.show()
+            status = Status.USAGE
         except (click.ClickException, AutolinkError, OSError) as error:
             click.echo(f"Error: {shown(error)}", err=True)
             status = status_of(error)

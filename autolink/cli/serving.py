@@ -91,6 +91,10 @@ async def serve(
 
     async def listen(signals: AsyncIterator[signal.Signals]) -> None:
         stop.drain((await anext(signals)).name)
+        if running := agent.statistics().handlers:
+            click.echo(
+                f"{running} open: up to {patience:.0f} s to end; the same signal again ends it now", err=True
+            )
         stop.cut((await anext(signals)).name)
 
     with collecting_rarely(), anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -57,7 +57,7 @@ _log: Final = logging.getLogger("autolink")
 
 @asynccontextmanager
 async def registered(
-    agent: Agent, contact: str, log_key: VerifierKey, model: Registered | None = None, *,
+    agent: Agent, contact: str, log_key: VerifierKey | str, model: Registered | None = None, *,
     dialer: Credential | None = None, kept: Path | None = None, addresses: Sequence[str] = (),
     evidence: Path | None = None,
 ) -> AsyncIterator["Registration"]:  # fmt: skip
@@ -68,7 +68,7 @@ async def registered(
     Args:
         agent: on record there, or about to be.
         contact: of the agent that serves the registry.
-        log_key: of its log, known from elsewhere.
+        log_key: of its log, known from elsewhere; as `VerifierKey` or its text form.
         model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
         dialer: who dials the registry; None for a throw-away identity.
         kept: a file for the newest status, which is shown from there at the next start; the log must go on from it.
@@ -77,8 +77,9 @@ async def registered(
         evidence: a folder for what shows that the registry lies, a few times in a run.
 
     Raises:
-        UsageError, IdentityError: the contact is none, or there can be no such service record.
+        UsageError, IdentityError: the contact or the key is none, or there can be no such service record.
     """
+    log_key = VerifierKey.parse(log_key) if isinstance(log_key, str) else log_key
     dialing = reader(contact, dialer, clock=agent.clock)
     dialing.reach = agent.reach
     if addresses:
@@ -261,9 +262,9 @@ class Registration:
             return False
         show(self._agent, verified)
         self.status = verified
-        if before is None or before.status.state != status.state:
+        if before is None or before.status.state is not status.state:
             say = _log.info if status.state is State.ACTIVE else _log.error
-            say("%s says that we are %s", display(status.origin), status.state)
+            say("the registry %s says that we are %s", display(status.origin), status.state)
         return True
 
     async def _keep_status(self, status: Status) -> None:
@@ -307,6 +308,8 @@ class Registration:
     def _shown(self) -> str:
         if self.status is None:
             return "we have no status to show"
+        if self.status.status.state is not State.ACTIVE:
+            return f"by the status that we show we are {self.status.status.state}"
         now, until = microseconds(self._agent.clock()), self.status.status.expires_at
         return f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
 

@@ -206,8 +206,10 @@ def _listen_at(target: Target, port: int, backlog: int) -> ListeningSocket:
         sock.listen(backlog)
         host, port, *_ = sock.getsockname()
         return ListeningSocket(sock, TcpAddress(host.partition("%")[0], port))
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError):
+            error.filename = str(TcpAddress(wanted[0], port))  # the system says only what, not where
         raise
 
 

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from autolink import AutoId, Refused, UsageError, limits
-from autolink.errors import AutolinkError, LinkLost, Reason
+from autolink.errors import AutolinkError, LinkLost, NotLocated, Reason
 from autolink.identity import PeerId
 from autolink.testing import Network
 from autolink.transport import parse_address
@@ -120,7 +120,7 @@ async def test_a_finder_that_fails_is_a_peer_that_is_not_found(agents, network, 
         return [parse_address("seller:1")]
 
     buyer.finder = finder
-    with pytest.raises(LinkLost, match=f"no address of {seller.auto_id} is found: .*(no|untrusted)"):
+    with pytest.raises(NotLocated, match=f"no address of {seller.auto_id} is found: .*(no|untrusted)"):
         async with buyer.connect(seller.auto_id):
             pass
     failing.append(failure)
@@ -154,6 +154,9 @@ async def test_what_cannot_be_found_is_told_at_once(agents):
             pass
     with pytest.raises(UsageError, match="a key alone is not found"):
         async with buyer.connect(PeerId(None, "sha256:" + "0" * 64)):
+            pass
+    with pytest.raises(UsageError, match="give AutoId.parse"):
+        async with buyer.connect(seller.auto_id.hex):
             pass
     with pytest.raises(UsageError, match="a key alone"):
         async with buyer.keep_link(PeerId(None, "sha256:" + "0" * 64)):

@@ -22,6 +22,7 @@ from autolink.errors import (
     DeliveryUnknown,
     KeystoreError,
     LinkLost,
+    NotLocated,
     Reason,
     Refused,
     RemoteProtocolError,
@@ -128,6 +129,21 @@ def test_a_wrong_command_line_is_status_2_and_one_line(shell, args):
     assert shell.fails(2, *args.split(" "))
 
 
+@pytest.mark.parametrize("group", ["", "id", "registry", "bench"])
+def test_who_asks_for_nothing_gets_the_help(group):
+    asked = CliRunner().invoke(main, group.split())
+    assert (asked.exit_code, asked.stdout) == (2, "")
+    assert asked.stderr.startswith("Usage: ")
+    assert "\nCommands:\n" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("regstry", "registry"), ("id lst", "list"), ("registry stauts", "status")]
+)
+def test_a_mistyped_command_is_told_the_nearest(shell, typed, meant):
+    assert f"Did you mean {meant!r}?" in shell.fails(2, *typed.split())
+
+
 def test_the_bounds_of_a_number_are_told_in_few_digits(shell):
     line = shell.fails(2, "id", "register", "x", "--log-key", OTHER_KEY, "--delay", "0.01")
     assert "0.01 is not in the range 0.0417<=x<=90" in line
@@ -186,6 +202,21 @@ def test_a_name_that_does_not_resolve_is_not_taken_for_an_agent_that_is_down():
     assert shown(lost) == "no link to nowhere:1: unknown: this name does not resolve: is it right?"
     lost.__cause__ = ConnectionRefusedError()
     assert shown(lost).endswith("is the agent running there?")
+
+
+def test_a_hint_about_the_registry_is_for_who_is_not_found():
+    revoked, found = (
+        Refused(Reason.REVOKED, by="us", peer="seller"),
+        NotLocated("no address of seller is found"),
+    )
+    gone = LinkLost("the link to seller is gone")
+    for error, cause, hint in (
+        (found, revoked, "is this the contact of a registry?"),
+        (found, LinkLost("no link"), "is the registry running there?"),
+        (gone, revoked, "the link to seller is gone"),
+    ):  # fmt: skip
+        error.__cause__ = cause
+        assert shown(error).endswith(hint)
 
 
 def test_a_link_that_ends_by_a_refusal_is_refused():

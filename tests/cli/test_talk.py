@@ -323,6 +323,7 @@ def test_a_signal_drains_what_is_open_may_end_and_the_status_is_0(shell, market,
     call = market.start("call", server.contact, "hold", json.dumps(str(shell.path / "release")), *AS_BUYER)
     assert server.line() == "holding"
     server.process.send_signal(stop)
+    server.log_until("1 open: up to 30 s to end; the same signal again ends it now")
     server.log_until(f"told to stop by {stop.name}")
     (shell.path / "release").write_bytes(b"now")
     assert call.line() == '"done"'

@@ -68,7 +68,7 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
             for each in (echo, caller)
         ]
         standings = [
-            await stack.enter_async_context(registered(agent, contact(served), served.key))
+            await stack.enter_async_context(registered(agent, contact(served), str(served.key)))
             for agent in agents
         ]
         assert all(each.status and each.status.status.state is State.ACTIVE for each in standings)

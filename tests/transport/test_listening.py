@@ -61,7 +61,7 @@ async def test_an_address_that_this_machine_lacks_is_skipped_unless_it_is_the_on
 
 async def test_an_address_in_use_is_an_error_that_leaves_nothing_open():
     (listener,) = await listen(TcpAddress("127.0.0.1", 0))
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, match=f"in use: '{listener.address}'"):
         await listen(listener.address)
     listener.close()
     (again,) = await listen(listener.address)  # at once: SO_REUSEADDR
