@@ -113,7 +113,7 @@ class Store(Ledger, Protocol):
 
     @property
     def head(self) -> Head:
-        """The newest one that was appended."""
+        """The newest one that was appended; never older than one that a `snapshot` has given."""
 
     def snapshot(self) -> AbstractContextManager[Head]:
         """Hold all that this thread reads in the block to one moment, that of the head which it gives, while another thread
@@ -209,6 +209,7 @@ class SqliteStore:
             except OSError as error:
                 raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
             self.head = Head(*head)
+            self._showing = threading.Lock()  # the newest head, by whoever has it first
             self._opened = opened.pop_all()
 
     @classmethod
@@ -242,7 +243,9 @@ class SqliteStore:
         try:
             with self._readers.moment():
                 ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
-                yield Head(size, time, checkpoint)
+                head = Head(size, time, checkpoint)
+                self._show(head)
+                yield head
         except UNREADABLE as error:
             raise self._failed(error) from error
 
@@ -255,7 +258,14 @@ class SqliteStore:
             except UNREADABLE as error:
                 raise self._failed(error) from error
             self._extent.write(group.head.size)
-            self.head = group.head
+            self._show(group.head)
+
+    def _show(self, head: Head) -> None:
+        """What was committed can be read before `append` comes to say so. Whoever was told of it meanwhile, in a status,
+        must not be told of a shorter log afterwards: that convicts one."""
+        with self._showing:
+            if head.size >= self.head.size:
+                self.head = head
 
     def _write(self, first: int, group: Group) -> None:
         db = self._writer

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Credential, CredentialRequest, EntityKind
@@ -464,3 +465,33 @@ async def test_a_log_that_cannot_be_read_is_told_without_internals(
             assert isinstance(withheld.value.__cause__, CallError)
             monkeypatch.undo()
             assert (await client.status(echo.auto_id)).status.proof.index == 1
+
+
+async def test_who_was_told_of_an_entry_is_not_told_of_a_shorter_log_while_it_is_being_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be read once it is committed, which is before the thread that appends goes on."""
+    committed, go_on = threading.Event(), threading.Event()
+    async with serving(tmp_path) as served:
+        acme = Credential.self_issued("acme")
+        agent = served.join(Agent(acme, trust=SelfCertified()))
+        async with served.client(agent) as writing, served.client(agent) as reading:
+            await writing.submit(registration(acme))
+            await reading.catch_up()
+
+            def pause(size: int) -> None:
+                committed.set()
+                assert go_on.wait(30)
+
+            monkeypatch.setattr(served.store._extent, "write", pause)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writing.submit, registration(issue(acme, "echo"), acme))
+                assert await to_thread.run_sync(committed.wait, 30)
+                try:
+                    status = await reading.status(acme.auto_id)
+                    assert status.checkpoint.size == 2
+                    assert (await reading.catch_up()).size == 2
+                    assert await reading.proved(1)
+                finally:
+                    go_on.set()
+            assert served.store.head.size == 2
