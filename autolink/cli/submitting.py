@@ -13,19 +13,10 @@ from autolink.cli.edge import about
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.recorded import Recorded, find_again, find_certificate
-from autolink.cli.registry_link import Reach, on_record
+from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import (
-    AutolinkError,
-    CallError,
-    Code,
-    EntryRefused,
-    Fault,
-    IdentityError,
-    UsageError,
-    display,
-)
+from autolink.errors import AutolinkError, EntryRefused, Fault, IdentityError, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
@@ -112,10 +103,9 @@ def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -
 
     async def work(client: RegistryClient) -> dict[str, object] | None:
         try:
-            said = (await client.status(credential.auto_id)).status
-        except CallError as error:
-            if error.code is not Code.NOT_FOUND:
-                raise
+            with on_record(credential.auto_id):
+                said = (await client.status(credential.auto_id)).status
+        except NotOnRecord:
             return None
         found = await find_certificate(client, said, credential.leaf.der)
         return None if found is None else await _take(client, found, name)

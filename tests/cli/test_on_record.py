@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record, record_options, voiding
 from autolink.cli.submitting import Submission
-from autolink.errors import EntryRefused, Fault
+from autolink.errors import EntryRefused, Fault, LinkLost
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient
@@ -158,6 +158,33 @@ def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
     rows = sh.json("registry", "history", "echo")["entries"]
     assert [row["entry"] for row in rows] == ["register", "renew", "renew"]
     assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
+
+
+def test_a_renewal_whose_answer_was_lost_is_repeated_and_put_in_place(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    request = sh.ok("id", "export", "echo", "--request")
+    (sh.path / "old.pem").write_text(sh.ok("id", "export", "echo", "--chain"))
+    pass_a_second(monkeypatch)
+    sh.ok("id", "issue", "-", "--as", "acme", "-o", "new.pem", stdin=request)
+    before = Keystore().chain("echo")[0]
+    submit = RegistryClient.submit
+
+    async def lost(client: RegistryClient, entry: Entry) -> None:
+        await submit(client, entry)
+        raise LinkLost("the link was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegistryClient, "submit", lost)
+        assert "is the registry running there?" in sh.fails(5, "id", "renew", "echo", "new.pem")
+    assert Keystore().chain("echo")[0] == before
+    told = sh("id", "renew", "echo", "new.pem", "--json")
+    facts = json.loads(told.stdout)
+    assert f"already on record as entry {facts['index']}" in told.stderr
+    assert (facts["entry"], Path(facts["kept"]).exists()) == ("renew", True)
+    in_place = Keystore().chain("echo")[0].fingerprint.hex()
+    assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{in_place}"
+    assert "does not begin later" in sh.fails(3, "id", "renew", "echo", "old.pem")  # on record, and over
 
 
 def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkeypatch):
