@@ -115,7 +115,7 @@ _OF_REFUSAL: Final = {
     "the leaf is valid outside its issuer's validity": _ISSUE_AGAIN,
     "the leaf does not name its issuer's key identifier": _ISSUE_AGAIN,
     "it does not begin later than the one that it follows": "of an identity that was issued, have a newer one "
-    "issued first: autolink id export NAME --request, id issue, id accept NAME CHAIN",
+    "issued first: autolink id export NAME --request, id issue, id renew NAME CHAIN",
 }
 """What a registry says of an entry's certificate or signatures, and what to do."""
 
@@ -134,7 +134,7 @@ _OF_NOT_FOUND: Final = {
 def message_of(error: BaseException) -> str:
     """What happened, with what to do next where that is known; the error's notes, which name the party, first.
 
-    What an error has as `then` is how to go on with what was begun, and comes last.
+    What an error has as `then` comes last: how it stands instead, or where what shows it is kept.
     """
     text = _text(error)
     notes = [note for note in reversed(getattr(error, "__notes__", [])) if note not in text]

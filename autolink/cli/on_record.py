@@ -28,8 +28,10 @@ from autolink.cli.registry_link import auto_id_of, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.submitting import (
     Submission,
+    check_complete,
     check_log,
     describe_entry,
+    fetch,
     in_keystore,
     issuer_of,
     load_guardians,
@@ -67,14 +69,21 @@ def register(
     """Put NAME on record: from then on it can be looked up, revoked and recovered.
 
     An identity that was issued needs its issuer's signature, too: it is made here if the issuer is in this keystore, else
-    with --out and `autolink id countersign`.
+    with --out and `autolink id countersign`. Once it is on record, what proves that is fetched.
     """
     credential = load_identity(name, passphrase_file)
     issued = len(credential.chain) > 1
     if out and not issued:
         raise UsageError(f"{name} signs for itself: leave --out out, and submit it")
     reached = None if out else reach(passphrase_file=passphrase_file, **how)
-    issuer = issuer_of(name, credential, passphrase_file) if issued and not out else None
+    issuer = None
+    if issued and reached is not None:
+        try:
+            issuer = issuer_of(name, credential, passphrase_file)
+        except UsageError:
+            if fetch(name, credential, reached, as_json=as_json):
+                return
+            raise
     chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
@@ -345,24 +354,30 @@ def countersign(
 ) -> None:  # fmt: skip
     """Sign the entry of somebody else in the file ENTRY as NAME: its issuer, or a guardian of it.
 
-    Look at what it says first: it gives the key that is shown to that Auto ID.
+    Look at what it says first: it gives the key that is shown to that Auto ID. With --submit the file has the signature,
+    too, and what proves the entry is kept with NAME.
     """
     waiting = read_entry(entry)
     reached = reach(passphrase_file=passphrase_file, **how) if submit else None
-    signed = making.countersign(waiting, load_identity(name, passphrase_file))
+    signer, to = load_identity(name, passphrase_file), output or entry
+    again = submit and any(signature.by == signer.auto_id for signature in waiting.signatures)
+    signed = waiting if again else making.countersign(waiting, signer)
     if reached is not None:
+        check_complete(signed, reached.log_key)
+        if str(to) != "-":  # stdout is for what became of it
+            write(to, signed.to_bytes())
         submit_entry(signed, reached, name, as_json=as_json)
         return
     check_log(waiting, how["log_key"])
-    write(output or entry, signed.to_bytes())
+    write(to, signed.to_bytes())
     away = making.missing(signed)
     facts = describe_entry(signed) | {"missing": ", ".join(map(str, away)) or None}
     if as_json:
         print_json({"ok": True, **facts})
-    elif str(output) != "-":
+    elif str(to) != "-":
         print_facts(facts)
     if not away:
-        say(f"it has all its signatures: autolink id submit NAME {display(str(output or entry))}")
+        say(f"it has all its signatures: autolink id submit NAME {display(str(to))}")
 
 
 @click.command()
@@ -374,4 +389,6 @@ def submit(name: str, *, entry: Path, as_json: bool, passphrase_file: Path | Non
     """Submit an entry that has all its signatures; what proves that it is in the log is kept with NAME."""
     signed = read_entry(entry)
     Keystore().pending(name)  # raises where there is none of this name
-    submit_entry(signed, reach(passphrase_file=passphrase_file, **how), name, as_json=as_json)
+    reached = reach(passphrase_file=passphrase_file, **how)
+    check_complete(signed, reached.log_key)
+    submit_entry(signed, reached, name, as_json=as_json)

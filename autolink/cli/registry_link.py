@@ -16,8 +16,9 @@ from autolink import Agent, Contact, limits
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity
+from autolink.cli.seen import held_to
 from autolink.cli.trust_option import Spec
-from autolink.errors import AutolinkError, CallError, Code, IdentityError, UsageError, display
+from autolink.errors import AutolinkError, CallError, Code, IdentityError, LinkLost, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
 from autolink.registry.client import RegistryClient, reader
@@ -176,7 +177,7 @@ def evidence_kept(folder: Path | None) -> Iterator[None]:
     except AutolinkError as error:
         evident = evident_in(error)
         if folder is not None and evident is not None:
-            error.add_note(try_keep(folder, evident)[1])
+            vars(error)["then"] = try_keep(folder, evident)[1]
         raise
 
 
@@ -191,7 +192,10 @@ def try_keep(folder: Path, evident: Evident) -> tuple[Path | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A registry, who dials it (None: nobody in particular), how long, and where what shows that it lies is kept."""
+    """A registry, who dials it (None: nobody in particular), how long, and where what shows that it lies is kept.
+
+    `evidence` is None for who holds the log to what was seen of it, and keeps what shows that it lies, himself.
+    """
 
     contact: str
     log_key: VerifierKey
@@ -200,16 +204,22 @@ class Reach:
     evidence: Path | None = Path(EVIDENCE)
 
     def use(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
-        """Do something over a link.
+        """Do something over a link; the log must go on from what this keystore was shown of it.
 
         Raises:
             AutolinkError, TimeoutError: with the address noted in it.
         """
 
+        async def held(client: RegistryClient) -> T:
+            return await (work(client) if self.evidence is None else held_to(client, work))
+
         async def run() -> T:
             try:
                 with anyio.fail_after(self.timeout):
-                    return await self.run(work)
+                    return await self.run(held)
+            except LinkLost as error:
+                vars(error)["hint"] = "is the registry running there?"
+                raise
             except TimeoutError as error:
                 what = f"the registry did not answer within {self.timeout:g} s: try again"
                 raise TimeoutError(what) from error

@@ -172,13 +172,13 @@ def _put_on_record(
 
 @contextmanager
 def _completed_later(name: str, void_from: int | None, facts: Mapping[str, object]) -> Iterator[None]:
-    """Whatever stops it is told with how to go on, and to scripts with what was done here."""
+    """Whatever stops it is told behind how it stands and how to go on, and to scripts with what was done here."""
     more = "" if void_from is None else f" --void-from {void_from}"
-    how = f"{name} is rotated here; to put that on record, too: autolink id record-rotation {name}{more}"
+    how = f"{name} is rotated here, and not on record: autolink id record-rotation {name}{more} completes it"
     try:
         yield
     except (click.ClickException, AutolinkError, OSError) as error:
-        vars(error)["then"] = how
+        error.add_note(how)
         vars(error)["facts"] = facts
         raise
     except BaseException:

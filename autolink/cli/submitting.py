@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,28 +12,25 @@ from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
-from autolink.cli.registry_link import Reach, on_record
+from autolink.cli.recorded import Recorded, find_again, find_certificate
+from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import CallError, EntryRefused, Fault, IdentityError, UsageError, display
-from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
+from autolink.errors import AutolinkError, EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import SALT, Entry, Guardians, Op, decode_leaf_untrusted
+from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.log.proof import LogProof
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
-from autolink.registry.status import Status
 from autolink.registry.submitter import Logged, Withheld
 
 KEPT: Final = "registry"
 """The folder, in that of an identity, of what registries have promised and proved to it."""
-
-_SEARCHED: Final = 100
-"""Entries of an ID that are looked through for one that was refused: the newest."""
 
 _WHAT: Final = (
     "Who may recover an Auto ID. The registry knows them by hashes alone: without these salts nobody can name them to it, "
@@ -58,11 +56,7 @@ class Submission:
 
     def submit(self, reached: Reach, *, as_json: bool, **more: object) -> None:
         """As `append`, and tell it."""
-        facts = self.append(reached) | more
-        if as_json:
-            print_json({"ok": True, **facts})
-        else:
-            print_facts(facts)
+        _tell(self.append(reached) | more, as_json=as_json)
 
     def append(self, reached: Reach) -> dict[str, object]:
         """Have it appended, and keep what proves that.
@@ -76,92 +70,108 @@ class Submission:
             EntryRefused, AutolinkError, TimeoutError: nothing was appended, or nothing is known.
             NotOnRecord: nor is the ID.
         """
-        made: list[Entry] = []
 
-        async def work(client: RegistryClient) -> tuple[Logged | _Found, str, Place]:
+        async def work(client: RegistryClient) -> dict[str, object]:
             with on_record(self.auto_id):
                 place = None if self.registers else await client.place(self.auto_id)
-            made.append(self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place)))
-            logged = await self._submit(client, made[0])
-            verified = await client.status(self.auto_id)
-            return logged, verified.status.state.value, await client.place(self.auto_id)
-
-        try:
-            logged, state, place = reached.use(work)
-        except (Withheld, EntryRefused) as error:
-            if isinstance(error, Withheld) or (error.fault is Fault.UNAVAILABLE and error.receipt):
-                path = _keep(self.keep_in, f"withheld-{made[0].hash.hex()[:16]}", {"receipt": error.receipt})
-                error.add_note(f"its promise is in {display(str(path))}")
-            raise
-        op = made[0].op
-        proof = {"tlog-proof": logged.proof.to_bytes(), "leaf": logged.leaf}
-        if isinstance(logged, Logged):
-            proof = {"receipt": logged.receipt, **proof}
-        else:
-            say(f"already on record as entry {logged.index}")
-        log = reached.log_key.key_id.hex()  # the same index of another log is another entry
-        return {
-            "entry": op.name.lower(),
-            "auto_id": self.auto_id.hex,
-            "index": logged.index,
-            "logged_at": instant(logged.logged_at).isoformat(),
-            "state": state,
-            "says": entry_text(made[0]) or None,
-            "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
-            "kept": str(_keep(self.keep_in, f"{log}-{logged.index}-{op.name.lower()}", proof)),
-        }
-
-    async def _submit(self, client: RegistryClient, entry: Entry) -> "Logged | _Found":
-        try:
-            return await client.submit(entry)
-        except EntryRefused as error:
-            if error.fault not in (Fault.TAKEN, Fault.KEY_USED):
-                raise
+            entry = self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place))
             try:
-                said = (await client.status(entry.auto_id)).status
-            except CallError:  # the key is or was another ID's
-                raise error from None
-            if said.key != Certificate.parse_untrusted(entry.certificate).spki_sha256:
+                logged: Logged | Recorded = await client.submit(entry)
+            except Withheld as error:
+                self._keep_promise(entry, error, error.receipt)
                 raise
-            found = await _find(client, entry, said)
-            if found is None:
-                how = "it is on record with this very key, by another entry: see autolink registry history"
-                vars(error)["then"] = how
-                raise
-            return found
+            except EntryRefused as error:
+                if error.fault is Fault.UNAVAILABLE and error.receipt:
+                    self._keep_promise(entry, error, error.receipt)
+                logged = await find_again(client, entry, error)
+            return await _take(client, logged, self.keep_in)
+
+        return reached.use(work)
+
+    def _keep_promise(self, entry: Entry, error: AutolinkError, promise: bytes) -> None:
+        kept = _keep(self.keep_in, f"withheld-{entry.hash.hex()[:16]}", {"receipt": promise})
+        vars(error)["then"] = f"its promise is in {display(f'{kept}.receipt')}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An entry that was in the log already, as `Logged`; its receipt is with whoever submitted it."""
+def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -> bool:
+    """Keep with NAME, and tell, what proves the entry that has brought its certificate, such as one that was submitted from
+    another machine.
 
-    index: int
-    logged_at: int
-    proof: LogProof
-    leaf: bytes
+    Returns:
+        Whether there is one: that certificate is in force there.
+    """
+
+    async def work(client: RegistryClient) -> dict[str, object] | None:
+        try:
+            with on_record(credential.auto_id):
+                said = (await client.status(credential.auto_id)).status
+        except NotOnRecord:
+            return None
+        found = await find_certificate(client, said, credential.leaf.der)
+        return None if found is None else await _take(client, found, name)
+
+    if facts := reached.use(work):
+        _tell(facts, as_json=as_json)
+    return facts is not None
 
 
-async def _find(client: RegistryClient, entry: Entry, said: Status) -> _Found | None:
-    """The newest entry of an ID on record that brings the same as one that was refused; None if there is none."""
-    for index in reversed(await client.places(said, _SEARCHED)):
-        leaf, proof = await client.proof(index)
-        logged_at, found = decode_leaf_untrusted(leaf)
-        if (found.auto_id, *_brought(found)) == (entry.auto_id, *_brought(entry)):
-            return _Found(index, logged_at, proof, leaf)
-    return None
+def _tell(facts: Mapping[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": True, **facts})
+    else:
+        print_facts(facts)
 
 
-def _brought(entry: Entry) -> tuple[object, ...]:
-    return entry.op, entry.certificate, entry.next_key, entry.guardians, entry.void_from
+async def _take(client: RegistryClient, logged: Logged | Recorded, keep_in: str) -> dict[str, object]:
+    """Keep what proves an entry, before anything else can fail, and say how the ID stands with it."""
+    entry = decode_leaf_untrusted(logged.leaf)[1]
+    op = entry.op.name.lower()
+    contents = {"leaf": logged.leaf, "tlog-proof": logged.proof.to_bytes()}
+    if isinstance(logged, Logged):
+        contents["receipt"] = logged.receipt
+    else:
+        say(f"already on record as entry {logged.index}")
+    log = client.log_key.key_id.hex()  # the same index of another log is another entry
+    kept = _keep(keep_in, f"{log}-{logged.index}-{op}", contents)
+    await client.go_on_with(verify_checkpoint(logged.proof.checkpoint, client.log_key))
+    state = (await client.status(entry.auto_id)).status.state.value
+    ready = (await client.place(entry.auto_id)).recovered_at
+    return {
+        "entry": op,
+        "auto_id": entry.auto_id.hex,
+        "index": logged.index,
+        "logged_at": instant(logged.logged_at).isoformat(),
+        "state": state,
+        "says": entry_text(entry) or None,
+        "takes_over_at": None if ready is None else instant(ready).isoformat(),
+        "kept": f"{kept}.tlog-proof",
+    }
 
 
 def _keep(name: str, what: str, contents: Mapping[str, bytes]) -> Path:
-    """Write to files beside the identity, each named by the entry; returns the first one's path without its suffix."""
+    """Write to files beside the identity, each named by the entry, and by its suffix.
+
+    What is kept there stays: of the same, told by the first of `contents`, what is missing is added; anything else gets
+    a name of its own, for two entries that a log has shown in one place convict it.
+
+    Returns:
+        Their path, without a suffix.
+    """
     folder = Keystore().folder(name) / KEPT
     folder.mkdir(mode=0o700, exist_ok=True)
+    names = chain([what], (f"{what}-{number}" for number in count(2)))
+    kept = next(path for name in names if _is_of(path := folder / name, contents))
     for suffix, data in contents.items():
-        files.write_atomic(str(folder / f"{what}.{suffix}"), data)
-    return folder / what
+        if not (path := Path(f"{kept}.{suffix}")).exists():
+            files.write_atomic(str(path), data, replace=False)
+    return kept
+
+
+def _is_of(kept: Path, contents: Mapping[str, bytes]) -> bool:
+    """Whether files of this name are of these contents, or there are none."""
+    there = [path for suffix in contents if (path := Path(f"{kept}.{suffix}")).exists()]
+    first, told = next(iter(contents.items()))
+    return not there or (there[0].name.endswith(f".{first}") and there[0].read_bytes() == told)
 
 
 # --- entries in files --------------------------------------------------------------------------------------
@@ -216,13 +226,13 @@ def check_log(entry: Entry, log_key: VerifierKey) -> None:
         raise UsageError(f"this entry is for the log {display(entry.origin)}, not {display(log_key.name)}")
 
 
-def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
-    """Submit an entry that has all its signatures.
+def check_complete(entry: Entry, log_key: VerifierKey) -> None:
+    """An entry may be submitted to the log of this key: it has all its signatures.
 
     Raises:
         UsageError: it has not, or is for another log.
     """
-    check_log(entry, reached.log_key)
+    check_log(entry, log_key)
     away = ", ".join(map(_in_words, missing(entry)))
     if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
         away = "its issuer"  # whom a recovery does not name
@@ -230,6 +240,10 @@ def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -
         raise UsageError(
             f"still missing: {away}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
         )
+
+
+def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -> None:
+    """Submit an entry that is complete."""
     registers = entry.op is Op.REGISTER
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
 

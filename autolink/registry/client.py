@@ -105,7 +105,7 @@ class RegistryClient:
         verified = status.verify_untrusted(data, self.log_key)
         if verified.status.auto_id != auto_id:
             raise BadSignature("status: of another Auto ID than was asked for")
-        await self._go_on_with(verified.checkpoint)
+        await self.go_on_with(verified.checkpoint)
         return verified
 
     async def place(self, auto_id: AutoId) -> Place:
@@ -136,8 +136,12 @@ class RegistryClient:
         self._saw(newest)
         return newest
 
-    async def _go_on_with(self, signed: Checkpoint) -> None:
-        """A checkpoint in some other word of the log: it is on the way to or from the one that was seen."""
+    async def go_on_with(self, signed: Checkpoint) -> None:
+        """Hold a checkpoint in some other word of the log to what was seen: it is on the way there, or from there.
+
+        Raises:
+            LogConvicted, Unproved: it is of another past.
+        """
         older, newer = sorted((self.seen or signed, signed), key=lambda checkpoint: checkpoint.size)
         path: Sequence[bytes] = ()
         if older.size < newer.size:
@@ -174,6 +178,7 @@ class RegistryClient:
         Raises:
             CallError: `out_of_range`: there is none yet.
             BadSignature, RemoteProtocolError: it is not what the log has signed.
+            LogConvicted, Unproved: it is of another past of the log than was seen.
         """
         return (await self.proof(place))[0]
 
@@ -183,7 +188,7 @@ class RegistryClient:
         proof = LogProof.from_untrusted(await self._link.call("registry.proof", place, returns=bytes))
         if proof.index != place or len(leaves) != 1:
             raise BadSignature("the registry's proof is about another place")
-        proof.verify(leaf_hash(leaves[0]), self.log_key)
+        await self.go_on_with(proof.verify(leaf_hash(leaves[0]), self.log_key))
         return leaves[0], proof
 
     async def first_since(self, time: int) -> int:

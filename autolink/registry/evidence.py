@@ -69,7 +69,14 @@ def check_goes_on(seen: Checkpoint, newest: Checkpoint, path: Sequence[bytes]) -
     """
     check_one_past(seen, newest)
     with against(both(seen.note, newest.note)):
-        check_consistency(seen.size, seen.root, newest.size, newest.root, path)
+        if newest.size < seen.size:
+            raise BadSignature(
+                f"the registry shows {newest.size} entries, and its log had {seen.size} before"
+            )
+        try:
+            check_consistency(seen.size, seen.root, newest.size, newest.root, path)
+        except BadSignature as error:
+            raise BadSignature(f"the log does not go on from what was seen of it: {error}") from error
 
 
 @contextmanager

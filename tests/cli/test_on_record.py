@@ -2,12 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record, record_options, voiding
 from autolink.cli.submitting import Submission
-from autolink.errors import EntryRefused, Fault
+from autolink.errors import EntryRefused, Fault, LinkLost
 from autolink.identity import Keystore, key_authority, keys
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient
@@ -52,7 +53,8 @@ def test_what_is_on_record_already_just_so_is_no_theft_and_its_proof_is_fetched(
     pass_a_second(monkeypatch)
     told = sh.json("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")["on_record"]
     assert sh.json("id", "record-rotation", "acme")["index"] == told["index"]
-    assert "(key_used)" in ends(sh, 3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
+    line = ends(sh, 3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
+    assert line.endswith(f"(key_used): this rotation is on record as entry {told['index']}, voiding nothing")
 
     async def used(client: RegistryClient, entry: Entry) -> None:
         raise EntryRefused(Fault.KEY_USED, "so it says")
@@ -99,8 +101,18 @@ def test_an_agent_is_registered_in_two_steps_where_its_issuer_is_not(sh, monkeyp
     assert "missing" not in signed.stdout
     assert "autolink id submit NAME signed.entry" in signed.stderr
     assert sh.json("id", "countersign", "acme", "far.entry", "--submit")["state"] == "active"
-    assert "already on record as entry" in sh("id", "submit", "acme", "signed.entry").stderr
+    written_back = Entry.from_untrusted((sh.path / "far.entry").read_bytes())
+    assert [one.by for one in written_back.signatures] == [written_back.auto_id, auto_id]
+    for again in (("submit", "acme", "signed.entry"), ("countersign", "acme", "far.entry", "--submit")):
+        assert "already on record as entry" in sh("id", *again).stderr
     assert "signed this entry already" in sh.fails(2, "id", "countersign", "acme", "signed.entry")
+    monkeypatch.setenv("AUTOLINK_HOME", home)  # the agent's own machine fetches what proves it
+    fetched = sh("id", "register", "far", "--json")
+    assert "already on record as entry" in fetched.stderr
+    proof = Path(json.loads(fetched.stdout)["kept"])
+    assert proof.parent == Keystore().folder("far") / "registry"
+    assert LogProof.from_untrusted(proof.read_bytes()).index == json.loads(fetched.stdout)["index"]
+    monkeypatch.setenv("AUTOLINK_HOME", organisation)
     assert "leave --out out" in sh.fails(2, "id", "register", "acme", "--out", "acme.entry")
 
 
@@ -139,11 +151,40 @@ def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
     sh.ok("id", "renew", "echo", "new.pem")  # on record, and only then in place
     fingerprint = Keystore().chain("echo")[0].fingerprint.hex()
     assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{fingerprint}"
-    assert "does not begin later" in sh.fails(3, "id", "renew", "echo", "old.pem")
+    line = sh.fails(3, "id", "renew", "echo", "old.pem")
+    assert "does not begin later" in line
+    assert line.endswith("id issue, id renew NAME CHAIN")
     assert Keystore().chain("echo")[0].fingerprint.hex() == fingerprint
     rows = sh.json("registry", "history", "echo")["entries"]
     assert [row["entry"] for row in rows] == ["register", "renew", "renew"]
     assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
+
+
+def test_a_renewal_whose_answer_was_lost_is_repeated_and_put_in_place(sh, monkeypatch):
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    request = sh.ok("id", "export", "echo", "--request")
+    (sh.path / "old.pem").write_text(sh.ok("id", "export", "echo", "--chain"))
+    pass_a_second(monkeypatch)
+    sh.ok("id", "issue", "-", "--as", "acme", "-o", "new.pem", stdin=request)
+    before = Keystore().chain("echo")[0]
+    submit = RegistryClient.submit
+
+    async def lost(client: RegistryClient, entry: Entry) -> None:
+        await submit(client, entry)
+        raise LinkLost("the link was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegistryClient, "submit", lost)
+        assert "is the registry running there?" in sh.fails(5, "id", "renew", "echo", "new.pem")
+    assert Keystore().chain("echo")[0] == before
+    told = sh("id", "renew", "echo", "new.pem", "--json")
+    facts = json.loads(told.stdout)
+    assert f"already on record as entry {facts['index']}" in told.stderr
+    assert (facts["entry"], Path(facts["kept"]).exists()) == ("renew", True)
+    in_place = Keystore().chain("echo")[0].fingerprint.hex()
+    assert sh.json("registry", "status", "echo")["certificate"] == f"sha256:{in_place}"
+    assert "does not begin later" in sh.fails(3, "id", "renew", "echo", "old.pem")  # on record, and over
 
 
 def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkeypatch):
@@ -159,7 +200,8 @@ def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkey
     told = facts["on_record"]
     assert (facts["rotations"], told["entry"], told["state"]) == (1, "rotate", "active")
     assert told["says"].endswith(f"void from entry {index + 1}")
-    assert (sh.path / f"{told['kept']}.tlog-proof").exists()
+    assert (sh.path / told["kept"]).name.endswith("-rotate.tlog-proof")
+    assert (sh.path / told["kept"]).exists()
     pass_a_second(monkeypatch)
     assert sh.json("id", "renew", "acme")["state"] == "active"
     assert len(Keystore().chain("acme")) == 2
@@ -203,9 +245,9 @@ def test_a_rotation_that_the_registry_was_not_told_is_completed_later(sh, monkey
     assert result.exit_code == 5
     told = json.loads(result.stdout)
     assert (told["ok"], told["rotations"], told["next_key_file"]) == (False, 1, "acme.next-key-2")
-    how = f"acme is rotated here; to put that on record, too: autolink id record-rotation acme --void-from {index}"
-    assert told["error"].startswith("registry 127.0.0.1:1: ")
-    assert told["error"].endswith(f": {how}")
+    how = f"acme is rotated here, and not on record: autolink id record-rotation acme --void-from {index} completes it"
+    assert told["error"].startswith(f"{how}: registry 127.0.0.1:1: ")
+    assert told["error"].endswith("is the registry running there?")
     assert sh.json("id", "show", "acme")["rotations"] == 1
     assert sh.json("id", "record-rotation", "acme")["entry"] == "rotate"
 
@@ -250,7 +292,10 @@ def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh, registry)
     told = sh.json("id", "revoke", echo, "--by", "acme")
     assert (told["state"], told["auto_id"]) == ("revoked", echo)
     assert (Keystore().folder("acme") / "registry" / f"{log}-{told['index']}-revoke.tlog-proof").exists()
-    assert "(revoked)" in sh.fails(3, "id", "revoke", "echo")
+    assert sh.json("id", "revoke", echo, "--by", "acme")["index"] == told["index"]
+    line = sh.fails(3, "id", "revoke", "echo")
+    assert "(revoked)" in line
+    assert f"by entry {told['index']}, which is another" in line
     assert sh.json("id", "revoke", "acme")["state"] == "revoked"
     status = sh.json("registry", "status", echo)
     assert (status["state"], status["because_of"]) == ("revoked", None)
@@ -264,7 +309,9 @@ def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
     assert "--next-key FILE" in sh.fails(2, "id", "deactivate", "acme")
     monkeypatch.setattr(record_options, "has_person", lambda: True)
     assert sh(*end, stdin="n\n").exit_code == 130
-    assert sh.json(*end, "--yes")["state"] == "deactivated"
+    ended = sh.json(*end, "--yes")
+    assert ended["state"] == "deactivated"
+    assert sh.json(*end, "--yes")["index"] == ended["index"]
     assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme")
 
 
@@ -380,7 +427,7 @@ def test_an_agent_issued_under_another_certificate_or_key_of_its_issuer_is_issue
     sh.issued("second", "acme", "--days", "1")
     pass_a_second(monkeypatch)
     sh.ok("id", "register", "second", "--unencrypted")
-    assert sh.fails(3, "id", "renew", "second").endswith("id issue, id accept NAME CHAIN")
+    assert "already on record as entry" in sh("id", "renew", "second").stderr  # by what has registered it
     sh.issued("third", "acme", "--days", "1")
     sh.ok("id", "rotate", "acme", "--unencrypted", "--next-key", "acme.next-key")
     line = ends(sh, 2, "id", "register", "third", "--unencrypted")
@@ -401,7 +448,10 @@ def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     assert "still missing: its issuer" in sh.fails(2, "id", "submit", "echo-2", "echo.entry")
     recover = ("id", "recover", "echo-2", "--unencrypted", "--yes", "--void-from")
     assert sh.json(*recover, str(index + 1))["state"] == "recovering"
-    assert "(recovering)" in sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
+    assert "already on record as entry" in sh(*recover, str(index + 1)).stderr
+    line = sh.fails(3, "id", "recover", "echo-2", "--unencrypted")
+    assert line.endswith(f"voiding from entry {index + 1} on")
+    assert "this recovery is on record as entry" in line
 
 
 def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkeypatch, registry):
@@ -432,7 +482,7 @@ def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkey
     other = str(VerifierKey.of("registry.example/log", Ed25519PrivateKey.generate().public_key()))
     again = ("id", "recover", "acme-2", "--guardians-file", "acme.guardians")
     assert "bound to its keys" in sh.fails(2, *again, "--log-key", other)
-    assert "(recovering)" in sh.fails(3, *again)
+    assert "already on record as entry" in sh(*again).stderr
     assert "no anchor" in sh.fails(1, "id", "export", "acme-2")
 
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
@@ -471,13 +521,12 @@ def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
     (kept,) = (Keystore().folder("acme") / "registry").iterdir()
     assert kept.name.startswith("withheld-")
     assert kept.read_bytes() == b"promise"
-    assert str(kept.with_suffix("")) in line
+    assert line.endswith(f"its promise is in {kept}")
 
     async def unable(client: RegistryClient, entry: Entry) -> None:
         raise EntryRefused(Fault.UNAVAILABLE, "so it says", receipt=b"another")
 
-    kept.unlink()
     monkeypatch.setattr(RegistryClient, "submit", unable)
     assert "its promise is in" in sh.fails(3, "id", "register", "acme")
-    (kept,) = (Keystore().folder("acme") / "registry").iterdir()
-    assert kept.read_bytes() == b"another"
+    both = {path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
+    assert both == {b"promise", b"another"}

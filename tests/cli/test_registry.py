@@ -147,7 +147,7 @@ def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     ask = ("registry", "status", "acme")
     assert "is no log's key" in sh.fails(2, *ask, "--log-key", "nonsense")
     assert "a contact is" in sh.fails(2, *ask, "--registry", "nonsense")
-    assert "is the agent running there?" in sh.fails(5, *ask, "--registry", NOBODY)
+    assert "is the registry running there?" in sh.fails(5, *ask, "--registry", NOBODY)
     assert "no such identity" in sh.fails(1, "registry", "status", "nobody")
     assert "no such identity" in sh.fails(1, "id", "register", "nobody")
     assert "did not answer within" in sh.fails(5, *ask, "--timeout", "0.000001")
@@ -199,8 +199,8 @@ def test_a_lie_is_told_where_what_shows_it_cannot_be_kept(sh, monkeypatch):
     (sh.path / "evidence").touch()
     Lies(monkeypatch).tell("history", lambda places: [])
     line = sh.fails(1, "registry", "history", "acme")
-    assert "what it shows cannot be kept in evidence (File exists): " in line
     assert "does not show as many entries" in line
+    assert line.endswith(": what it shows cannot be kept in evidence (File exists)")
 
 
 def test_a_clock_that_is_behind_is_told(sh, monkeypatch):
@@ -461,8 +461,8 @@ def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_l
     Lies(monkeypatch).tell("history", lambda places: [])
     line = sh.fails(5, "ping", id_of(sh, "acme"), "--as", "echo", "--trust", "self-certified")
     (kept,) = (Keystore().folder("echo") / "evidence").glob("*.evidence")
-    assert f"what it shows is in {kept}: " in line
-    assert line.endswith("the registry does not show as many entries as it has signed, or others")
+    assert line.endswith(f": what it shows is in {kept}")
+    assert "the registry does not show as many entries as it has signed, or others: " in line
     assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
 
 

@@ -163,7 +163,7 @@ async def test_another_past_is_known_after_a_restart_by_the_kept_status(tmp_path
             assert standing.status is not None
         seen = served.store.head.checkpoint
     for name, others, kind, says in (
-        ("same", ["one"], LogConvicted, "two logs of one size"), ("short", [], Unproved, "shorter"),
+        ("same", ["one"], LogConvicted, "two logs of one size"), ("short", [], Unproved, "had 2 before"),
     ):  # fmt: skip
         async with serving(tmp_path / name, key=key) as forked:
             await register(forked, *others)

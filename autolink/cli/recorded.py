@@ -1,0 +1,98 @@
+"""What is on record already, just so: found again after an answer that was lost, or where another machine submitted it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from autolink.errors import CallError, EntryRefused, Fault
+from autolink.identity import Certificate
+from autolink.registry.client import RegistryClient
+from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
+from autolink.registry.log.proof import LogProof
+from autolink.registry.status import Status
+
+_SEARCHED: Final = 100
+"""Entries of an ID that are looked through: the newest."""
+
+_AGAIN: Final[Mapping[Op, frozenset[Fault]]] = {
+    Op.REGISTER: frozenset({Fault.TAKEN, Fault.KEY_USED}),
+    Op.RENEW: frozenset({Fault.CERTIFICATE}),
+    Op.ROTATE: frozenset({Fault.KEY_USED}),
+    Op.REVOKE: frozenset({Fault.REVOKED}),
+    Op.DEACTIVATE: frozenset({Fault.DEACTIVATED}),
+    Op.RECOVER: frozenset({Fault.RECOVERING, Fault.KEY_USED}),
+}
+"""As what a log refuses an entry that it has taken already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry that was in the log already, as `Logged`; its receipt is with whoever submitted it."""
+
+    index: int
+    logged_at: int
+    proof: LogProof
+    leaf: bytes
+    entry: Entry
+
+
+async def find_again(client: RegistryClient, entry: Entry, refusal: EntryRefused) -> Recorded:
+    """The entry on record that brings the same as one that was refused.
+
+    Raises:
+        EntryRefused: the refusal, where there is none; with what there is instead.
+    """
+    if refusal.fault not in _AGAIN.get(entry.op, ()):
+        raise refusal
+    try:
+        said = (await client.status(entry.auto_id)).status
+    except CallError:  # the key is or was another ID's
+        raise refusal from None
+    if entry.op is Op.RENEW:
+        found = await find_certificate(client, said, entry.certificate)
+    elif refusal.fault in (Fault.TAKEN, Fault.KEY_USED) and said.key != _key(entry):
+        found = None
+    else:
+        found = await _newest(client, said, lambda one: one.op is entry.op)
+        if found is not None and _brought(found.entry) != _brought(entry):
+            vars(refusal)["then"] = _instead(found, entry)
+            found = None
+    if found is None:
+        raise refusal
+    return found
+
+
+async def find_certificate(client: RegistryClient, said: Status, der: bytes) -> Recorded | None:
+    """The entry that has brought a certificate; None unless that is the one in force."""
+    if Certificate.parse_untrusted(der).fingerprint != said.certificate:
+        return None
+    return await _newest(client, said, lambda one: one.certificate == der)
+
+
+async def _newest(client: RegistryClient, said: Status, wanted: Callable[[Entry], bool]) -> Recorded | None:
+    for index in reversed(await client.places(said, _SEARCHED)):
+        leaf, proof = await client.proof(index)
+        logged_at, entry = decode_leaf_untrusted(leaf)
+        if entry.auto_id == said.auto_id and wanted(entry):
+            return Recorded(index, logged_at, proof, leaf, entry)
+    return None
+
+
+def _brought(entry: Entry) -> tuple[object, ...]:
+    signers = [signature.by for signature in entry.signatures]
+    return entry.certificate, entry.next_key, entry.guardians, entry.void_from, signers
+
+
+def _key(entry: Entry) -> bytes:
+    return Certificate.parse_untrusted(entry.certificate).spki_sha256 if entry.certificate else b""
+
+
+def _instead(found: Recorded, entry: Entry) -> str:
+    """What is on record where the same was looked for."""
+    if entry.op is Op.REGISTER:
+        return "it is on record with this very key, by another entry: see autolink registry history"
+    if _key(entry) != _key(found.entry) or not entry.certificate:
+        return f"by entry {found.index}, which is another: see autolink registry history"
+    what = "rotation" if entry.op is Op.ROTATE else "recovery"
+    voids = "nothing" if found.entry.void_from is None else f"from entry {found.entry.void_from} on"
+    return f"this {what} is on record as entry {found.index}, voiding {voids}"
