@@ -40,10 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     inner = _inner(item)
     if inspect.iscoroutinefunction(inner) and not hasattr(inner, "_limited"):
+        own = item.get_closest_marker("limit")
+        limited = _limited(inner, own.args[0] if own else LIMIT)
         if inner is item.obj:
-            item.obj = _limited(inner)
+            item.obj = limited
         else:
-            item.obj.hypothesis.inner_test = _limited(inner)
+            item.obj.hypothesis.inner_test = limited
     return (yield)
 
 
@@ -52,7 +54,7 @@ def _inner(item: Any) -> Any:
     return getattr(getattr(function, "hypothesis", None), "inner_test", function)
 
 
-def _limited(function: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+def _limited(function: Callable[..., Awaitable[object]], limit: float) -> Callable[..., Awaitable[object]]:
     """Cancel the test from a thread when its real time is up: a virtual clock cannot be trusted to end it."""
 
     @functools.wraps(function)
@@ -62,14 +64,14 @@ def _limited(function: Callable[..., Awaitable[object]]) -> Callable[..., Awaita
                 soon: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
             else:
                 soon = asyncio.get_running_loop().call_soon_threadsafe
-            timer = threading.Timer(LIMIT, lambda: soon(scope.cancel))
+            timer = threading.Timer(limit, lambda: soon(scope.cancel))
             timer.daemon = True
             timer.start()
             try:
                 return await function(*args, **kwargs)
             finally:
                 timer.cancel()
-        pytest.fail(f"still running after {LIMIT} s of real time")
+        pytest.fail(f"still running after {limit} s of real time")
 
     run._limited = True
     return run
