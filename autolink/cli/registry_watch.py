@@ -37,8 +37,9 @@ from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.monitor import Monitor, Report
+from autolink.registry.monitor import Monitor
 from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.watch import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 Look = Callable[[RegistryClient], Awaitable[None]]
@@ -153,7 +154,7 @@ def monitor(
 
     def tell(report: Report) -> None:
         nonlocal odd
-        odd = odd or report.index is None
+        odd = odd or report.odd
         _tell(report, evidence, as_json=as_json)
 
     async def look(client: RegistryClient) -> None:

@@ -258,12 +258,12 @@ class _Comparison:
         record = taken.record
         if not self._source.in_history(record.auto_id, taken.index):
             raise SourceFailed(f"entry {taken.index} is not in the history of {record.auto_id}")
-        if taken.op not in TELLING:
+        if taken.entry.op not in TELLING:
             return
         change = self._source.change(taken.index)
         if change is None:
             raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
-        check_change(verify_change(change, self._key), taken)
+        check_change(verify_change(change, self._key), taken.change)
         self._told += 1
         if record.issuer is not None:
             self._ended[record.issuer] = taken.index
