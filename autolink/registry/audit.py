@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
-from autolink.errors import EntryRefused
+from autolink.errors import BadSignature, EntryRefused, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages.merkle import StreamingRoot, leaf_hash
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
@@ -167,7 +167,7 @@ class Audit:
             RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
         """
         note = source.checkpoint() if note is None else note
-        signed = verify_untrusted(note, self._key)
+        signed = verify_checkpoint(note, self._key)
         if signed.size < self.size:
             raise SourceFailed(f"a checkpoint of {signed.size} entries, and {self.size} were seen before")
         for leaf in source.leaves(self.size, signed) if signed.size > self.size else ():
@@ -229,6 +229,15 @@ class Audit:
     def _record(self, auto_id: AutoId, at: int) -> Record | None:
         found = self.ledger.record(auto_id)
         return None if found is None else found.at(at)
+
+
+def verify_checkpoint(note: bytes, key: VerifierKey) -> Checkpoint:
+    """As `checkpoint.verify_untrusted`, of the one that a source gives: the error has it noted what is wrong there."""
+    try:
+        return verify_untrusted(note, key)
+    except (RemoteProtocolError, BadSignature) as error:
+        error.add_note("checkpoint")
+        raise
 
 
 def check_change(change: Change, found: tuple[AutoId, Op, State, int, int]) -> None:

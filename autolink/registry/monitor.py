@@ -50,6 +50,7 @@ class Monitor:
     Attributes:
         checkpoint: the newest one that the replayed log agrees with, as a note; empty before the first.
         heard: the place behind the last change that was heeded.
+        since: the place of the first entry that is reported; None before the first look says it.
 
     Raises:
         RemoteProtocolError, BadSignature: something in `seen` is no checkpoint of this log's.
@@ -64,7 +65,7 @@ class Monitor:
         self._audit = Audit(key, recovered=self._recovered)
         self._watch = Watch(self._audit.ledger, None if watched is None else frozenset(watched))
         self._each = each
-        self._since, self._looked = since, 0 if looked is None else microseconds(looked)
+        self.since, self._looked = since, 0 if looked is None else microseconds(looked)
         self._report: Callable[[Report], object] = _nobody
         self._unknown: set[AutoId] = set()
         self._expected: dict[int, list[Checkpoint]] = {}
@@ -122,8 +123,8 @@ class Monitor:
         """What time alone has brought, until an entry or the next round."""
         now = max(self._audit.time, microseconds(self._clock()))
         self._audit.pass_time(now)
-        if self._since is None:
-            self._since = self.size
+        if self.since is None:
+            self.since = self.size
             for report in self._watch.stands(now):
                 self._report(report)
 
@@ -134,7 +135,7 @@ class Monitor:
                 self._report(report)
 
     def _tells(self, place: int) -> bool:
-        return self._since is not None and place >= self._since
+        return self.since is not None and place >= self.since
 
     async def _replay(self, client: RegistryClient, note: bytes) -> None:
         """Take the log up to a checkpoint."""

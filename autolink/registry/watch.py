@@ -34,7 +34,7 @@ class Report:
             to begin with; ``recovered``: the delay of a recovery has passed, and another key is the ID's; ``unknown``: a
             watched ID is not on record; ``stale`` or ``withheld``: the registry's word on an ID is too old, or missing.
         auto_id: whose.
-        text: for people.
+        text: for people, what it means.
         index: of the entry that brought it, perhaps another ID's; None where none did.
         at: when it was logged, took place, or was seen.
         evidence: what shows it; empty for what is in the log.
@@ -71,20 +71,18 @@ class Watch:
     def __init__(self, ledger: Ledger, watched: frozenset[AutoId] | None) -> None:
         self._ledger, self.watched = ledger, watched
         self._stood: dict[AutoId, Standing] = {}
-        self._below: dict[
-            AutoId, list[AutoId]
-        ] = {}  # the watched ones whose standing rests on somebody's record
+        self._below: dict[AutoId, list[AutoId]] = {}  # by somebody above them, the watched ones
 
     def entry(self, taken: Taken) -> Iterator[Report]:
         """What an entry has brought."""
-        record, op, at = taken.record, taken.entry.op, taken.logged_at
+        record, at = taken.record, taken.logged_at
         if self._is_watched(record.auto_id):
             where = standing(self._ledger, record, at)
             self._remember(record, where)
-            text = f"{op.name.lower()}: {in_words(record, where)}{_for_those_below(taken)}"
+            text = in_words(record, where) + _for_those_below(taken)
+            what = taken.entry.op.name.lower()
             yield Report(
-                op.name.lower(), record.auto_id, text, taken.index, instant(at),
-                record=record, standing=where, entry=taken.entry,
+                what, record.auto_id, text, taken.index, instant(at), record=record, standing=where, entry=taken.entry
             )  # fmt: skip
         yield from self._changed(record.auto_id, taken.index, at)
 
@@ -101,7 +99,7 @@ class Watch:
         if self._is_watched(record.auto_id):
             where = standing(self._ledger, record, at)
             self._remember(record, where)
-            text = f"recovered: its delay has passed, its key is {key_authority(record.key)}; {in_words(record, where)}"
+            text = f"its key is {key_authority(record.key)}; {in_words(record, where)}"
             text += _undone(recovery.void_from) if _issues(record) else ""
             yield Report("recovered", record.auto_id, text, None, instant(at), record=record, standing=where)
         yield from self._changed(record.auto_id, None, at)
@@ -131,8 +129,8 @@ class Watch:
             record, where = self._look(auto_id, at)
             if where != self._stood[auto_id]:
                 self._stood[auto_id] = where
-                by = f"by entry {index} of {above}" if index is not None else f"by the recovery of {above}"
-                text = f"{by}: {in_words(record, where)}"
+                by = "the recovery" if index is None else f"entry {index}"
+                text = f"{in_words(record, where)}, by {by} of {above}"
                 yield Report("state", auto_id, text, index, instant(at), record=record, standing=where)
 
     def _look(self, auto_id: AutoId, at: int) -> tuple[Record, Standing]:

@@ -66,7 +66,7 @@ async def test_every_entry_is_reported_once_and_the_next_run_goes_on(tmp_path: P
         await revoke(served, acme, echo)
         (report,) = await look(served, watching)
         assert (report.what, report.auto_id, report.index) == ("revoke", echo.auto_id, 3)
-        assert report.text == "revoke: it is revoked now"
+        assert report.text == "it is revoked now"
         again = monitor(served, seen=[watching.checkpoint], watched=[echo.auto_id])
         assert [report.what for report in await look(served, again)] == ["register", "revoke"]
         later = monitor(served, seen=[watching.checkpoint], since=3)

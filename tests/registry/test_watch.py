@@ -56,10 +56,8 @@ def test_what_an_issuer_suffers_is_told_of_those_below_who_are_watched(
         ("state", after + 2, State.REVOKED, acme.auto_id),
         ("state", after + 3, State.ACTIVE, None),
     ]
-    assert (
-        reports[0].text
-        == f"by entry {after + 2} of {acme.auto_id}: it is revoked now, because of {acme.auto_id}"
-    )
+    who = acme.auto_id
+    assert reports[0].text == f"it is revoked now, because of {who}, by entry {after + 2} of {who}"
     assert told(log, [], after=after) == []
 
 
@@ -77,19 +75,19 @@ def test_an_entry_of_one_whose_issuer_has_voided_it_does_not_say_that_it_is_acti
     ]
     reports = told(log, [thiefs], after=after)
     assert [stands(report) for report in reports] == expected
-    assert reports[-1].text == f"service: it is revoked now, because of {acme.auto_id}"
+    assert reports[-1].text == f"it is revoked now, because of {acme.auto_id}"
     registered, rotated, served = told(log, after=after)
     assert [stands(one) for one in (registered, served)] == expected[::2]
     below = f"; whom its former key has put on record from entry {after} on is revoked, with all below"
-    assert rotated.text == f"rotate: it is active now{below}"
+    assert rotated.text == f"it is active now{below}"
 
 
 def test_of_a_whole_log_it_is_said_that_others_are_below(log: Log, acme: Party, echo: Party) -> None:
     log.append(echo.revoke(by=acme))
     log.append(acme.revoke())
     leaf, root = told(log)[-2:]
-    assert leaf.text == "revoke: it is revoked now"
-    assert root.text == "revoke: it is revoked now, and with it all below it"
+    assert leaf.text == "it is revoked now"
+    assert root.text == "it is revoked now, and with it all below it"
 
 
 def test_a_recovery_takes_place_without_an_entry(log: Log, acme: Party, echo: Party) -> None:
@@ -114,7 +112,7 @@ def test_a_recovery_takes_place_without_an_entry(log: Log, acme: Party, echo: Pa
             f"its key is {spki}; it is active now; whom its former key has put on record from entry"
             in took.text
         )
-        assert back.text == f"by the recovery of {acme.auto_id}: it is active now"
+        assert back.text == f"it is active now, by the recovery of {acme.auto_id}"
         log.append(acme.entry(Op.SERVICE).signed(acme.auto_id, key))
     assert [report.what for report in told(log, after=after)] == [
         "recover",
