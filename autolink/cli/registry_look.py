@@ -24,6 +24,7 @@ from autolink.registry.ledger import Standing
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import ServiceRecord
 from autolink.registry.status import Status, VerifiedStatus, check_young
+from autolink.registry.watch import short_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -247,10 +248,13 @@ def _signers(entry: Entry, issuer: AutoId | None) -> list[tuple[str, AutoId]]:
     return [(role(one.by), one.by) for one in entry.signatures]
 
 
-def signers_text(entry: Entry, issuer: AutoId | None) -> str:
-    """Who has signed an entry: the key of the ID's own, or who else."""
-    signers = _signers(entry, issuer)
-    return ", ".join(role if by == entry.auto_id else f"{role} {by}" for role, by in signers)
+def signers_text(entry: Entry, issuer: AutoId | None, *, short: bool = False) -> str:
+    """Who has signed an entry: which key of the ID's own, or who else."""
+
+    def told(role: str, by: AutoId) -> str:
+        return role if by == entry.auto_id else f"{role} {by.short if short else by}"
+
+    return ", ".join(told(role, by) for role, by in _signers(entry, issuer))
 
 
 def entry_facts(entry: Entry, issuer: AutoId | None) -> dict[str, Any]:
@@ -287,12 +291,13 @@ def days(seconds: float) -> str:
     return f"{seconds / 86_400:.4g} days"
 
 
-def entry_text(entry: Entry) -> str:
-    """What an entry brings, in a few words."""
+def entry_text(entry: Entry, *, short: bool = False) -> str:
+    """What an entry brings, in a few words; with `short` its key is not in full."""
     said: list[str] = []
     if entry.certificate:
         certificate = Certificate.parse_untrusted(entry.certificate)
-        said.append(f"key {key_authority(certificate.spki_sha256)} until {certificate.not_after:%F}")
+        key = (short_key if short else key_authority)(certificate.spki_sha256)
+        said.append(f"key {key} until {certificate.not_after:%F}")
     if entry.guardians is not None and entry.guardians.hashes:
         said.append(f"{entry.guardians.threshold} of {len(entry.guardians.hashes)} guardians")
     if entry.guardians is not None:

@@ -30,7 +30,7 @@ from autolink.cli.registry_link import (
 from autolink.cli.registry_look import entry_facts, entry_text, signers_text, state_facts
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
-from autolink.identity import Certificate, files, show_name
+from autolink.identity import Certificate, files, key_authority, show_name
 from autolink.registry.audit import Audit
 from autolink.registry.client import RegistryClient
 from autolink.registry.database import StoreFailed
@@ -248,16 +248,17 @@ def _facts_of(report: Report) -> dict[str, Any]:
     }  # fmt: skip
     if report.standing is not None:
         told |= state_facts(report.standing, report.auto_id)
-    if report.record is not None and report.entry is not None:
-        told |= entry_facts(report.entry, report.record.issuer)
+    if report.record is not None:
+        own = {"key": key_authority(report.record.key)}
+        told |= own if report.entry is None else entry_facts(report.entry, report.record.issuer)
     return told
 
 
 def _line(report: Report) -> str:
     name, what = _name(report), report.what
     if report.record is not None and report.entry is not None:
-        what += f" by {signers_text(report.entry, report.record.issuer)}"
-        what = ", ".join(filter(None, [what, entry_text(report.entry)]))
+        what += f" by {signers_text(report.entry, report.record.issuer, short=True)}"
+        what = ", ".join(filter(None, [what, entry_text(report.entry, short=True)]))
     columns = (
         f"{report.at:%F %T}Z", "" if report.index is None else f"entry {report.index}", str(report.auto_id),
         name and show_name(name), f"{what}: {display(report.text, _TEXT)}",

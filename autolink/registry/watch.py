@@ -99,7 +99,7 @@ class Watch:
         if self._is_watched(record.auto_id):
             where = standing(self._ledger, record, at)
             self._remember(record, where)
-            text = f"its key is {key_authority(record.key)}; {in_words(record, where)}"
+            text = f"its key is {short_key(record.key)}; {in_words(record, where)}"
             text += _undone(recovery.void_from) if _issues(record) else ""
             yield Report("recovered", record.auto_id, text, None, instant(at), record=record, standing=where)
         yield from self._changed(record.auto_id, None, at)
@@ -140,13 +140,18 @@ class Watch:
         return record.at(at), standing(self._ledger, record, at)
 
 
+def short_key(spki_sha256: bytes) -> str:
+    """A key for people who have seen it in full; never for comparison."""
+    return key_authority(spki_sha256[:4]) + "…"
+
+
 def in_words(record: Record, where: Standing) -> str:
     """How an ID stands, and which other key is to take over."""
     text = f"it is {where.state} now"
     if where.state is not State.ACTIVE and where.because != record.auto_id:
         text += f", because of {where.because}"
     if (coming := record.recovery) is not None:
-        text += f", and {key_authority(coming.key)} takes over at {instant(coming.ready_at):%F %T} UTC"
+        text += f", and {short_key(coming.key)} takes over at {instant(coming.ready_at):%F %T} UTC"
     return text
 
 

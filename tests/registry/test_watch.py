@@ -95,7 +95,7 @@ def test_a_recovery_takes_place_without_an_entry(log: Log, acme: Party, echo: Pa
     after, key = len(log.entries), new_key()
     log.append(acme.recover(key, void_from=after))
     ready_at = log.times[-1] + DELAY * 1_000_000
-    spki = f"sha256:{keys.hash_of_key(key.public_key()).hex()}"
+    spki = f"sha256:{keys.hash_of_key(key.public_key()).hex()[:8]}…"
     began, below = told(log, [acme, echo], after=after)
     assert stands(began) == ("recover", after, State.RECOVERING, acme.auto_id)
     assert f"it is recovering now, and {spki} takes over at 2026-11-28 " in began.text
