@@ -18,7 +18,8 @@ from autolink.identity import AutoId
 from autolink.identity.issuing import check_may_issue
 from autolink.registry.client import RegistryClient
 from autolink.registry.crl import Issued, check_may_sign, check_untrusted, load_untrusted, make_crl
-from autolink.registry.monitor import Monitor, Report
+from autolink.registry.monitor import Monitor
+from autolink.registry.watch import Report
 
 _DAY: Final = timedelta(days=1)
 
@@ -58,7 +59,7 @@ def publish_crl(
     )
 
     async def work(client: RegistryClient) -> bytes:
-        await log.look(client, lambda report: odd.append(report) if report.index is None else None)
+        await log.look(client, lambda report: odd.append(report) if report.odd else None)
         if odd:
             raise click.ClickException(f"the registry's log is not to be gone by: {odd[0].text}")
         der = make_crl(issuer, issued, size=log.size, now=datetime.now(UTC), lifetime=days * _DAY)

@@ -18,15 +18,23 @@ from autolink.messages import instant
 from autolink.registry.answers import Place
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, find_record
-from autolink.registry.entries import Entry, decode_leaf_untrusted
+from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.evidence import against
-from autolink.registry.records import State
+from autolink.registry.ledger import Standing
+from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import ServiceRecord
-from autolink.registry.status import VerifiedStatus, check_young
+from autolink.registry.status import Status, VerifiedStatus, check_young
+from autolink.registry.watch import short_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TRIES: Final = 3
+
+
+def state_facts(where: Standing | Status, auto_id: AutoId) -> dict[str, Any]:
+    """An ID's effective state, and because of whom else it is not active."""
+    own = where.state is State.ACTIVE or where.because == auto_id
+    return {"state": where.state.value, "because_of": None if own else where.because.hex}
 
 
 def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
@@ -34,10 +42,7 @@ def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
     said = verified.status
     return {
         "auto_id": said.auto_id.hex,
-        "state": said.state.value,
-        "because_of": None
-        if said.state is State.ACTIVE or said.because == said.auto_id
-        else said.because.hex,
+        **state_facts(said, said.auto_id),
         "certificate": f"sha256:{said.certificate.hex()}",
         "key": key_authority(said.key),
         "entries": said.entries,
@@ -65,18 +70,19 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     """Whether an Auto ID is active, in the signed word of the log; nothing of it rests on who answers."""
     auto_id = auto_id_of(who)
 
-    async def work(client: RegistryClient) -> VerifiedStatus:
+    async def work(client: RegistryClient) -> tuple[VerifiedStatus, dict[str, Any]]:
         with on_record(auto_id):
             verified = await client.status(auto_id)
         with against(verified.status.to_bytes()):
             check_young(verified.status, datetime.now(UTC), max_age)
-        return verified
+            return verified, await _takes_over(client, verified.status)
 
-    facts = status_facts(reach(**how).use(work))
+    verified, coming = reach(**how).use(work)
+    facts = status_facts(verified)
     if as_json:
-        print_json({"ok": True, **facts})
+        print_json({"ok": True, **facts, **coming})
     else:
-        print_facts(facts)
+        print_facts(facts | _in_words(coming))
 
 
 @click.command()
@@ -91,7 +97,9 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
     """
     auto_id = auto_id_of(who)
 
-    async def work(client: RegistryClient) -> tuple[VerifiedStatus, Place, ServiceRecord | NotFound]:
+    async def work(
+        client: RegistryClient,
+    ) -> tuple[VerifiedStatus, Place, dict[str, Any], ServiceRecord | NotFound]:
         with on_record(auto_id):
             for _ in range(_TRIES):
                 verified, place = await client.status(auto_id), await client.place(auto_id)
@@ -104,12 +112,14 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
                 raise BadSignature(
                     "the certificate that the registry gives is not the one that its log has signed"
                 )
+            coming = await _takes_over(client, verified.status)
         try:
-            return verified, place, await find_record(client, auto_id, now=datetime.now(UTC), max_age=max_age)
+            service = await find_record(client, auto_id, now=datetime.now(UTC), max_age=max_age)
         except NotFound as none:
-            return verified, place, none
+            return verified, place, coming, none
+        return verified, place, coming, service
 
-    verified, place, service = reach(**how).use(work)
+    verified, place, coming, service = reach(**how).use(work)
     certificate = Certificate.parse_untrusted(place.certificate)
     facts = {
         "common_name": certificate.common_name,
@@ -118,7 +128,7 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         "not_before": certificate.not_before.isoformat(),
         "not_after": certificate.not_after.isoformat(),
         **status_facts(verified),
-        "takes_over_at": None if place.recovered_at is None else instant(place.recovered_at).isoformat(),
+        **coming,
         "guardians": f"{place.threshold} of {place.guardians}" if place.guardians else None,
         "recovery_takes": days(place.delay),
     }
@@ -126,7 +136,34 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         more = _service(service) | {"certificate_der": place.certificate}
         print_json({"ok": True, **facts, **more})
     else:
-        print_facts(facts | _service_in_words(service))
+        print_facts(facts | _in_words(coming) | _service_in_words(service))
+
+
+async def _takes_over(client: RegistryClient, said: Status) -> dict[str, Any]:
+    """When another key takes over, and which: of an ID that is being recovered, by entries that are proved.
+
+    Raises:
+        BadSignature: the registry does not show the recovery that its log has signed.
+    """
+    if said.state is not State.RECOVERING or said.because != said.auto_id:
+        return {"takes_over_at": None, "new_key": None}
+    key, ready_at, delays = "", 0, 1
+    for place in reversed(await client.places(said)):
+        logged_at, entry = _read(place, await client.proved(place), said.auto_id)
+        if not key and entry.op is Op.RECOVER:
+            key = key_authority(Certificate.parse_untrusted(entry.certificate).spki_sha256)
+            ready_at = logged_at
+        elif not key:
+            delays += entry.op is Op.DELAY
+        elif entry.guardians is not None:  # which say how long it takes
+            ready_at += delays * entry.guardians.delay * SECOND
+            return {"takes_over_at": instant(ready_at).isoformat(), "new_key": key}
+    raise BadSignature("the registry does not show the recovery that its log has signed")
+
+
+def _in_words(coming: dict[str, Any]) -> dict[str, Any]:
+    at = coming["takes_over_at"]
+    return coming | {"takes_over_at": at and f"{at}, unless the next key ends the recovery by then"}
 
 
 def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:
@@ -161,30 +198,89 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """Every entry of an Auto ID, each proved to be in the log, and that none is missing."""
     auto_id = auto_id_of(who)
 
-    async def work(client: RegistryClient) -> list[dict[str, Any]]:
+    async def work(client: RegistryClient) -> list[tuple[int, int, Entry]]:
         with on_record(auto_id):
             said = (await client.status(auto_id)).status
         with against(said.to_bytes()):
             places = await client.places(said)
-            return [_row(place, await client.proved(place), auto_id) for place in places]
+            return [(place, *_read(place, await client.proved(place), auto_id)) for place in places]
 
-    rows = reach(**how).use(work)
+    entries = reach(**how).use(work)
+    issuer = entries[0][2].issuer
+    rows = [{"index": at, "logged_at": instant(time).isoformat()} for at, time, _ in entries]
     if as_json:
-        print_json({"ok": True, "auto_id": auto_id.hex, "entries": rows})
-    else:
-        print_table(("index", "logged_at", "entry", "signed_by", "says"), rows)
+        told = [row | entry_facts(entry, issuer) for row, (*_, entry) in zip(rows, entries, strict=True)]
+        print_json({"ok": True, "auto_id": auto_id.hex, "entries": told})
+        return
+    for row, (place, _, entry) in zip(rows, entries, strict=True):
+        signed_by, says = signers_text(entry, issuer), entry_text(entry)
+        row |= {"index": str(place), "entry": entry.op.name.lower(), "signed_by": signed_by, "says": says}
+    print_table(("index", "logged_at", "entry", "signed_by", "says"), rows)
 
 
-def _row(place: int, leaf: bytes, auto_id: AutoId) -> dict[str, Any]:
+def _read(place: int, leaf: bytes, auto_id: AutoId) -> tuple[int, Entry]:
+    """The time and the entry of a leaf that has to be about an ID."""
     logged_at, entry = decode_leaf_untrusted(leaf)
     if entry.auto_id != auto_id:
         raise BadSignature(f"the registry gives another ID's entry at {place}")
+    return logged_at, entry
+
+
+# --- an entry in words, and in fields ----------------------------------------------------------------------
+
+_OWN_KEY: Final = {
+    Op.ROTATE: "next key",
+    Op.DEACTIVATE: "next key",
+    Op.GUARDIANS: "next key",
+    Op.RECOVER: "new key",
+}
+"""Which of its keys an ID signs with where it is not the one on record."""
+
+
+def _signers(entry: Entry, issuer: AutoId | None) -> list[tuple[str, AutoId]]:
+    """As what, and who has signed an entry that a log has taken."""
+
+    def role(by: AutoId) -> str:
+        if by == entry.auto_id:
+            return _OWN_KEY.get(entry.op, "own key")
+        return "issuer" if by == issuer else "guardian" if entry.revealed else "ancestor"
+
+    return [(role(one.by), one.by) for one in entry.signatures]
+
+
+def signers_text(entry: Entry, issuer: AutoId | None, *, short: bool = False) -> str:
+    """Who has signed an entry: which key of the ID's own, or who else."""
+
+    def told(role: str, by: AutoId) -> str:
+        return role if by == entry.auto_id else f"{role} {by.short if short else by}"
+
+    return ", ".join(told(role, by) for role, by in _signers(entry, issuer))
+
+
+def entry_facts(entry: Entry, issuer: AutoId | None) -> dict[str, Any]:
+    """What an entry is, for programs.
+
+    Args:
+        entry: that a log has taken.
+        issuer: of its ID.
+    """
+    certificate = Certificate.parse_untrusted(entry.certificate) if entry.certificate else None
+    guardians = entry.guardians
     return {
-        "index": str(place),
-        "logged_at": instant(logged_at).isoformat(),
         "entry": entry.op.name.lower(),
-        "signed_by": ", ".join("itself" if one.by == auto_id else one.by.hex for one in entry.signatures),
-        "says": entry_text(entry),
+        "signed_by": [
+            {"auto_id": by.hex, "as": role.replace(" ", "_")} for role, by in _signers(entry, issuer)
+        ],
+        "key": None if certificate is None else key_authority(certificate.spki_sha256),
+        "not_after": None if certificate is None else certificate.not_after.isoformat(),
+        "guardians": None
+        if guardians is None
+        else {
+            "count": len(guardians.hashes),
+            "threshold": guardians.threshold,
+            "delay_seconds": guardians.delay,
+        },
+        "void_from": entry.void_from,
     }
 
 
@@ -195,12 +291,13 @@ def days(seconds: float) -> str:
     return f"{seconds / 86_400:.4g} days"
 
 
-def entry_text(entry: Entry) -> str:
-    """What an entry brings, in a few words."""
+def entry_text(entry: Entry, *, short: bool = False) -> str:
+    """What an entry brings, in a few words; with `short` its key is not in full."""
     said: list[str] = []
     if entry.certificate:
         certificate = Certificate.parse_untrusted(entry.certificate)
-        said.append(f"key {key_authority(certificate.spki_sha256)} until {certificate.not_after:%F}")
+        key = (short_key if short else key_authority)(certificate.spki_sha256)
+        said.append(f"key {key} until {certificate.not_after:%F}")
     if entry.guardians is not None and entry.guardians.hashes:
         said.append(f"{entry.guardians.threshold} of {len(entry.guardians.hashes)} guardians")
     if entry.guardians is not None:

@@ -1,8 +1,10 @@
 """`autolink registry audit|monitor`: whether a log is honest, found out by replaying it with nothing but its public key."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +27,10 @@ from autolink.cli.registry_link import (
     reach_options,
     try_keep,
 )
+from autolink.cli.registry_look import entry_facts, entry_text, signers_text, state_facts
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, LinkLost, RemoteProtocolError, display
-from autolink.identity import files
+from autolink.identity import Certificate, files, key_authority, show_name
 from autolink.registry.audit import Audit
 from autolink.registry.client import RegistryClient
 from autolink.registry.database import StoreFailed
@@ -35,15 +38,20 @@ from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
 from autolink.registry.feed import Change
 from autolink.registry.folder import audit_folder
 from autolink.registry.ledger import standing
+from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.monitor import Monitor, Report
+from autolink.registry.monitor import Monitor
 from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.watch import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 Look = Callable[[RegistryClient], Awaitable[None]]
 
 _log: Final = logging.getLogger("autolink.cli")
+_TEXT: Final = 2 * limits.DISPLAY
+"""Characters of what a report says: a key and two Auto IDs are in it."""
+
 _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 
@@ -118,7 +126,12 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
 )
 @option(
     "--state", type=FILE, default="monitor.checkpoint", show_default=True,
-    help="Where the newest checkpoint is kept: the log must go on from it the next time.",
+    help="Where the newest checkpoint is kept: the next time the log must go on from it, and what is behind it is told. "
+    "Each set of IDs wants its own.",
+)  # fmt: skip
+@option(
+    "--since", type=click.IntRange(0), metavar="INDEX",
+    help="The first entry that is told; if not given, what is behind --state, and without that what comes from now on.",
 )  # fmt: skip
 @option(
     "--seen", type=FILE, multiple=True,
@@ -135,28 +148,42 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
 @json_lines_option
 @click.pass_context
 def monitor(
-    ctx: click.Context, /, *, who: tuple[str, ...], state: Path, seen: tuple[Path, ...], every: float, once: bool,
-    max_age: float, evidence: Path, as_json: bool, **how: Any,  # noqa: ANN401
+    ctx: click.Context, /, *, who: tuple[str, ...], state: Path, since: int | None, seen: tuple[Path, ...], every: float,
+    once: bool, max_age: float, evidence: Path, as_json: bool, **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Watch IDs, or a whole log: report every entry, every word that is old or missing, and every sign of another past.
+    """Watch IDs, or a whole log: report every entry, how the IDs given really stand, issuers and time included, every word
+    that is old or missing, and every sign of another past.
 
-    It replays the log from its first entry. Exit status 1 if the log is convicted, or with --once if something is to be
-    reported that is no entry, or the log does not go on from what was seen of it: that stays in --state.
+    It replays the log from its first entry, and tells what is new since --state was kept. Without that it begins with how
+    the IDs given stand now; --since 0 tells everything. Exit status 1 if the log is convicted, or with --once if an ID is
+    not on record, the registry's word is old or missing, or the log does not go on from what was seen of it: that stays in
+    --state.
     """
     reached = replace(reach(**how), evidence=None)  # kept here, where it is said
-    notes = [_note(path) for path in (*seen, *([state] if state.exists() else []))]
+    log = reached.log_key
+    notes, looked = [_checkpoint(path, log) for path in seen], None
+    if state.exists():
+        notes.append(kept := _checkpoint(state, log))
+        if since is None:
+            since, looked = kept.size, datetime.fromtimestamp(state.stat().st_mtime, UTC)
     watching = Monitor(
-        reached.log_key, clock=lambda: datetime.now(UTC), watched=map(auto_id_of, who) if who else None, seen=notes,
-        max_age=max_age,
+        log, clock=lambda: datetime.now(UTC), watched=map(auto_id_of, who) if who else None,
+        seen=[note.note for note in notes], max_age=max_age, since=since, looked=looked,
     )  # fmt: skip
-    odd = False
+    odd = agreed = False
 
     def tell(report: Report) -> None:
         nonlocal odd
-        odd = odd or report.index is None
+        odd = odd or report.odd or report.what == "unknown"
         _tell(report, evidence, as_json=as_json)
 
+    def agree() -> str:
+        told = "" if watching.since == 0 else f"; told from entry {watching.since} on"
+        return f"{watching.size} entries of {display(log.name)} about {watching.count()} Auto IDs agree{told}"
+
     async def look(client: RegistryClient) -> None:
+        nonlocal agreed
+        began = datetime.now(UTC).timestamp()
         try:
             await watching.look(client, tell)
         except Unproved as error:
@@ -167,6 +194,10 @@ def monitor(
                 _tell_unproved(error, kept, where, as_json=as_json)
             raise
         files.write_atomic(str(state), watching.checkpoint, mode=0o644)
+        os.utime(state, (began, began))  # when it was looked, for the next run
+        if not once and not agreed:
+            say(agree())
+        agreed = True
 
     try:
         if once:
@@ -178,38 +209,66 @@ def monitor(
         ctx.exit(Status.FAILED)
     status = Status.FAILED if odd else Status.OK
     if as_json:
-        told = {"ok": not odd, "status": status, "log": reached.log_key.name, "entries": watching.size}
-        print_json(told, line=True)
+        counts = {"entries": watching.size, "ids": watching.count(), "since": watching.since}
+        print_json({"ok": not odd, "status": status, "log": log.name, **counts}, line=True)
     else:
-        say(f"{watching.size} entries of {display(reached.log_key.name)} agree")
+        say(agree())
     ctx.exit(status)
 
 
-def _note(path: Path) -> bytes:
+def _checkpoint(path: Path, log_key: VerifierKey) -> Checkpoint:
     """The checkpoint in a file, alone or in a proof."""
     with about(display(str(path))):
         data = read(path, limits.LOG_PROOF)
-        try:
-            return LogProof.from_untrusted(data).checkpoint
-        except RemoteProtocolError:
-            return data
+        with suppress(RemoteProtocolError):  # then it is alone
+            data = LogProof.from_untrusted(data).checkpoint
+        return verify_untrusted(data, log_key)
 
 
 def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
-    told: dict[str, Any] = {
-        "at": report.at.isoformat(), "what": report.what, "auto_id": report.auto_id.hex, "index": report.index,
-        "text": report.text,
-    }  # fmt: skip
+    told: dict[str, Any] = {}
     if report.evidence:
-        name = f"{report.what}-{report.auto_id.hex[:8]}"
-        told["evidence"] = str(
-            keep_evidence(folder, name, report.evidence, f"{report.auto_id}: {report.text}")
+        what = f"{report.what}-{report.auto_id.hex[:8]}"
+        path = keep_evidence(folder, what, report.evidence, f"{report.auto_id}: {report.text}")
+        told["evidence"] = str(path)
+    if report.what == "unknown":
+        say(
+            f"Warning: {report.auto_id} is not on record there: is it the right one? It is watched all the same"
         )
     if as_json:
-        print_json(told, line=True)
-    else:
-        place = "" if report.index is None else f"  entry {report.index}"
-        click.echo(f"{report.at:%F %T}Z{place}  {report.auto_id}  {display(report.text)}")
+        print_json(_facts_of(report) | told, line=True)
+    elif report.what != "unknown":
+        click.echo(_line(report))
+
+
+def _facts_of(report: Report) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "at": report.at.isoformat(), "what": report.what, "auto_id": report.auto_id.hex, "common_name": _name(report),
+        "index": report.index, "text": report.text,
+    }  # fmt: skip
+    if report.standing is not None:
+        told |= state_facts(report.standing, report.auto_id)
+    if report.record is not None:
+        own = {"key": key_authority(report.record.key)}
+        told |= own if report.entry is None else entry_facts(report.entry, report.record.issuer)
+    return told
+
+
+def _line(report: Report) -> str:
+    name, what = _name(report), report.what
+    if report.record is not None and report.entry is not None:
+        what += f" by {signers_text(report.entry, report.record.issuer, short=True)}"
+        what = ", ".join(filter(None, [what, entry_text(report.entry, short=True)]))
+    columns = (
+        f"{report.at:%F %T}Z", "" if report.index is None else f"entry {report.index}", str(report.auto_id),
+        name and show_name(name), f"{what}: {display(report.text, _TEXT)}",
+    )  # fmt: skip
+    return "  ".join(filter(None, columns))
+
+
+def _name(report: Report) -> str | None:
+    record = report.record
+    return None if record is None else Certificate.parse_untrusted(record.certificate).common_name
 
 
 def _tell_unproved(error: Unproved, kept: Path | None, where: str, *, as_json: bool) -> None:

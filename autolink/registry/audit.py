@@ -14,16 +14,16 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
-from autolink.errors import EntryRefused
+from autolink.errors import BadSignature, EntryRefused, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages.merkle import StreamingRoot, leaf_hash
-from autolink.registry.entries import Op, decode_leaf_untrusted
+from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.ledger import standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.records import Record
+from autolink.registry.records import Record, State
 from autolink.registry.source import Progress, Source, SourceFailed
 from autolink.registry.state import apply
 from autolink.registry.status import Status, VerifiedStatus
@@ -37,13 +37,18 @@ _PAGE: Final = 256
 @final
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One entry, found right: its place, the log's time, what it is, the record that followed, and the leaf's hash."""
+    """One entry, found right: its place, the log's time, the record that followed, and the leaf's hash."""
 
     index: int
     logged_at: int
-    op: Op
+    entry: Entry
     record: Record
     leaf_hash: bytes
+
+    @property
+    def change(self) -> tuple[AutoId, Op, State, int, int]:
+        """What the feed has to tell of it, if it is one of `TELLING`."""
+        return self.record.auto_id, self.entry.op, self.record.state, self.index, self.logged_at
 
 
 @final
@@ -52,6 +57,8 @@ class Audit:
 
     Args:
         key: the log's, and all that is believed.
+        recovered: told of each recovery that takes place because its delay has passed, between the entries before and after
+            that: the record as it was last written.
 
     Attributes:
         ledger: the state after the entries so far.
@@ -59,8 +66,10 @@ class Audit:
         checkpoint: the signed note that was found right last: beside another root of its size it is evidence.
     """
 
-    def __init__(self, key: VerifierKey) -> None:
-        self._key = key
+    def __init__(self, key: VerifierKey, *, recovered: Callable[[Record], object] | None = None) -> None:
+        self._key, self._recovered = key, recovered
+        self._passed = 0  # log time up to which recoveries were told
+        self._ready: int | None = None  # when the next one takes place
         self.ledger = TemporaryLedger()
         self._tree = StreamingRoot()
         self.time = 0
@@ -97,11 +106,22 @@ class Audit:
             applied = apply(self.ledger, entry, origin=self._key.name, now=logged_at, index=index)
         except EntryRefused as refusal:
             raise LogConvicted(f"{refusal.fault}: {refusal}", index=index, evidence=leaf) from refusal
+        self.pass_time(logged_at)
         self.ledger.take(applied)
+        if (coming := applied.record.recovery) is not None:
+            self._ready = min(self._ready or coming.ready_at, coming.ready_at)
         self.time = logged_at
         hashed = leaf_hash(leaf)
         self._tree.add(hashed)
-        return Taken(index, logged_at, entry.op, applied.record, hashed)
+        return Taken(index, logged_at, entry, applied.record, hashed)
+
+    def pass_time(self, now: int) -> None:
+        """Tell which recoveries have taken place by log time `now`, if anybody is told."""
+        if self._recovered is None or self._ready is None or now < self._ready:
+            return
+        for record in self.ledger.recovered(self._passed, now):
+            self._recovered(record)
+        self._passed, self._ready = now, self.ledger.next_recovery(now)
 
     def check_status(self, status: Status) -> None:
         """Compare what a log, its signature verified, says of an ID with what follows from the entries up to that size.
@@ -147,7 +167,7 @@ class Audit:
             RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
         """
         note = source.checkpoint() if note is None else note
-        signed = verify_untrusted(note, self._key)
+        signed = verify_checkpoint(note, self._key)
         if signed.size < self.size:
             raise SourceFailed(f"a checkpoint of {signed.size} entries, and {self.size} were seen before")
         for leaf in source.leaves(self.size, signed) if signed.size > self.size else ():
@@ -211,15 +231,23 @@ class Audit:
         return None if found is None else found.at(at)
 
 
-def check_change(change: Change, taken: Taken) -> None:
-    """Compare what the feed, its signature verified, tells of an entry with that entry.
+def verify_checkpoint(note: bytes, key: VerifierKey) -> Checkpoint:
+    """As `checkpoint.verify_untrusted`, of the one that a source gives: the error has it noted what is wrong there."""
+    try:
+        return verify_untrusted(note, key)
+    except (RemoteProtocolError, BadSignature) as error:
+        error.add_note("checkpoint")
+        raise
+
+
+def check_change(change: Change, found: tuple[AutoId, Op, State, int, int]) -> None:
+    """Compare what the feed, its signature verified, tells of an entry with what that was (`Taken.change`).
 
     Raises:
         LogConvicted: it tells something else, or there is nothing to tell.
     """
     told = (change.auto_id, change.op, change.state, change.index, change.at)
-    found = (taken.record.auto_id, taken.op, taken.record.state, taken.index, taken.logged_at)
-    if told != found or taken.op not in TELLING:
+    if told != found or change.op not in TELLING:
         raise LogConvicted(
-            "the change that was told of it is not what it did", index=taken.index, evidence=change.to_bytes()
+            "the change that was told of it is not what it did", index=found[3], evidence=change.to_bytes()
         )

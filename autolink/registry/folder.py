@@ -25,11 +25,11 @@ from autolink.errors import IdentityError, KeystoreError, UsageError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages.merkle import leaf_hashes
-from autolink.registry.audit import Audit, Taken, check_change
+from autolink.registry.audit import Audit, Taken, check_change, verify_checkpoint
 from autolink.registry.checked_tiles import CheckedTiles
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
-from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
+from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import WIDTH
@@ -221,7 +221,7 @@ def audit_folder(source: FolderSource, key: VerifierKey) -> Audit:
         if (found := source.count("leaves")) < least:
             raise SourceFailed(f"there are {found} entries, and {least} were signed")
         note = source.checkpoint()
-        _check_entries(source, verify_untrusted(note, key))
+        _check_entries(source, verify_checkpoint(note, key))
         replayed, compared = Audit(key), _Comparison(source, key)
         replayed.replay(source, note, each=compared.check_entry)
         compared.check_state(replayed)
@@ -258,12 +258,12 @@ class _Comparison:
         record = taken.record
         if not self._source.in_history(record.auto_id, taken.index):
             raise SourceFailed(f"entry {taken.index} is not in the history of {record.auto_id}")
-        if taken.op not in TELLING:
+        if taken.entry.op not in TELLING:
             return
         change = self._source.change(taken.index)
         if change is None:
             raise SourceFailed(f"entry {taken.index}: the feed has told nothing of it")
-        check_change(verify_change(change, self._key), taken)
+        check_change(verify_change(change, self._key), taken.change)
         self._told += 1
         if record.issuer is not None:
             self._ended[record.issuer] = taken.index

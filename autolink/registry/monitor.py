@@ -1,4 +1,4 @@
-"""A monitor: an audit that goes on, and reports what happens to the IDs that somebody watches.
+"""A monitor: an audit that goes on, and reports (`watch`) what happens to the IDs that somebody watches.
 
 It replays the whole log, so it believes the registry nothing: not that an entry was allowed, not what a status or the feed
 says of an ID, not that the log of today goes on from the one of yesterday. What it remembers from one run to the next is
@@ -8,7 +8,6 @@ replayed log must agree, or the registry shows different people different pasts.
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar, final
 
@@ -21,37 +20,16 @@ from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import Audit, Taken, check_change
 from autolink.registry.client import RegistryClient
+from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved, both
 from autolink.registry.feed import TELLING, Change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tree import check_consistency
-from autolink.registry.records import SECOND
+from autolink.registry.records import SECOND, Record, State
+from autolink.registry.watch import Report, Watch
 
 T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Something that the owner of an ID wants to know.
-
-    Attributes:
-        what: the kind of entry in lower case; or ``stale`` or ``withheld``: the registry's word on an ID is too old, or
-            missing.
-        auto_id: whose.
-        text: for people.
-        index: of the entry; None where it is about none.
-        at: when it was logged, or seen.
-        evidence: what shows it; empty for an entry, which is in the log.
-    """
-
-    what: str
-    auto_id: AutoId
-    text: str
-    index: int | None
-    at: datetime
-    evidence: bytes = b""
 
 
 @final
@@ -62,6 +40,9 @@ class Monitor:
         key: of the log, and all that is believed.
         watched: the IDs that are reported; None for all.
         seen: checkpoints (signed notes) from earlier runs and from elsewhere.
+        since: the place of the first entry that is reported, such as the size in the checkpoint of an earlier run; all are
+            replayed. None: that of the first one after the first look, in which it is reported how those in `watched` stand.
+        looked: when that earlier run has looked; a recovery that had taken place by then is not reported.
         max_age: seconds that the registry's word on a watched ID may be old.
         each: told every entry of the log, watched or not, such as `crl.Issued.take`.
         clock: the wall clock.
@@ -69,6 +50,7 @@ class Monitor:
     Attributes:
         checkpoint: the newest one that the replayed log agrees with, as a note; empty before the first.
         heard: the place behind the last change that was heeded.
+        since: the place of the first entry that is reported; None before the first look says it.
 
     Raises:
         RemoteProtocolError, BadSignature: something in `seen` is no checkpoint of this log's.
@@ -77,17 +59,21 @@ class Monitor:
     def __init__(
         self, key: VerifierKey, *, clock: Callable[[], datetime], watched: Iterable[AutoId] | None = None,
         seen: Iterable[bytes] = (), max_age: float = 300.0, each: Callable[[Taken], object] | None = None,
+        since: int | None = 0, looked: datetime | None = None,
     ) -> None:  # fmt: skip
         self._key, self._clock, self._max_age = key, clock, max_age
-        self._watched = None if watched is None else frozenset(watched)
-        self._audit = Audit(key)
+        self._audit = Audit(key, recovered=self._recovered)
+        self._watch = Watch(self._audit.ledger, None if watched is None else frozenset(watched))
         self._each = each
+        self.since, self._looked = since, 0 if looked is None else microseconds(looked)
+        self._report: Callable[[Report], object] = _nobody
+        self._unknown: set[AutoId] = set()
         self._expected: dict[int, list[Checkpoint]] = {}
         for note in seen:
             signed = verify_untrusted(note, key)
             self._expected.setdefault(signed.size, []).append(signed)
         self._told: deque[Change] = deque(maxlen=limits.CHANGES_COMPARED)
-        self._telling: OrderedDict[int, Taken] = OrderedDict()
+        self._telling: OrderedDict[int, tuple[AutoId, Op, State, int, int]] = OrderedDict()
         self._asked = 0  # IDs that were touched last before this place have had their status compared
         self.checkpoint = b""
         self.heard = 0
@@ -96,6 +82,10 @@ class Monitor:
     def size(self) -> int:
         """Entries that were replayed."""
         return self._audit.size
+
+    def count(self) -> int:
+        """How many IDs are on record in them."""
+        return self._audit.ledger.count()
 
     def heed(self, change: Change) -> None:
         """Take what the feed tells, to be compared with the log in the next round."""
@@ -115,18 +105,39 @@ class Monitor:
             RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
             CallError, LinkLost, TimeoutError: it does not answer.
         """
-        await self._replay(client, (await _soon(client.consistency())).checkpoint, report)
+        self._report = report
+        await self._replay(client, (await _soon(client.consistency())).checkpoint)
         self._check_told()
-        for auto_id in sorted(self._watched or ()):
-            await self._check_status(client, auto_id, report)
-        if self._watched is None:
+        watched = self._watch.watched
+        for auto_id in sorted(watched or ()):
+            await self._check_status(client, auto_id)
+        if watched is None:
             stop = self.size  # what is touched while the statuses are asked for is for the next round
             for place, auto_id in self._audit.ledger.touched(self._asked, stop):
-                await self._check_status(client, auto_id, report)
+                await self._check_status(client, auto_id)
                 self._asked = place + 1
             self._asked = stop
+        self._pass_time()
 
-    async def _replay(self, client: RegistryClient, note: bytes, report: Callable[[Report], object]) -> None:
+    def _pass_time(self) -> None:
+        """What time alone has brought, until an entry or the next round."""
+        now = max(self._audit.time, microseconds(self._clock()))
+        self._audit.pass_time(now)
+        if self.since is None:
+            self.since = self.size
+            for report in self._watch.stands(now):
+                self._report(report)
+
+    def _recovered(self, record: Record) -> None:
+        told = self._tells(self.size) and record.at(self._looked) is record
+        for report in self._watch.recovered(record):
+            if told:
+                self._report(report)
+
+    def _tells(self, place: int) -> bool:
+        return self.since is not None and place >= self.since
+
+    async def _replay(self, client: RegistryClient, note: bytes) -> None:
         """Take the log up to a checkpoint."""
         signed = verify_untrusted(note, self._key)
         size, seen = self._longest()
@@ -144,9 +155,10 @@ class Monitor:
                 if self._each is not None:
                     self._each(taken)
                 self._check_expected(note)
-                auto_id = taken.record.auto_id
-                if self._watched is None or auto_id in self._watched:
-                    report(_report(taken))
+                if self._watch.watched is not None or self._tells(taken.index):
+                    for report in self._watch.entry(taken):
+                        if self._tells(taken.index):
+                            self._report(report)
         if signed.root != self._audit.root:
             raise LogConvicted("two logs of one size were signed", evidence=both(self.checkpoint, note))
         self.checkpoint = note
@@ -182,7 +194,7 @@ class Monitor:
         from its first one, it is convicted by them."""
         if self.checkpoint:
             other = Monitor(self._key, clock=self._clock, watched=(), seen=[self.checkpoint])
-            await other._replay(client, note, lambda _: None)
+            await other._replay(client, note)
 
     def _check_expected(self, shown: bytes) -> None:
         for signed in self._expected.pop(self.size, ()):
@@ -191,8 +203,8 @@ class Monitor:
                 raise LogConvicted(text, evidence=both(signed.note, shown))
 
     def _remember(self, taken: Taken) -> None:
-        if taken.op in TELLING:
-            self._telling[taken.index] = taken
+        if taken.entry.op in TELLING:
+            self._telling[taken.index] = taken.change
             if len(self._telling) > limits.CHANGES_COMPARED:
                 self._telling.popitem(last=False)
 
@@ -202,15 +214,13 @@ class Monitor:
         for change in told:
             if change.index >= self.size:
                 self._told.append(change)  # the checkpoint was from before it
-            elif (taken := self._telling.get(change.index)) is not None:
-                check_change(change, taken)
+            elif (found := self._telling.get(change.index)) is not None:
+                check_change(change, found)
             elif not self._telling or change.index > next(iter(self._telling)):
                 text = "a change was told of it, and it is none"
                 raise LogConvicted(text, index=change.index, evidence=change.to_bytes())
 
-    async def _check_status(
-        self, client: RegistryClient, auto_id: AutoId, report: Callable[[Report], object]
-    ) -> None:
+    async def _check_status(self, client: RegistryClient, auto_id: AutoId) -> None:
         now = self._clock()
         try:
             verified = await _soon(client.status(auto_id))
@@ -219,24 +229,23 @@ class Monitor:
                 raise
             if self._audit.ledger.record(auto_id) is not None:
                 text = "it is on record, and the registry says that it is not"
-                report(Report("withheld", auto_id, text, None, now))
+                self._report(Report("withheld", auto_id, text, None, now))
+            elif auto_id not in self._unknown:
+                self._unknown.add(auto_id)
+                self._report(Report("unknown", auto_id, "it is not on record", None, now))
             return
         status = verified.status
         if verified.checkpoint.size < self.size or microseconds(now) - status.at > self._max_age * SECOND:
             size = verified.checkpoint.size
             text = f"the registry's word on it is of {instant(status.at):%F %T} UTC, under {size} entries"
-            report(Report("stale", auto_id, text, None, now, status.to_bytes()))
+            self._report(Report("stale", auto_id, text, None, now, status.to_bytes()))
             return
-        await self._replay(client, status.proof.checkpoint, report)  # it may know of more by now
+        await self._replay(client, status.proof.checkpoint)  # it may know of more by now
         self._audit.check_status(status)
 
 
-def _report(taken: Taken) -> Report:
-    record = taken.record
-    text = f"{taken.op.name.lower()}: it is {record.state} now"
-    if record.recovery is not None:
-        text += f", and another key takes over at {instant(record.recovery.ready_at):%F %T} UTC"
-    return Report(taken.op.name.lower(), record.auto_id, text, taken.index, instant(taken.logged_at))
+def _nobody(_: Report) -> None:
+    """Before the first look nobody is told."""
 
 
 async def _soon(answer: Awaitable[T]) -> T:

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Final, final
 
+from autolink import limits
 from autolink.identity import AutoId
 from autolink.registry.database import StoreFailed
 from autolink.registry.ledger import Applied
@@ -21,10 +22,12 @@ CACHE_KIB: Final = 16 * 1024
 _PAGE: Final = 256
 
 _SCHEMA: Final = (
-    "CREATE TABLE records (touched INTEGER PRIMARY KEY, auto_id BLOB NOT NULL UNIQUE, record BLOB NOT NULL)",
+    "CREATE TABLE records (touched INTEGER PRIMARY KEY, auto_id BLOB NOT NULL UNIQUE, record BLOB NOT NULL, ready INTEGER)",
+    "CREATE INDEX recovering ON records (ready) WHERE ready IS NOT NULL",
     "CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID",
 )
-"""A record is found by its ID, and by the entry that touched it last: an entry touches one."""
+"""A record is found by its ID, by the entry that touched it last (an entry touches one), and by when another key takes over,
+of the few that are recovering."""
 
 
 @final
@@ -59,7 +62,8 @@ class TemporaryLedger:
         """The state after an entry."""
         record = applied.record
         self._rows(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", record.touched, record.auto_id.value, as_kept(record)
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+            record.touched, record.auto_id.value, as_kept(record), record.recovery and record.recovery.ready_at,
         )  # fmt: skip
         if applied.used is not None:
             self._rows("INSERT INTO used VALUES (?)", applied.used)
@@ -84,6 +88,24 @@ class TemporaryLedger:
             if place >= stop:
                 return
             yield place, AutoId(auto_id)
+
+    def recovered(self, start: int, stop: int) -> Iterator[Record]:
+        """Whose recovery takes place by itself after log time `start` and by `stop`, in that order: records as they were
+        last written. Nothing may be taken meanwhile."""
+        query = (
+            "SELECT ready, touched, record FROM records WHERE (ready, touched) > (?, ?) AND ready <= ? "
+            "ORDER BY ready, touched"
+        )
+        after = [start, limits.LOG_ENTRIES]
+        while rows := self._rows(f"{query} LIMIT {_PAGE}", *after, stop):
+            for *after, kept in rows:  # noqa: B007  the last one is where the next page begins
+                if (record := read_kept(kept)) is not None:
+                    yield record
+
+    def next_recovery(self, start: int) -> int | None:
+        """The log time after `start` at which the next one takes place, if nothing else comes."""
+        ((ready,),) = self._rows("SELECT min(ready) FROM records WHERE ready > ?", start)
+        return None if ready is None else int(ready)
 
     def used(self) -> Iterator[bytes]:
         """The keys that are, were or are about to be some ID's."""

@@ -17,7 +17,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.submitter import Withheld
-from tests.cli.registries import NOBODY, ends, id_of, pass_a_second
+from tests.cli.registries import NOBODY, Lies, ends, id_of, pass_a_second
 
 # --- on record ---------------------------------------------------------------------------------------------
 
@@ -157,7 +157,10 @@ def test_an_identity_is_renewed_in_the_log_and_in_the_keystore(sh, monkeypatch):
     assert Keystore().chain("echo")[0].fingerprint.hex() == fingerprint
     rows = sh.json("registry", "history", "echo")["entries"]
     assert [row["entry"] for row in rows] == ["register", "renew", "renew"]
-    assert rows[0]["signed_by"] == f"itself, {id_of(sh, 'acme')}"
+    assert [signer["as"] for signer in rows[0]["signed_by"]] == ["own_key", "issuer"]
+    assert rows[0]["signed_by"][1]["auto_id"] == id_of(sh, "acme")
+    assert rows[2]["index"] == sh.json("registry", "status", "echo")["last_entry"]
+    assert f"own key, issuer {id_of(sh, 'acme')}  key sha256:" in sh.ok("registry", "history", "echo")
 
 
 def test_a_renewal_whose_answer_was_lost_is_repeated_and_put_in_place(sh, monkeypatch):
@@ -358,7 +361,17 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     assert told["state"] == "recovering"
     later = sh.json("id", "delay", "org")["takes_over_at"]
     assert later > told["takes_over_at"]
-    assert sh.json("registry", "lookup", "org")["takes_over_at"] == later
+    new_key = sh.json("id", "show", "org-2")["key"]
+    for command in ("status", "lookup"):
+        found = sh.json("registry", command, "org")
+        assert (found["takes_over_at"], found["new_key"]) == (later, new_key)
+        assert f"{later}, unless the next key ends the recovery by then" in sh.ok("registry", command, "org")
+    recovery = sh.json("registry", "history", "org")["entries"][-2]
+    assert (recovery["entry"], recovery["key"]) == ("recover", new_key)
+    assert [signer["as"] for signer in recovery["signed_by"]] == ["new_key", "guardian", "guardian"]
+    with monkeypatch.context() as patch:
+        Lies(patch).tell("places", lambda places: places[-1:])
+        assert "does not show the recovery" in ends(sh, 1, "registry", "status", "org")
     assert "lengthened once" in sh.fails(3, "id", "delay", "org")
 
 

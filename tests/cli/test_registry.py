@@ -276,7 +276,7 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     for name in ("acme", "seller", "buyer"):
         shell.ok("id", "register", name, "--unencrypted")
     trust = ("--trust", f"registered:{log_key}")
-    watch = market.start("-v", "registry", "monitor", "--json", "--every", "3600")
+    watch = market.start("-v", "registry", "monitor", "--json", "--every", "3600", "--since", "0")
     assert [json.loads(watch.line())["index"] for _ in range(3)] == [0, 1, 2]
     seller = market.start("run", "shop:handlers", "--as", "seller", *trust)
     seller.contact = seller.line()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.identity import Credential, Keystore
 from autolink.messages import microseconds
@@ -91,6 +92,8 @@ def test_a_mirror_is_made_and_goes_on(sh, registry):
     assert (told["log"], told["entries"]) == (ORIGIN, first["entries"] + 1)
     assert sh.json("registry", "audit", "mirror")["root"] == told["root"]
     assert told["root"] in sh.ok("registry", "export", registry.url, "mirror")
+    (sh.path / "mirror" / "checkpoint").write_text("nonsense")
+    assert sh.fails(1, "registry", "audit", "mirror").startswith("mirror: checkpoint: note: does not end in ")
     line = sh.fails(1, "registry", "export", str(registry.folder), "other", "--log-key", OTHER_KEY)
     assert "not signed by this key" in line
     assert not (sh.path / "other").exists()
@@ -110,28 +113,69 @@ def test_an_empty_log_is_audited_after_it_was_served_once(shell):
 
 
 def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
+    """The first run has nothing new to tell of a log, however long; each later one what has come since the one before."""
     sh.ok("id", "register", "acme")
-    lines = [json.loads(line) for line in sh.ok("registry", "monitor", "--once", "--json").splitlines()]
-    assert (lines[-2]["what"], lines[-2]["auto_id"]) == ("register", id_of(sh, "acme"))
-    assert lines[-1] == {"ok": True, "status": 0, "log": ORIGIN, "entries": lines[-2]["index"] + 1}
+    (last,) = map(json.loads, sh.ok("registry", "monitor", "--once", "--json").splitlines())
+    size = last["entries"]
+    assert last == {
+        "ok": True, "status": 0, "log": ORIGIN, "entries": size, "ids": last["ids"], "since": size
+    }  # fmt: skip
     sh.ok("id", "register", "echo", "--unencrypted")
-    seen = sh("registry", "monitor", "--once", "--id", "echo", "--id", "acme")
-    assert [line.split("  ")[2] for line in seen.stdout.splitlines()] == [
-        id_of(sh, "acme"),
-        id_of(sh, "echo"),
-    ]
-    assert "agree" in seen.stderr
+    watch = ("registry", "monitor", "--once")
+    new, last = map(json.loads, sh.ok(*watch, "--json").splitlines())
+    assert (new["what"], new["auto_id"], new["index"]) == ("register", id_of(sh, "echo"), size)
+    assert (new["common_name"], new["state"], new["because_of"]) == ("echo", "active", None)
+    assert [signer["as"] for signer in new["signed_by"]] == ["own_key", "issuer"]
+    assert new["key"] == sh.json("id", "show", "echo")["key"]
+    assert (last["entries"], last["since"]) == (size + 1, size)
+    assert sh.ok(*watch) == ""
+    every = sh(*watch, "--since", "0", "--id", "echo", "--id", "acme")
+    acme, echo = every.stdout.splitlines()
+    assert acme.split("  ")[1:3] == [f"entry {size - 1}", id_of(sh, "acme")]
+    _, place, who, name, text = echo.split("  ")
+    assert (place, who, name) == (f"entry {size}", id_of(sh, "echo"), "echo")
+    assert text.startswith(
+        f"register by own key, issuer {id_of(sh, 'acme')[:8]}…, key {new['key'][:15]}… until "
+    )
+    assert text.endswith(": it is active now")
+    assert every.stderr.endswith(" Auto IDs agree\n")
     proof = next((Keystore().folder("acme") / "registry").glob("*.tlog-proof"))
     sh.ok("registry", "monitor", "--once", "--seen", str(proof))
-    (sh.path / "monitor.checkpoint").write_text("nonsense")
-    assert "note" in sh.fails(1, "registry", "monitor", "--once")
+
+
+@pytest.mark.parametrize("option", ["--state", "--seen"])
+def test_a_checkpoint_that_is_none_is_named(sh, option):
+    (sh.path / "damaged").write_text("nonsense")
+    assert sh.fails(1, "registry", "monitor", "--once", option, "damaged").startswith("damaged: note: ")
+    other = Checkpoint(ORIGIN, 1, bytes(32)).signed(Ed25519PrivateKey.generate())
+    (sh.path / "wrong").write_bytes(other)
+    line = sh.fails(1, "registry", "monitor", "--once", option, "wrong")
+    assert line.startswith("wrong: note: not signed by this key")
+
+
+def test_a_monitor_says_how_an_agent_really_stands(sh):
+    """Its issuer is revoked; a first run begins with how it stands, and with who is on no record."""
+    for name in ("acme", "echo"):
+        sh.ok("id", "register", name, "--unencrypted")
+    watch, nobody = ("registry", "monitor", "--once", "--id", "echo"), "0" * 64
+    stands, last = map(json.loads, sh.ok(*watch, "--json").splitlines())
+    assert (stands["what"], stands["state"], stands["index"]) == ("state", "active", None)
+    acme, entry = id_of(sh, "acme"), sh.json("id", "revoke", "acme")["index"]
+    (line,) = sh.ok(*watch).splitlines()
+    means = f"it is revoked now, because of {acme}, by entry {entry} of {acme}"
+    assert line.endswith(f"  entry {entry}  {id_of(sh, 'echo')}  echo  state: {means}")
+    result = sh(*watch, "--id", nobody, "--json")
+    assert result.exit_code == 1
+    unknown, last = map(json.loads, result.stdout.splitlines())
+    assert (unknown["what"], unknown["auto_id"], last["ok"]) == ("unknown", nobody, False)
+    assert f"Warning: {nobody} is not on record there" in result.stderr
 
 
 def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
     """A word from before the last entry is no lie, and reported; entries that are not those signed are not taken."""
     sh.ok("id", "register", "acme")
     sh.ok("id", "revoke", "acme")  # so there are two entries at least, and another order is a lie
-    watch = ("registry", "monitor", "--once", "--id", "acme")
+    watch = ("registry", "monitor", "--once", "--id", "acme", "--since", "0")
     with monkeypatch.context() as patch:
         Lies(patch).tell(
             "status", lambda verified: replace(verified, checkpoint=replace(verified.checkpoint, size=0))

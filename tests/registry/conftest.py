@@ -47,12 +47,14 @@ class Log:
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     now: int = microseconds(START)
     entries: list[Entry] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
 
     def append(self, entry: Entry) -> Record:
         entry = Entry.from_untrusted(entry.to_bytes())
         applied = apply(self.ledger, entry, origin=ORIGIN, now=self.now, index=len(self.entries))
         self.ledger.take(applied)
         self.entries.append(entry)
+        self.times.append(self.now)
         self.wait(1)
         return applied.record
 

@@ -12,14 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential, limits
 from autolink.errors import BadSignature, Code, EntryRefused, RemoteProtocolError
 from autolink.identity import AutoId
+from autolink.registry import making
 from autolink.registry.answers import Consistency
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Op, encode_leaf
 from autolink.registry.evidence import LogConvicted, Unproved, keep_evidence
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
-from autolink.registry.monitor import Monitor, Report
+from autolink.registry.monitor import Monitor
 from autolink.registry.records import State
+from autolink.registry.watch import Report
 from autolink.trust import SelfCertified
 
 from .conftest import ORIGIN
@@ -64,9 +66,54 @@ async def test_every_entry_is_reported_once_and_the_next_run_goes_on(tmp_path: P
         await revoke(served, acme, echo)
         (report,) = await look(served, watching)
         assert (report.what, report.auto_id, report.index) == ("revoke", echo.auto_id, 3)
-        assert report.text == "revoke: it is revoked now"
+        assert report.text == "it is revoked now"
         again = monitor(served, seen=[watching.checkpoint], watched=[echo.auto_id])
         assert [report.what for report in await look(served, again)] == ["register", "revoke"]
+        later = monitor(served, seen=[watching.checkpoint], since=3)
+        assert [(report.what, report.index) for report in await look(served, later)] == [("revoke", 3)]
+
+
+async def test_a_monitor_may_begin_with_how_those_stand_whom_it_watches(tmp_path: Path) -> None:
+    """What was before is replayed and not told; what their issuer does afterwards is."""
+    async with serving(tmp_path) as served:
+        acme, (echo, caller) = await register(served, "echo", "caller")
+        await revoke(served, acme, echo)
+        watching = monitor(served, watched=[echo.auto_id, caller.auto_id, AutoId(bytes(32))], since=None)
+        reports = await look(served, watching)
+        assert [report.auto_id for report in reports if report.what == "unknown"] == [AutoId(bytes(32))]
+        standing = {report.auto_id: report.standing for report in reports if report.what == "state"}
+        assert {who: where.state for who, where in standing.items() if where} == {
+            echo.auto_id: State.REVOKED, caller.auto_id: State.ACTIVE,
+        }  # fmt: skip
+        assert await look(served, watching) == []
+        await revoke(served, acme, acme)
+        (report,) = await look(served, watching)
+        assert (report.what, report.auto_id, report.index) == ("state", caller.auto_id, 4)
+        assert await look(served, monitor(served, since=None)) == []
+
+
+async def test_a_recovery_is_told_once_it_has_taken_place(tmp_path: Path) -> None:
+    """Nothing is logged then: it is the clock that says so. A later run is told when this one has looked."""
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        await revoke(served, acme, echo)
+        async with client(served) as asked:
+            slot = making.Slot.at(ORIGIN, datetime.now(UTC), await asked.place(echo.auto_id))
+            begun = making.recover(issue(acme, "echo"), slot, next_key=bytes(32))
+            await asked.submit(making.countersign(begun, acme))
+        began = datetime.now(UTC)
+        clock = [began]
+        watching = Monitor(served.key, clock=lambda: clock[0], watched=[echo.auto_id], since=3)
+        assert [report.what for report in await look(served, watching)] == ["recover"]
+        clock[0] += timedelta(days=8)
+        # The registry's word is as old as the clock is ahead, which is told too.
+        assert [report.what for report in await look(served, watching)] == ["stale", "recovered"]
+        assert [report.what for report in await look(served, watching)] == ["stale"]
+        for looked, expected in ((clock[0], ["stale"]), (began, ["stale", "recovered"])):
+            later = Monitor(
+                served.key, clock=lambda: clock[0], watched=[echo.auto_id], since=watching.size, looked=looked
+            )  # fmt: skip
+            assert [report.what for report in await look(served, later)] == expected
 
 
 async def test_each_status_is_compared_after_the_ids_last_entry(tmp_path: Path) -> None:

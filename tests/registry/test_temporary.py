@@ -11,7 +11,7 @@ from autolink.identity import AutoId
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Guardians
 from autolink.registry.ledger import Applied
-from autolink.registry.records import Record
+from autolink.registry.records import Record, Recovery
 from autolink.registry.temporary import CACHE_KIB, TemporaryLedger
 
 from .conftest import Log, MemoryLedger, Party
@@ -57,6 +57,27 @@ def test_what_does_not_fit_lies_in_a_file_without_a_name() -> None:
     assert len(unnamed()) == before + 1
     del ledger
     assert len(unnamed()) == before
+
+
+def test_recoveries_are_found_by_when_they_take_place() -> None:
+    """A page and more at one moment, some that were cancelled, by an index that holds nobody else."""
+    ledger, moment = TemporaryLedger(), 1_000
+    name = sha256(b"next").digest()
+    for number in range(1_000):
+        one = record(number, number)
+        ready = moment + number % 2
+        coming = Recovery(b"certificate", name, name, (), ready, None, number, one.auto_id)
+        ledger.take(Applied(one._replace(recovery=coming)))
+        if number >= 900:
+            ledger.take(Applied(one._replace(touched=1_000 + number)))
+    assert [one.touched for one in ledger.recovered(0, moment)] == list(range(0, 900, 2))
+    assert [one.touched for one in ledger.recovered(moment, moment + 9)] == list(range(1, 900, 2))
+    assert list(ledger.recovered(moment + 1, moment + 9)) == list(ledger.recovered(0, moment - 1)) == []
+    assert [ledger.next_recovery(time) for time in (0, moment, moment + 1)] == [moment, moment + 1, None]
+    plan = ledger._rows(
+        "EXPLAIN QUERY PLAN SELECT touched FROM records WHERE (ready, touched) > (0, 0) AND ready <= 9"
+    )
+    assert "INDEX recovering" in plan[0][3]
 
 
 def test_it_answers_as_memory_does(log: Log, acme: Party, echo: Party) -> None:
