@@ -235,7 +235,8 @@ class Monitor:
                 self._report(Report("unknown", auto_id, "it is not on record", None, now))
             return
         status = verified.status
-        if verified.checkpoint.size < self.size or microseconds(now) - status.at > self._max_age * SECOND:
+        age = (microseconds(now) - status.at) / SECOND
+        if verified.checkpoint.size < self.size or not -limits.SKEW <= age <= self._max_age:
             size = verified.checkpoint.size
             text = f"the registry's word on it is of {instant(status.at):%F %T} UTC, under {size} entries"
             self._report(Report("stale", auto_id, text, None, now, status.to_bytes()))
