@@ -150,6 +150,11 @@ def record_rotation(
 
     That outruns a thief of the old key, ends a recovery that is under way, and makes a revoked ID active again.
     """
+    if Keystore().chain(name)[0].next_key_hash is None:
+        raise UsageError(
+            f"the certificate of {name} commits to no next key, so its rotation goes on record before anything is changed "
+            f"here: autolink id rotate {name} --next-key FILE"
+        )
     reached = reach(passphrase_file=passphrase_file, **how)
     credential = load_identity(name, passphrase_file)
     check_void_from(reached, credential.auto_id, void_from, yes=yes)

@@ -1,10 +1,11 @@
 """`autolink id rotate`: from the key in use to the next one; where a registry has the identity, on record there at once.
 
 Here comes first, because the entry brings the certificate that is made here. So whatever the registry does, the keystore
-has the new key, and `autolink id record-rotation` completes what could not be submitted.
+has the new key, and `autolink id record-rotation` completes what could not be submitted. Where the registry alone knows the
+next key, of an identity that was issued or has a plain name, it is the other way round: see `rotate_on_record`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,7 @@ from click.core import ParameterSource
 from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.making import days_option, free, lifetime_of, say_where, unencrypted_option
-from autolink.cli.options import FILE, json_option, option, passphrase_option, read_chain
+from autolink.cli.options import FILE, json_option, option, output_option, passphrase_option, read_chain
 from autolink.cli.passphrase import new_passphrase
 from autolink.cli.record_options import void_from_option
 from autolink.cli.registry_link import (
@@ -28,23 +29,29 @@ from autolink.cli.registry_link import (
     registry_option,
     timeout_option,
 )
+from autolink.cli.rotate_on_record import Rotation, check_terms, complete, give_request
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.cli.submitting import KEPT, Submission, open_key
 from autolink.cli.voiding import check_void_from, confirm_void_from
 from autolink.errors import AutolinkError, IdentityError, LinkLost, UsageError, display
-from autolink.identity import AutoId, Certificate, Credential, Keystore, save_key, show_name
-from autolink.identity.rotation import split_chain
+from autolink.identity import AutoId, Credential, Keystore, save_key
 from autolink.registry import making
 from autolink.registry.log.note import VerifierKey
 
 
 @click.command()
 @click.argument("name")
-@option("--next-key", type=FILE, required=True, help="The file of the next key, as `id new` wrote it.")
+@click.argument("chain", type=FILE, required=False)
+@option(
+    "--next-key",
+    type=FILE,
+    required=True,
+    help="The file of the next key, as `id new` or `id register` wrote it.",
+)
 @option("--next-key-passphrase-file", type=FILE, help="Holds its passphrase, if that is not the new key's.")
 @option(
     "--next-key-out", type=FILE,
-    help="Where to write the key after it; the first of NAME.next-key-2, -3, … that is not there if not given.",
+    help="Where to write the key after it; if not given, the first of NAME.next-key-2, -3, … that is not there.",
 )  # fmt: skip
 @option(
     "--certificates", type=FILE,
@@ -52,6 +59,7 @@ from autolink.registry.log.note import VerifierKey
 )  # fmt: skip
 @days_option(limits.LIFETIME_SELF_ISSUED_DAYS, "ten years")
 @unencrypted_option
+@output_option
 @registry_option(required=False, help="Contact of the registry that has NAME on record: it goes there, too.")
 @log_key_option(required=False)
 @void_from_option
@@ -60,21 +68,34 @@ from autolink.registry.log.note import VerifierKey
 @json_option
 @click.pass_context
 def rotate(
-    ctx: click.Context, /, name: str, *, next_key: Path, next_key_passphrase_file: Path | None, next_key_out: Path | None,
-    certificates: Path | None, days: float | None, unencrypted: bool, passphrase_file: Path | None,
-    void_from: int | None, yes: bool, as_json: bool, **how: Any,  # noqa: ANN401
+    ctx: click.Context, /, name: str, *, chain: Path | None, next_key: Path, next_key_passphrase_file: Path | None,
+    next_key_out: Path | None, certificates: Path | None, days: float | None, unencrypted: bool, output: Path,
+    passphrase_file: Path | None, void_from: int | None, yes: bool, as_json: bool, **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Replace the key of NAME by the next one, because it was lost or stolen or is old.
 
-    Only for an identity that nobody issued and whose name is bound. It stays the same Auto ID: peers follow by themselves.
-    With --registry the rotation is put on record, too. Where that fails, NAME is rotated here all the same, and `autolink id
-    record-rotation` completes it.
+    It stays the same Auto ID. With --registry the rotation is put on record, too. Where that fails, NAME is rotated here all
+    the same, and `autolink id record-rotation` completes it.
+
+    Of an identity that was issued the registry alone knows the next key, and the issuer has to certify it. So without CHAIN
+    this writes the request for it (-o), which goes to the issuer (`autolink id issue`); with CHAIN, its answer, the rotation
+    goes on record, and then the key in place. If that fails, repeat it. Of a plain name this is one step, with --registry.
     """
     reached = _reach(void_from, **how)
     store = Keystore() if certificates is None else free(name)
     own = store.chain(name) if certificates is None else read_chain(certificates)
-    _check_can(name, own)
+    check_terms(name, own, chain, reached, days=days, void_from=void_from, next_key_out=next_key_out)
     key = open_key(next_key, next_key_passphrase_file or passphrase_file)
+    if own[0].next_key_hash is None:
+        rotation = Rotation(name, own, key, next_key, certificates)
+        if reached is None or not (chain or own[0].self_issued):  # without a registry it is the first step
+            give_request(rotation, output, as_json=as_json)
+        else:
+            complete(
+                rotation, chain, reached, after=next_key_out, void_from=void_from, yes=yes, lifetime=lifetime_of(days),
+                passphrase_file=passphrase_file, unencrypted=unencrypted, as_json=as_json,
+            )  # fmt: skip
+        return
     with about(display(str(next_key))):
         credential = Credential.rotated(own, key, lifetime=lifetime_of(days))
     if reached is not None and void_from is not None:
@@ -184,21 +205,6 @@ def _completed_later(name: str, void_from: int | None, facts: Mapping[str, objec
     except BaseException:
         say(how)
         raise
-
-
-def _check_can(name: str, own: Sequence[Certificate]) -> None:
-    """Said before anybody types a passphrase."""
-    chain, _ = split_chain(own)
-    if len(chain) > 1:
-        issuer = show_name(chain[1].common_name)
-        raise UsageError(
-            f"{name} was issued by {issuer}, who alone gives it another key: ask with a new request (autolink id request "
-            f"NEW --common-name {display(chain[0].common_name)!r})"
-        )
-    if chain[0].next_key_hash is None:
-        raise UsageError(
-            f"{name} has a plain name, which commits to no next key: nobody could tell its new key from an impostor's"
-        )
 
 
 def _may_be_in_place(store: Keystore, name: str, credential: Credential) -> bool:

@@ -20,7 +20,8 @@ What another process or user may do meanwhile decides how this is written:
 * A rotation replaces two, key and chain. The new key is laid beside the old one first; then the chain is replaced, and that
   rename is the rotation: the key of an identity is whichever of the two files belongs to its chain. Last the new key takes
   the old one's place. So there is no moment without a key that fits, and the folder with the agent's state, which a running
-  agent has open, stays where it is. The old key is not kept: its owner has no more use for it, and a thief has.
+  agent has open, stays where it is. The old key is not kept: its owner has no more use for it, and a thief has. (The request
+  of an identity that was issued is replaced just before the chain; where that is all that happened, it is repeated.)
 * Folders and files are opened one from the other by descriptor and without following links, and judged after
   they are open, so nothing can be exchanged between the look and the use. What is not ours, is readable by
   others, or has a second name (a hard link) is refused.
@@ -177,7 +178,8 @@ class Keystore:
 
         Args:
             name: of the identity.
-            credential: of `Credential.rotated`, from what is stored here.
+            credential: of `Credential.rotated`, from what is stored here; of an identity that was issued, over the key to
+                which it has gone on in a registry's record.
             passphrase, unencrypted: as `save_new`; not looked at for the old key, which may be lost.
 
         Raises:
@@ -196,6 +198,9 @@ class Keystore:
             if following is not None and belongs_to(following, leaf.spki_sha256):
                 os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
             files.write_atomic(NEXT, key, folder=folder)
+            if len(credential.chain) > 1:  # its next renewal is asked for with the new key
+                asked = CredentialRequest.from_key(credential.name, credential.private_key)
+                files.write_atomic(REQUEST, asked.pem, folder=folder)
             files.write_atomic(CHAIN, dump_chain(credential.certificates), folder=folder)  # this is it
             with suppress(OSError):  # whoever loads it finds the key in either place
                 os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
@@ -382,10 +387,13 @@ def _check_ours(status: os.stat_result, name: str) -> None:
 
 
 def _follows(credential: Credential, leaf: Certificate) -> bool:
-    """Whether a credential is the rotation of the one with this certificate. A recovered one shows no rotations."""
+    """Whether a credential is the rotation of the one with this certificate. A recovered one shows no rotations, and where
+    the certificate commits to nothing, a registry has judged."""
+    new = credential.leaf
+    if leaf.next_key_hash is None:
+        return leaf.auto_id == new.auto_id
     if credential.rotations:
         return leaf == credential.rotations[-1]
-    new = credential.leaf
     if new.recovered_in is None or (new.common_name, new.recovered_in) != (
         leaf.common_name,
         leaf.recovered_in,

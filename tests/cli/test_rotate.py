@@ -130,9 +130,13 @@ def test_a_lost_identity_comes_back_by_its_public_certificates_and_the_next_key(
 
 def test_what_cannot_be_rotated_is_told_with_what_to_do(acme):
     acme.issued("seller", "acme")
-    line = acme.fails(2, "id", "rotate", "seller", "--next-key", "acme.next-key")
-    assert line.startswith("seller was issued by acme~")
-    assert "autolink id request NEW --common-name 'seller'" in line
+    issued = ("id", "rotate", "seller", "--next-key", "acme.next-key")
+    assert "its issuer says for how long" in acme.fails(2, *issued, "--days", "3")
+    assert "go with CHAIN" in acme.fails(2, *issued, "--next-key-out", "out")
+    for name in ("acme", "seller"):
+        acme.ok("id", "export", name, "--chain", "-o", "chain.pem")
+        line = acme.fails(2, "id", "rotate", name, "chain.pem", "--next-key", "acme.next-key")
+        assert ("leave CHAIN out" if name == "acme" else "--registry") in line
     acme.ok("id", "new", "bob", "--plain", "--unencrypted")
     assert "commits to no next key" in acme.fails(2, "id", "rotate", "bob", "--next-key", "acme.next-key")
     acme.ok("id", "new", "globex", "--unencrypted")
