@@ -23,7 +23,7 @@ from autolink.cli.options import (
 from autolink.cli.passphrase import load_identity
 from autolink.cli.show import describe, describe_peer, print_facts, print_json, print_table, say
 from autolink.cli.trust_option import Spec, build, trust_option
-from autolink.errors import IdentityError, UsageError, display
+from autolink.errors import EntryRefused, IdentityError, UsageError, display
 from autolink.identity import (
     CredentialRequest,
     Keystore,
@@ -58,7 +58,9 @@ def list_(*, as_json: bool) -> None:
 @click.command()
 @click.argument("name", required=False)
 @option(
-    "--file", type=FILE, help="A file instead: a chain, an anchor or a request, such as one you were sent."
+    "--file",
+    type=FILE,
+    help="A file instead, such as one you were sent: a chain, an anchor, a request, or an entry that waits for signatures.",
 )
 @json_option
 def show(name: str | None, *, file: Path | None, as_json: bool) -> None:
@@ -67,7 +69,7 @@ def show(name: str | None, *, file: Path | None, as_json: bool) -> None:
         raise UsageError("show what? Give a NAME from autolink id list, or --file FILE")
     if file is not None:
         with about(display(str(file))):
-            facts = _file_facts(read(file, PEM_BYTES))
+            facts = _file_facts(read(file, PEM_BYTES), names=not as_json)
     else:
         store = Keystore()
         facts = _identity_facts(store, name or "") | {"folder": str(store.folder(name or ""))}
@@ -165,7 +167,9 @@ def _request_facts(pem: bytes) -> dict[str, Any]:
     return {"asks_for": asked.name, "key": key_authority(keys.hash_of_key(asked.public_key))}
 
 
-def _file_facts(pem: bytes) -> dict[str, Any]:
+def _file_facts(pem: bytes, *, names: bool) -> dict[str, Any]:
+    if b"-----BEGIN " not in pem:
+        return _entry_facts(pem, names=names)
     if b"REQUEST-----" in pem:
         return _request_facts(pem)
     chain = load_chain(pem)
@@ -174,3 +178,16 @@ def _file_facts(pem: bytes) -> dict[str, Any]:
         all_keys = ", ".join(key_authority(certificate.spki_sha256) for certificate in chain)
         return describe(TrustAnchor(chain).certificates[:1]) | {"keys": all_keys}
     return describe(chain)
+
+
+def _entry_facts(data: bytes, *, names: bool) -> dict[str, Any]:
+    from autolink.cli.submitting import (
+        describe_entry,  # not for every look at an identity: it takes all of the registry's
+    )
+    from autolink.registry.entries import Entry
+
+    try:
+        entry = Entry.from_untrusted(data)
+    except EntryRefused:
+        raise IdentityError("it holds no certificates, no request and no entry") from None
+    return describe_entry(entry, names=names)

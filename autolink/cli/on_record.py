@@ -351,37 +351,43 @@ def _in_this_keystore(revealed: Iterable[AutoId]) -> list[str]:
 @click.argument("entry", type=FILE)
 @option("--submit", is_flag=True, help="Submit it, too: nobody else has to sign.")
 @option("-o", "--output", type=FILE, help="Where to write it with the signature; over ENTRY if not given.")
+@yes_option
 @reach_options(required=False)
 @json_option
 def countersign(
-    name: str, *, entry: Path, submit: bool, output: Path | None, as_json: bool, passphrase_file: Path | None,
+    name: str, *, entry: Path, submit: bool, output: Path | None, yes: bool, as_json: bool, passphrase_file: Path | None,
     **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Sign the entry of somebody else in the file ENTRY as NAME: its issuer, or a guardian of it.
 
-    Look at what it says first: it gives the key that is shown to that Auto ID. With --submit the file has the signature,
-    too, and what proves the entry is kept with NAME.
+    Shows what it says and asks before that: it gives the key that is shown to that Auto ID. `autolink id show --file ENTRY`
+    shows it, too. With --submit the file has the signature, too, and what proves the entry is kept with NAME.
     """
     waiting = read_entry(entry)
     reached = reach(passphrase_file=passphrase_file, **how) if submit else None
-    signer, to = load_identity(name, passphrase_file), output or entry
+    if reached is None:
+        check_log(waiting, how["log_key"])
+    facts, to = describe_entry(waiting, names=not as_json), output or entry
+    if not as_json and str(to) != "-":
+        print_facts(facts)
+    signer = load_identity(name, passphrase_file)
     again = submit and any(signature.by == signer.auto_id for signature in waiting.signatures)
-    signed = waiting if again else making.countersign(waiting, signer)
+    signed = waiting if again else making.countersign(waiting, signer)  # in this process alone until the yes
+    what = f"{facts['entry']} {facts['auto_id']}: {facts['says']}"
+    make_sure(f"Sign that as {name}?", what, yes=yes or again)
     if reached is not None:
         check_complete(signed, reached.log_key)
         if str(to) != "-":  # stdout is for what became of it
             write(to, signed.to_bytes())
         submit_entry(signed, reached, name, as_json=as_json)
         return
-    check_log(waiting, how["log_key"])
     write(to, signed.to_bytes())
-    away = making.missing(signed)
-    facts = describe_entry(signed) | {"missing": ", ".join(map(str, away)) or None}
+    facts = describe_entry(signed)
     if as_json:
         print_json({"ok": True, **facts})
-    elif str(to) != "-":
-        print_facts(facts)
-    if not away:
+    if away := facts["missing"]:
+        say(f"signed; still missing: {away}")
+    else:
         say(f"it has all its signatures: autolink id submit NAME {display(str(to))}")
 
 

@@ -17,7 +17,7 @@ from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import AutolinkError, EntryRefused, Fault, IdentityError, UsageError, display
-from autolink.identity import AutoId, Credential, Keystore, files, keys, save_key
+from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
@@ -204,15 +204,26 @@ def read_entry(path: Path) -> Entry:
             raise IdentityError(f"{name} holds no entry") from error
 
 
-def describe_entry(entry: Entry) -> dict[str, Any]:
-    """For whoever is about to sign or submit it."""
+def describe_entry(entry: Entry, *, names: bool = False) -> dict[str, Any]:
+    """For whoever is about to sign or submit it. Who has signed is what it says itself: a log will check that.
+
+    Args:
+        names: with those beside the Auto IDs that the keystore has for them: for people.
+
+    Raises:
+        IdentityError: its certificate is malformed.
+    """
+    show = named if names else str
+    certificate = Certificate.parse_untrusted(entry.certificate) if entry.certificate else None
     return {
         "entry": entry.op.name.lower(),
-        "auto_id": entry.auto_id.hex,
+        "auto_id": show(entry.auto_id),
+        "common_name": None if certificate is None else certificate.common_name,
         "log": entry.origin,
         "says": entry_text(entry) or None,
         "expires_at": instant(entry.expires_at).isoformat(),
-        "signed_by": ", ".join(one.by.hex for one in entry.signatures) or None,
+        "signed_by": ", ".join(show(one.by) for one in entry.signatures) or None,
+        "missing": _away(entry, show) or None,
     }
 
 
@@ -233,10 +244,7 @@ def check_complete(entry: Entry, log_key: VerifierKey) -> None:
         UsageError: it has not, or is for another log.
     """
     check_log(entry, log_key)
-    away = ", ".join(map(_in_words, missing(entry)))
-    if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
-        away = "its issuer"  # whom a recovery does not name
-    if away:
+    if away := _away(entry, named):
         raise UsageError(
             f"still missing: {away}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
         )
@@ -248,7 +256,15 @@ def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
 
 
-def _in_words(auto_id: AutoId) -> str:
+def _away(entry: Entry, show: Callable[[AutoId], str]) -> str:
+    """Who still has to sign; nobody if empty."""
+    if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
+        return "its issuer"  # whom a recovery does not name
+    return ", ".join(map(show, missing(entry)))
+
+
+def named(auto_id: AutoId) -> str:
+    """An Auto ID, with the name of an identity of this keystore that has it."""
     here = in_keystore(auto_id)
     return f"{auto_id}" if here is None else f"{auto_id} ({here})"
 

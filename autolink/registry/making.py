@@ -199,8 +199,10 @@ def countersign(entry: Entry, by: Credential) -> Entry:
     """
     certificate = check_own_signature(entry)
     if by.auto_id not in others(entry) and not certificate.is_issued_by(by.leaf):
+        named = ", ".join(map(str, others(entry)))
         raise UsageError(
-            f"this entry wants no signature of {by.auto_id.short}: it is neither its issuer nor one of its guardians"
+            f"this entry wants no signature of {by.auto_id}: it is neither its issuer nor one of its guardians that sign it"
+            + (f"; it names {named}" if named else "")
         )
     if any(signature.by == by.auto_id for signature in entry.signatures):
         raise UsageError(f"{by.auto_id.short} has signed this entry already")

@@ -97,10 +97,10 @@ def test_an_agent_is_registered_in_two_steps_where_its_issuer_is_not(sh, monkeyp
     monkeypatch.setenv("AUTOLINK_HOME", home)
     monkeypatch.setenv("AUTOLINK_HOME", organisation)
     assert "wants no signature" in sh.fails(2, "id", "countersign", "echo", "far.entry")
-    signed = sh("id", "countersign", "acme", "far.entry", "-o", "signed.entry")
-    assert "missing" not in signed.stdout
+    signed = sh("id", "countersign", "acme", "far.entry", "--yes", "-o", "signed.entry")
+    assert "missing" not in signed.stderr
     assert "autolink id submit NAME signed.entry" in signed.stderr
-    assert sh.json("id", "countersign", "acme", "far.entry", "--submit")["state"] == "active"
+    assert sh.json("id", "countersign", "acme", "far.entry", "--yes", "--submit")["state"] == "active"
     written_back = Entry.from_untrusted((sh.path / "far.entry").read_bytes())
     assert [one.by for one in written_back.signatures] == [written_back.auto_id, auto_id]
     for again in (("submit", "acme", "signed.entry"), ("countersign", "acme", "far.entry", "--submit")):
@@ -349,14 +349,14 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     assert far in sh(*lost, *out).stderr
     out = ("--guardian", far, "--guardian", "guard-2", "--out", "unsigned.entry")
     sh.ok(*lost, *out)
-    assert sh.json("id", "countersign", "guard-1", "recovery.entry")["missing"] == far
+    assert sh.json("id", "countersign", "guard-1", "recovery.entry", "--yes")["missing"] == far
     assert Entry.from_untrusted((sh.path / "recovery.entry").read_bytes()).signatures[1].by.hex == id_of(
         sh, "guard-1"
     )
-    line = sh.fails(2, "id", "countersign", "guard-2", "unsigned.entry", "--submit")
+    line = sh.fails(2, "id", "countersign", "guard-2", "unsigned.entry", "--yes", "--submit")
     assert f"still missing: {far}: pass the entry on" in line
     monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "away"))
-    told = sh.json("id", "countersign", "guard-3", "recovery.entry", "--submit")
+    told = sh.json("id", "countersign", "guard-3", "recovery.entry", "--yes", "--submit")
     monkeypatch.setenv("AUTOLINK_HOME", home)
     assert told["state"] == "recovering"
     later = sh.json("id", "delay", "org")["takes_over_at"]
@@ -373,6 +373,54 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
         Lies(patch).tell("places", lambda places: places[-1:])
         assert "does not show the recovery" in ends(sh, 1, "registry", "status", "org")
     assert "lengthened once" in sh.fails(3, "id", "delay", "org")
+
+
+def test_a_guardian_looks_before_signing_and_is_asked(sh, monkeypatch):
+    """Before a signature leaves the process: what it is, of whom, to which key, who has signed and who has not."""
+    for name in ("guard-1", "guard-2", "guard-3"):
+        sh.ok("id", "new", name, "--unencrypted")
+        sh.ok("id", "register", name)
+    guards = [id_of(sh, f"guard-{number}") for number in (1, 2, 3)]
+    chosen = [part for guard in guards for part in ("--guardian", guard)]
+    index = sh.json("id", "register", "acme", *chosen, "--threshold", "2")["index"]
+    recover = (
+        "id",
+        "recover",
+        "acme-2",
+        "--of",
+        "acme",
+        "--guardians-file",
+        "acme.guardians",
+        "--unencrypted",
+    )
+    named = ("--guardian", "guard-1", "--guardian", "guard-2")
+    sh.ok(*recover, *named, "--void-from", str(index + 1), "--yes", "--out", "recovery.entry")
+    before = (sh.path / "recovery.entry").read_bytes()
+    told = sh.json("id", "show", "--file", "recovery.entry")
+    auto_id, key = id_of(sh, "acme"), sh.json("id", "show", "acme-2")["key"]
+    assert told["says"].startswith(f"key {key} until ")
+    assert told["says"].endswith(f"void from entry {index + 1}")
+    assert told.items() >= {
+        "entry": "recover", "auto_id": auto_id, "log": "registry.example/log", "signed_by": auto_id,
+        "missing": ", ".join(guards[:2]), "common_name": sh.json("id", "show", "acme")["common_name"],
+    }.items()  # fmt: skip
+    lines = sh.ok("id", "show", "--file", "recovery.entry").splitlines()
+    assert f"missing      {guards[0]} (guard-1), {guards[1]} (guard-2)" in lines
+
+    line = sh("id", "countersign", "guard-3", "recovery.entry", "--yes").stderr
+    assert f"wants no signature of {guards[2]}: it is neither its issuer nor one of its guardians" in line
+    assert line.endswith(f"; it names {guards[0]}, {guards[1]}\n")
+    sign = ("id", "countersign", "guard-1", "recovery.entry")
+    result = sh(*sign)
+    assert (result.exit_code, lines) == (2, result.stdout.splitlines())
+    assert f"recover {auto_id} (acme): key {key} until " in result.stderr
+    assert result.stderr.endswith(": say --yes\n")
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
+    assert sh(*sign, stdin="n\n").exit_code == 130
+    assert (sh.path / "recovery.entry").read_bytes() == before
+    result = sh(*sign, stdin="y\n")
+    assert (result.exit_code, f"still missing: {guards[1]}" in result.stderr) == (0, True)
+    assert sh.json("id", "show", "--file", "recovery.entry")["missing"] == guards[1]
 
 
 def test_guardians_are_chosen_anew_with_the_next_key(sh):
@@ -446,7 +494,7 @@ def test_an_agent_issued_under_another_certificate_or_key_of_its_issuer_is_issue
     line = ends(sh, 2, "id", "register", "third", "--unencrypted")
     assert "acme, the issuer of third, has another key now: have it issued again" in line
     sh.ok("id", "register", "third", "--unencrypted", "--out", "third.entry")
-    line = sh.fails(3, "id", "countersign", "acme", "third.entry", "--submit")
+    line = sh.fails(3, "id", "countersign", "acme", "third.entry", "--yes", "--submit")
     assert "key identifier" in line
     assert line.endswith(hint)
 
