@@ -12,7 +12,7 @@ from autolink.cli.edge import about
 from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import load_identity
 from autolink.cli.registry_link import reach, reach_options
-from autolink.cli.show import print_facts, print_json
+from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import AutoId
 from autolink.identity.issuing import check_may_issue
@@ -78,11 +78,16 @@ def publish_crl(
         "next_update": made.next_update.isoformat(),
         "revoked": made.count,
         "log_entries": made.size,
+        "path": f"/v1/ids/{issuer.auto_id.hex}/crl" if output is None else None,
     }
     if as_json:
         print_json({"ok": True, **facts})
     elif str(output) != "-":
         print_facts(facts)
+        if output is None:
+            say(
+                "The registry's public side serves it at this path of its URL, which its keeper knows (serve --http)."
+            )
 
 
 async def _publish(client: RegistryClient, issuer: AutoId, der: bytes) -> None:

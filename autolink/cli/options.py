@@ -70,11 +70,18 @@ class Number(click.FloatRange):
     """A number in a range; NaN, which compares with nothing, is in none."""
 
     name = "number"
+    _what = "a number"
 
-    def _describe_range(self) -> str:  # click's, which shows a bound that is a fraction to its last digit
-        low = "" if self.min is None else f"{self.min:,.3g}{'<' if self.min_open else '<='}"
-        high = "" if self.max is None else f"{'<' if self.max_open else '<='}{self.max:,.10g}"
+    def _describe_range(self) -> str:  # click's, which shows a large bound as a power
+        low = "" if self.min is None else f"{self._shown(self.min)}{'<' if self.min_open else '<='}"
+        high = "" if self.max is None else f"{'<' if self.max_open else '<='}{self._shown(self.max)}"
         return f"{low}x{high}"
+
+    def _shown(self, bound: float) -> str:
+        return f"{bound:,.10g}"
+
+    def _read(self, text: Any) -> float:  # noqa: ANN401  a default is a number
+        return float(text)
 
     def convert(
         self,
@@ -84,15 +91,29 @@ class Number(click.FloatRange):
     ) -> float:
         """Read it."""
         try:
-            number: float = float(value)
+            number = self._read(value)
         except ValueError:
-            asked = f"{'over' if self.min_open else 'from'} {self.min or 0:,.10g}"
-            asked += f" up to {self.max:,.10g}" if self.max is not None else ""
-            raise click.BadParameter(f"{display(value)!r} is not a number {asked}", ctx, param) from None
-        number = super().convert(value, param, ctx)
+            asked = f"{'over' if self.min_open else 'from'} {self._shown(self.min or 0)}"
+            asked += f" up to {self._shown(self.max)}" if self.max is not None else ""
+            raise click.BadParameter(f"{display(value)!r} is not {self._what} {asked}", ctx, param) from None
+        number = super().convert(number, param, ctx)
         if math.isnan(number):
             raise click.BadParameter("nan is no number", ctx, param)
         return number
+
+
+class Days(Number):
+    """A number of days, such as 7 or 7d, or of hours: 1h."""
+
+    name = "days"
+    _what = "a number of days or hours, such as 7d or 1h,"
+
+    def _shown(self, bound: float) -> str:
+        return f"{bound * 24:,.10g}h" if 0 < bound < 1 else f"{bound:,.10g}d"
+
+    def _read(self, text: Any) -> float:  # noqa: ANN401  a default is a number
+        number, unit = (text[:-1], text[-1:]) if str(text)[-1:] in ("d", "h") else (text, "d")
+        return float(number) / (24 if unit == "h" else 1)
 
 
 def moment(text: str) -> datetime:

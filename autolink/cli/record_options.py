@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from autolink import limits
-from autolink.cli.options import FILE, Number, option
+from autolink.cli.options import FILE, Days, option
 from autolink.cli.passphrase import has_person
 from autolink.cli.registry_link import NotOnRecord, Reach, auto_id_of, on_record
 from autolink.cli.show import say
@@ -32,9 +32,9 @@ def guardian_options(function: F) -> F:
             help="How many of them must sign a recovery; more than half of them if not given.",
         ),
         option(
-            "--delay", type=Number(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
-            default=limits.RECOVERY_DELAY / _DAY, show_default=True,
-            help="Days from the beginning of a recovery to the new key's taking over; at least an hour, 1/24 or 0.0417.",
+            "--delay", type=Days(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
+            default=f"{limits.RECOVERY_DELAY / _DAY:g}d", show_default=True,
+            help="From the beginning of a recovery to the new key's taking over: in days, such as 7 or 7d, or hours, 1h.",
         ),
         option(
             "--guardians-file", type=FILE,

@@ -144,6 +144,10 @@ def serve(
                         return
                     for line in (*contacts, registrar.verifier_key, *urls):
                         click.echo(str(line))
+                    for url in (url for url in urls if url.startswith("http")):
+                        say(
+                            f"what is there: {url}/openapi.json; an issuer's revocation list: {url}/v1/ids/AUTOID/crl"
+                        )
 
                 return await serve_until_told(agent, listen, drain, announce)
 

@@ -6,6 +6,7 @@ from typing import Final
 from autolink.cli.record_options import make_sure
 from autolink.cli.registry_link import Reach, on_record
 from autolink.cli.show import say
+from autolink.cli.submitting import named
 from autolink.errors import UsageError
 from autolink.identity import AutoId, Certificate
 from autolink.registry.client import RegistryClient
@@ -29,8 +30,8 @@ class _Undone:
     def __str__(self) -> str:
         if not self.ids:
             return "none that was found" if self.more else "none"
-        named = ", ".join(map(str, self.ids[:_NAMED])) + (", …" if len(self.ids) > _NAMED else "")
-        return f"{'at least ' if self.more else ''}{len(self.ids)} ({named})"
+        told = ", ".join(map(named, self.ids[:_NAMED])) + (", …" if len(self.ids) > _NAMED else "")
+        return f"{'at least ' if self.more else ''}{len(self.ids)}: {told}"
 
 
 def check_void_from(reached: Reach, auto_id: AutoId, void_from: int | None, *, yes: bool) -> None:

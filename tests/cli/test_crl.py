@@ -1,5 +1,6 @@
 """`autolink id publish-crl`: an issuer's revocation list from the log to whoever fetches it."""
 
+import subprocess
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,7 @@ def test_an_issuer_publishes_what_is_revoked_of_what_it_has_issued(sh, registry)
     sh.ok("id", "register", "echo", "--unencrypted")
     first = sh.json(*PUBLISH)
     assert (first["revoked"], first["auto_id"]) == (0, id_of(sh, "acme"))
+    assert httpx.get(registry.url + first["path"]).status_code == 200
     sh.ok("id", "revoke", "echo", "--by", "acme")
     told = sh.json(*PUBLISH, "--days", "1")
     assert (told["revoked"], told["log_entries"]) == (1, first["log_entries"] + 1)
@@ -40,7 +42,8 @@ def test_an_issuer_who_serves_its_list_itself_writes_it_to_a_file(sh, registry):
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
     sh.ok("id", "revoke", "echo", "--by", "acme")
-    assert sh.json(*PUBLISH, "-o", "acme.crl")["revoked"] == 1
+    told = sh.json(*PUBLISH, "-o", "acme.crl")
+    assert (told["revoked"], told["path"]) == (1, None)
     sh.ok(*PUBLISH, "-o", "acme.pem")
     lists = [
         x509.load_der_x509_crl((sh.path / "acme.crl").read_bytes()),
@@ -50,6 +53,34 @@ def test_an_issuer_who_serves_its_list_itself_writes_it_to_a_file(sh, registry):
     serial = Keystore().chain("echo")[0].x509.serial_number
     assert [[one.serial_number for one in found] for found in lists] == [[serial]] * 3
     assert httpx.get(f"{registry.url}/v1/ids/{id_of(sh, 'acme')}/crl").status_code == 404
+
+
+def test_a_last_list_of_the_old_key_beside_the_new_one_keeps_whom_that_has_issued(sh, monkeypatch):
+    """OpenSSL takes for each certificate the list by the key that issued it, and refuses one for which there is none."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    sh.ok("id", "export", "echo", "--chain", "-o", "echo.pem")
+    sh.ok(*PUBLISH, "--days", "31", "-o", "last.crl.pem")
+    pass_a_second(monkeypatch)
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
+    sh.ok(*PUBLISH, "-o", "new.crl.pem")
+    sh.ok("id", "export", "acme", "--chain", "-o", "roots.pem")
+    (sh.path / "both.pem").write_text(
+        (sh.path / "last.crl.pem").read_text() + (sh.path / "new.crl.pem").read_text()
+    )
+    request = sh.ok("id", "export", "echo", "--request")
+    (sh.path / "again.pem").write_text(sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
+
+    def verified(chain: str, lists: str) -> bool:
+        command = ["openssl", "verify", "-crl_check", "-CAfile", "roots.pem", "-CRLfile", lists, chain]
+        done = subprocess.run(command, cwd=sh.path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "unable to get certificate CRL" in done.stderr
+        return done.returncode == 0
+
+    assert not verified("echo.pem", "new.crl.pem")
+    assert not verified("again.pem", "last.crl.pem")
+    assert verified("echo.pem", "both.pem")
+    assert verified("again.pem", "both.pem")
 
 
 def test_a_list_of_the_same_second_is_not_published_again(sh, monkeypatch):

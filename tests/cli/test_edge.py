@@ -146,7 +146,7 @@ def test_a_mistyped_command_is_told_the_nearest(shell, typed, meant):
 
 def test_the_bounds_of_a_number_are_told_in_few_digits(shell):
     line = shell.fails(2, "id", "register", "x", "--log-key", OTHER_KEY, "--delay", "0.01")
-    assert "0.01 is not in the range 0.0417<=x<=90" in line
+    assert "0.01 is not in the range 1h<=x<=90d" in line
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_what_is_to_be_void_is_checked_and_told_before_the_next_key_is_spent(sh,
         assert f"on record since entry {first} only" in sh.fails(2, *rotate, str(first - 1), "--yes")
     assert "Directly below: none: say --yes" in sh.fails(2, *rotate, str(first + 2))
     line = sh.fails(2, *rotate, str(first + 1))
-    assert f"Directly below: 1 ({id_of(sh, 'echo')}): say --yes" in line
+    assert f"Directly below: 1: {id_of(sh, 'echo')} (echo): say --yes" in line
     monkeypatch.setattr(voiding, "_SEARCHED", 0)
     assert "none that was found" in sh.fails(2, *rotate, str(first + 1))
     monkeypatch.setattr(record_options, "has_person", lambda: True)
@@ -464,9 +464,14 @@ def test_who_is_on_no_record_is_warned_of_as_a_guardian_and_refused_with_what_to
     sh.ok("id", "new", "guard", "--unencrypted")
     told = sh("id", "register", "acme", "--guardian", "guard", "--guardian", "acme-not", "--delay", "0.0417")
     assert "no such identity" in told.stderr
-    told = sh("id", "register", "acme", "--guardian", "guard", "--delay", "0.0417")
+    line = sh.fails(2, "id", "register", "acme", "--delay", "1/24")
+    assert "'1/24' is not a number of days or hours, such as 7d or 1h, from 1h up to 90d" in line
+    assert "range 1h<=x<=90d" in sh.fails(2, "id", "register", "acme", "--delay", "0.5h")
+    told = sh("id", "register", "acme", "--guardian", "guard", "--delay", "1h")
     assert (told.exit_code, "WARNING: not on record there" in told.stderr) == (0, True)
-    assert "a recovery takes 1.001 hours" in told.stdout
+    assert "a recovery takes 1 hour" in told.stdout
+    sh.ok("id", "guardians", "acme", "--next-key", "acme.next-key", "--guardian", "guard", "--delay", "90d")
+    assert sh.json("registry", "lookup", "acme")["recovery_takes"] == "90 days"
     recover = ("--of", "acme", "--guardians-file", "acme.guardians", "--unencrypted")
     line = ends(sh, 3, "id", "recover", "acme-2", *recover)
     assert line.endswith(
