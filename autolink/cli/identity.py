@@ -63,11 +63,12 @@ _ELSEWHERE: Final = {
     "import": "autolink.cli.upstream:import_",
     "rotate": "autolink.cli.rotate:rotate",
     "publish-crl": "autolink.cli.crl:publish_crl",
+    "countersign": "autolink.cli.countersign:countersign",
+    "submit": "autolink.cli.countersign:submit",
     **{
         name: f"autolink.cli.on_record:{name.replace('-', '_')}"
         for name in (
             "register", "renew", "record-rotation", "revoke", "deactivate", "delay", "guardians", "recover",
-            "countersign", "submit",
         )
     },
 }  # fmt: skip
