@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import click
+
 from autolink.cli.making import free, say_where
 from autolink.cli.options import read_chain, write
 from autolink.cli.passphrase import new_passphrase
@@ -127,22 +129,19 @@ def complete(
     kept = after or _after(name, rotation.file)
     following = _key_after(kept, rotation, passphrase, passphrase_file, unencrypted=unencrypted)
     credential = answer or _certify(rotation, reached, following, lifetime)
-    if (
-        rotation.certificates is not None
-    ):  # nothing is here that could be lost, and what proves the entry is kept with it
+    lost = rotation.certificates is not None
+    if lost:  # no key is here that this could replace, and what proves the entry is kept with the identity
         _save_new(name, credential, passphrase, unencrypted=unencrypted)
     submission = Submission(
         auto_id, lambda slot: making.rotate(credential, slot, next_key=following, void_from=void_from), name
     )
     try:
         recorded = submission.append(reached)
-    except (AutolinkError, OSError) as error:
+    except (click.ClickException, AutolinkError, OSError) as error:
         if isinstance(error, EntryRefused) and error.fault is Fault.NOT_COMMITTED:
             error.add_note(f"the key in {display(str(rotation.file))}")
-        if rotation.certificates is not None:
-            vars(error)["then"] = (
-                f"{name} is in the keystore, but not on record yet: repeat it without --certificates"
-            )
+        if lost:
+            error.add_note(f"{name} is in the keystore, and not on record: repeat it without --certificates")
         raise
     store.rotate(name, credential, passphrase=passphrase, unencrypted=unencrypted)
     facts = {"name": name, **describe(credential.certificates), "next_key_file": str(kept)}

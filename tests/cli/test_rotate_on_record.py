@@ -141,7 +141,7 @@ def test_an_agent_whose_machine_is_gone_goes_on_elsewhere(on_record, monkeypatch
     issue(sh, asked)
     monkeypatch.setenv("AUTOLINK_HOME", str(sh.path / "other"))
     line = sh.fails(5, *lost, "echo.pem", "--registry", NOBODY)
-    assert line.endswith("echo is in the keystore, but not on record yet: repeat it without --certificates")
+    assert line.startswith("echo is in the keystore, and not on record: repeat it without --certificates: ")
     told = sh.json(*ROTATE, "echo.pem")
     assert (told["auto_id"], told["on_record"]["state"]) == (auto_id, "active")
     assert sh.ok("id", "export", "echo", "--request") != asked
