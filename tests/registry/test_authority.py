@@ -175,6 +175,18 @@ def test_rule_35_a_renewal_outruns_neither_a_rotation_nor_a_recovery(op: Op, log
     assert log.append(entry).head == entry.hash
 
 
+@pytest.mark.parametrize("op", [Op.ROTATE, Op.DEACTIVATE])
+@pytest.mark.parametrize("who", ["acme", "echo"])
+def test_rule_35_a_delay_does_not_outrun_who_ends_a_recovery(
+    who: str, op: Op, log: Log, request: Any
+) -> None:
+    party = request.getfixturevalue(who)
+    log.append(party.recover())
+    entry = party.make(op)
+    log.append(party.delay())  # the thief, in between
+    assert log.append(entry).recovery is None
+
+
 def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, organisation: Any) -> None:
     """Or a thief's renewal would make a name look bound to other keys, or lead its rotations elsewhere."""
     plain = organisation("plain", plain=True)
