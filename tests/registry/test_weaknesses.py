@@ -96,6 +96,17 @@ def test_weakness_5_an_entry_is_for_one_log_until_one_time(log: Log, acme: Party
     assert b"autolink/1" in service.body
 
 
+def test_weakness_5_what_was_signed_for_something_else_is_no_signature_of_an_entry(
+    log: Log, acme: Party
+) -> None:
+    """The same bytes without the tag that says what they are for."""
+    entry = acme.entry(Op.SERVICE, service=b"x")
+    preimage = entry.preimage(acme.auto_id, keys.spki(acme.key.public_key()))
+    value = keys.sign(acme.key, preimage.removeprefix(b"autolink/1 entry-signature\0"))
+    untagged = entry.with_signatures((Signature(acme.auto_id, b"", value),))
+    assert refused(log, untagged) is Fault.UNAUTHORISED
+
+
 def test_weakness_6_a_name_is_registered_by_its_holder_only(log: Log, organisation: Any) -> None:
     """Upstream a third party could publish somebody's certificate, and did not need its key."""
     holder = organisation("holder", registered=False)
