@@ -87,13 +87,20 @@ def test_weakness_5_an_entry_is_for_one_log_until_one_time(log: Log, acme: Party
     with pytest.raises(EntryRefused) as refusal:
         apply(log.ledger, service, origin="another.example/log", now=log.now, index=9)
     assert refusal.value.fault is Fault.WRONG_LOG
-    assert refused(log, acme.service(expires_at=log.now + 8 * 24 * 3600 * 1_000_000)) is Fault.EXPIRED
     log.wait(3601)
     assert refused(log, service) is Fault.EXPIRED
     log.append(log_again := acme.service())
     assert refused(log, log_again) is Fault.STALE
     assert service.origin == ORIGIN
     assert b"autolink/1" in service.body
+
+
+def test_weakness_5_an_entry_is_taken_up_to_its_last_instant_and_lives_a_week(log: Log, acme: Party) -> None:
+    week = 7 * 24 * 3600 * SECOND
+    for late in (-1, week + 1):
+        assert refused(log, acme.service(expires_at=log.now + late)) is Fault.EXPIRED
+    for good in (0, week):
+        log.append(acme.service(expires_at=log.now + good))
 
 
 def test_weakness_5_what_was_signed_for_something_else_is_no_signature_of_an_entry(
