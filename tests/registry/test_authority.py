@@ -251,6 +251,23 @@ def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(
     assert log.append(agent.deactivate(by=team)).deactivated_by == team.auto_id
 
 
+def test_rule_41_without_its_issuer_an_id_is_not_rotated_and_can_be_deactivated(
+    log: Log, echo: Party, organisation: Any
+) -> None:
+    """A rotation takes a certificate that the issuer has signed, and it may refuse that; a deactivation takes none."""
+    log.append(echo.recover())
+    elsewhere = replace(echo, issuer=organisation("elsewhere")).certify(echo.next_key)
+    for certificate, fault in (
+        (elsewhere, Fault.CERTIFICATE),
+        (_self_issued("echo", echo.next_key, log), Fault.CERTIFICATE),
+        (echo.credential.leaf, Fault.KEY_USED),  # the issuer's last one, over the current key
+    ):
+        assert refused(log, echo.rotate(certificate=certificate.der)) is fault
+    assert log.append(echo.deactivate()).deactivated_by == echo.auto_id
+    log.wait(2 * DELAY)
+    assert log.state(echo) is State.DEACTIVATED
+
+
 def test_an_ancestor_that_is_not_active_itself_does_nothing(log: Log, acme: Party, echo: Party) -> None:
     log.append(acme.revoke())
     assert refused(log, echo.revoke(by=acme)) is Fault.ISSUER

@@ -18,6 +18,7 @@ from autolink.identity.keys import KeyType
 from autolink.messages import instant
 from autolink.registry.crl import Issued, make_crl, publish, served
 from autolink.registry.http import PublicSide
+from autolink.registry.records import State
 from autolink.trust import SelfCertified
 from autolink.trust.chain import verify_path
 
@@ -126,6 +127,23 @@ def test_a_certificate_is_revoked_when_its_key_has_ended_and_not_before(small: K
     if how in ("rotate", "recover"):
         check(small, current(small), publish_crl(small))
         assert current(small).x509.serial_number not in revoked_in(crl)
+
+
+def test_weakness_1_of_two_certificates_that_share_a_serial_a_list_revokes_both(
+    small: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log compares no serials: its key and when it begins keep a certificate from coming back, and a status names it by
+    its hash. A list has nothing but serials. So who issues two certificates with one serial has both refused when one has
+    ended, by those who go by the list and nobody else. That is its own doing: no other issuer's certificates are in it."""
+    monkeypatch.setattr(x509, "random_serial_number", lambda: 7)
+    ended, other = (agent(small.log, small.acme, name) for name in ("ended", "other"))
+    small.add(ended.revoke())
+    crl = publish_crl(small)
+    assert revoked_in(crl) == {7}
+    with pytest.raises(IdentityError, match="revoked"):
+        check(small, other.credential.leaf, crl)
+    check(small, current(small), crl)
+    assert small.log.state(other) is State.ACTIVE
 
 
 def test_what_has_run_out_by_itself_is_left_out(small: Kept) -> None:

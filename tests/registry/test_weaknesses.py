@@ -44,7 +44,13 @@ def test_weakness_1_a_public_certificate_authorises_nothing(log: Log, acme: Part
     stranger = new_key()
     forged = acme.entry(Op.RENEW, certificate=certificate).signed(acme.auto_id, stranger)
     assert refused(log, forged) is Fault.UNAUTHORISED
+    log.wait(10)
+    again = acme.renew(certificate=acme.credential.leaf.der)  # nor does it come back under a fresh signature
+    assert refused(log, again) is Fault.CERTIFICATE
     assert log.state(acme) is State.ACTIVE
+    log.wait(10)
+    again = acme.renew(certificate=acme.credential.leaf.der)  # nor does it come back under a fresh signature
+    assert refused(log, again) is Fault.CERTIFICATE
 
 
 def test_weakness_2_a_renewal_does_not_undo_a_revocation(log: Log, acme: Party) -> None:
