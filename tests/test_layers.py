@@ -36,7 +36,8 @@ def layers() -> dict[str, list[Path]]:
     return found
 
 
-def imported_layers(path: Path) -> set[str]:
+def imported_names(path: Path) -> set[str]:
+    """Dotted: modules, and what is imported from one with the module's name before it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -44,7 +45,11 @@ def imported_layers(path: Path) -> set[str]:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("autolink.")}
+    return names
+
+
+def imported_layers(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported_names(path) if name.startswith("autolink.")}
 
 
 def test_every_module_belongs_to_a_layer():
@@ -69,6 +74,27 @@ def test_a_log_is_pure():
                 below = node.module in allowed or node.module.split(".")[0] == "autolink"
                 assert below, f"{path} imports {node.module}"
         assert imported_layers(path) <= {"errors", "limits", "identity", "messages", "registry"}, path
+
+
+@pytest.mark.parametrize("module", ["state", "effects", "ledger", "records", "entries"])
+def test_what_follows_from_an_entry_is_pure(module):
+    """`apply` and what it is made of know no network, files or clock, so the server, an audit and a test find the same.
+
+    Besides its arguments `apply` looks at `MEMORY` alone, where the issuers on record are: facts about their bytes, which it
+    finds again where they were forgotten. And the same bytes of a record are read once (`lru_cache`)."""
+    path = PACKAGE / "registry" / f"{module}.py"
+    allowed = {
+        "collections.abc", "cryptography.x509", "dataclasses", "datetime", "enum", "functools", "hashlib", "typing", "zlib",
+        *(f"autolink.{name}" for name in (
+            "codec", "errors", "limits", "messages.instant", "messages.message.TIME_MAX",
+            "identity.AutoId", "identity.Certificate", "identity.certificate", "identity.keys", "identity.names",
+            "registry.effects", "registry.entries", "registry.ledger", "registry.records",
+            "trust.issuers.MEMORY", "trust.presented.sound", "trust.presented.sound_issuers",
+        )),
+    }  # fmt: skip
+    for name in imported_names(path):
+        assert any(f"{name}.".startswith(f"{one}.") for one in allowed), f"{path} imports {name}"
+    assert "datetime." not in path.read_text(), f"{path} asks for the time, which it is given"
 
 
 def test_only_the_transport_and_the_keystore_touch_sockets_and_files():

@@ -59,10 +59,7 @@ def kept(folder: Path, *, size: int = 0) -> Iterator[Kept]:
     """A log of at least so many entries: acme, its agent echo, then acme's service records."""
     log = Log()
     acme = organisation(log, "acme")
-    request = CredentialRequest.new("echo")
-    chain = acme.credential.issue(request, kind=EntityKind.AGENT, now=instant(log.now))
-    echo = Party(log, request.complete(chain), new_key(), issuer=acme)
-    log.append(echo.register())
+    echo = agent(log, acme, "echo")
     SqliteStore.create(folder, ORIGIN)
     with SqliteStore(folder) as store:
         made = Kept(log, folder, store, Registrar(store, KEY, lambda: log.now), acme, echo)
@@ -80,6 +77,15 @@ def organisation(log: Log, name: str, *, plain: bool = False) -> Party:
     return party
 
 
+def agent(log: Log, issuer: Party, name: str, *, may_issue: int | None = None) -> Party:
+    """A party that another one has issued, on record."""
+    request = CredentialRequest.new(name)
+    chain = issuer.credential.issue(request, kind=EntityKind.AGENT, may_issue=may_issue, now=instant(log.now))
+    party = Party(log, request.complete(chain), new_key(), issuer=issuer)
+    log.append(party.register())
+    return party
+
+
 def issued_by(kept: Kept, issuer: Party) -> Issued:
     """What a replay of the whole log shows that somebody has issued."""
     issued = Issued(issuer.auto_id)
@@ -88,10 +94,11 @@ def issued_by(kept: Kept, issuer: Party) -> Issued:
     return issued
 
 
-def publish_crl(kept: Kept) -> bytes:
-    """Have acme make its revocation list from the log, and the registry serve it."""
+def publish_crl(kept: Kept, issuer: Party | None = None) -> bytes:
+    """Have an issuer, acme if not given, make its revocation list from the log, and the registry serve it."""
+    issuer = issuer or kept.acme
     kept.log.wait(1)  # a list is newer than the one before it
     now = instant(kept.log.now)
-    der = make_crl(kept.acme.credential, issued_by(kept, kept.acme), size=kept.store.head.size, now=now)
-    publish(kept.store, kept.acme.auto_id, der, now=now)
+    der = make_crl(issuer.credential, issued_by(kept, issuer), size=kept.store.head.size, now=now)
+    publish(kept.store, issuer.auto_id, der, now=now)
     return der

@@ -123,15 +123,19 @@ def test_rule_35_a_revoked_key_does_not_lengthen_a_recovery(log: Log, acme: Part
     assert refused(log, echo.revoke(by=acme)) is Fault.REVOKED
 
 
-def test_rule_35_a_recovery_is_ended_only_by_the_committed_key(log: Log, acme: Party) -> None:
-    log.append(acme.recover())
+@pytest.mark.parametrize("who", ["acme", "echo"])
+def test_rule_35_a_recovery_is_ended_only_by_the_committed_key(who: str, log: Log, request: Any) -> None:
+    """By guardians or by the issuer."""
+    party = request.getfixturevalue(who)
+    log.append(party.recover())
     for op in (Op.RENEW, Op.SERVICE, Op.RECOVER, Op.GUARDIANS):
-        assert refused(log, acme.make(op)) is Fault.RECOVERING
-    record = log.append(acme.rotate())
+        assert refused(log, party.make(op)) is Fault.RECOVERING
+    assert log.append(party.revoke()).recovery is not None
+    record = log.append(party.rotate())
     assert record.state is State.ACTIVE
     assert record.recovery is None
     log.wait(3 * DELAY)
-    assert log.record(acme).key == record.key
+    assert log.record(party).key == record.key
 
 
 @pytest.mark.parametrize("who", ["acme", "echo"])
@@ -173,6 +177,18 @@ def test_rule_35_a_renewal_outruns_neither_a_rotation_nor_a_recovery(op: Op, log
     begins = Certificate.parse_untrusted(entry.certificate).not_before
     assert begins < Certificate.parse_untrusted(log.record(acme).certificate).not_before
     assert log.append(entry).head == entry.hash
+
+
+@pytest.mark.parametrize("op", [Op.ROTATE, Op.DEACTIVATE])
+@pytest.mark.parametrize("who", ["acme", "echo"])
+def test_rule_35_a_delay_does_not_outrun_who_ends_a_recovery(
+    who: str, op: Op, log: Log, request: Any
+) -> None:
+    party = request.getfixturevalue(who)
+    log.append(party.recover())
+    entry = party.make(op)
+    log.append(party.delay())  # the thief, in between
+    assert log.append(entry).recovery is None
 
 
 def test_a_renewal_commits_to_the_next_key_on_record(log: Log, acme: Party, organisation: Any) -> None:
@@ -235,6 +251,23 @@ def test_rule_41_an_ancestor_revokes_and_deactivates_and_it_is_said_who(
     assert log.append(agent.deactivate(by=team)).deactivated_by == team.auto_id
 
 
+def test_rule_41_without_its_issuer_an_id_is_not_rotated_and_can_be_deactivated(
+    log: Log, echo: Party, organisation: Any
+) -> None:
+    """A rotation takes a certificate that the issuer has signed, and it may refuse that; a deactivation takes none."""
+    log.append(echo.recover())
+    elsewhere = replace(echo, issuer=organisation("elsewhere")).certify(echo.next_key)
+    for certificate, fault in (
+        (elsewhere, Fault.CERTIFICATE),
+        (_self_issued("echo", echo.next_key, log), Fault.CERTIFICATE),
+        (echo.credential.leaf, Fault.KEY_USED),  # the issuer's last one, over the current key
+    ):
+        assert refused(log, echo.rotate(certificate=certificate.der)) is fault
+    assert log.append(echo.deactivate()).deactivated_by == echo.auto_id
+    log.wait(2 * DELAY)
+    assert log.state(echo) is State.DEACTIVATED
+
+
 def test_an_ancestor_that_is_not_active_itself_does_nothing(log: Log, acme: Party, echo: Party) -> None:
     log.append(acme.revoke())
     assert refused(log, echo.revoke(by=acme)) is Fault.ISSUER
@@ -243,7 +276,7 @@ def test_an_ancestor_that_is_not_active_itself_does_nothing(log: Log, acme: Part
     assert log.append(echo.revoke()).revoked_by == echo.auto_id  # its own key still can
 
 
-def test_guardians_are_those_committed_to_each_once_and_as_many_as_asked(
+def test_rule_35_guardians_are_those_committed_to_each_once_and_judged_by_their_state_at_recovery(
     log: Log, acme: Party, organisation: Any
 ) -> None:
     first, second, third = acme.guards
@@ -252,8 +285,12 @@ def test_guardians_are_those_committed_to_each_once_and_as_many_as_asked(
         assert refused(log, acme.recover(guards=guards)) is Fault.UNAUTHORISED
     assert refused(log, acme.recover(guards=[first, first])) is Fault.UNAUTHORISED
     log.append(first[0].revoke())
-    assert refused(log, acme.recover(guards=[first, second])) is Fault.UNAUTHORISED  # judged as they are now
-    log.append(acme.recover(guards=[second, third]))
+    assert refused(log, acme.recover(guards=[first, second])) is Fault.UNAUTHORISED
+    after = log.append(acme.recover(guards=[second, third])).recovery
+    assert after is not None
+    log.append(second[0].revoke())
+    log.wait(DELAY)
+    assert log.record(acme).key == after.key
 
 
 def test_a_guardian_signs_once(log: Log, acme: Party) -> None:

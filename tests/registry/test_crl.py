@@ -18,11 +18,12 @@ from autolink.identity.keys import KeyType
 from autolink.messages import instant
 from autolink.registry.crl import Issued, make_crl, publish, served
 from autolink.registry.http import PublicSide
+from autolink.registry.records import State
 from autolink.trust import SelfCertified
 from autolink.trust.chain import verify_path
 
 from .conftest import new_key
-from .public import Kept, kept, publish_crl
+from .public import Kept, agent, kept, publish_crl
 from .test_service import registration, serving
 
 
@@ -54,6 +55,28 @@ def test_rule_37_an_issuer_signs_its_own_list_and_openssl_heeds_it(small: Kept) 
     crl = publish_crl(small)
     with pytest.raises(IdentityError, match="revoked") as refusal:
         check(small, echo, crl)
+    assert refusal.value.reason is Reason.REVOKED
+
+
+def test_rule_37_an_ancestors_revocation_is_the_intermediates_by_its_own_issuer(small: Kept) -> None:
+    """Of two issuers in a chain each signs for those right below it, and OpenSSL asks for a list of each."""
+    team = agent(small.log, small.acme, "team", may_issue=0)
+    below = agent(small.log, team, "agent")
+    small.flush()
+
+    def verify(*lists: bytes) -> None:
+        verify_path(
+            below.credential.leaf.der, (team.credential.leaf.der,), (small.acme.credential.leaf.der,),
+            now=instant(small.log.now), crls=list(map(x509.load_der_x509_crl, lists)),
+        )  # fmt: skip
+
+    verify(publish_crl(small), publish_crl(small, team))
+    small.add(team.revoke(by=small.acme))
+    acmes, teams = publish_crl(small), publish_crl(small, team)
+    assert revoked_in(acmes) == {team.credential.leaf.x509.serial_number}
+    assert not revoked_in(teams)
+    with pytest.raises(IdentityError, match="certificate 1 from its start: certificate revoked") as refusal:
+        verify(acmes, teams)
     assert refusal.value.reason is Reason.REVOKED
 
 
@@ -104,6 +127,23 @@ def test_a_certificate_is_revoked_when_its_key_has_ended_and_not_before(small: K
     if how in ("rotate", "recover"):
         check(small, current(small), publish_crl(small))
         assert current(small).x509.serial_number not in revoked_in(crl)
+
+
+def test_weakness_1_of_two_certificates_that_share_a_serial_a_list_revokes_both(
+    small: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log compares no serials: its key and when it begins keep a certificate from coming back, and a status names it by
+    its hash. A list has nothing but serials. So who issues two certificates with one serial has both refused when one has
+    ended, by those who go by the list and nobody else. That is its own doing: no other issuer's certificates are in it."""
+    monkeypatch.setattr(x509, "random_serial_number", lambda: 7)
+    ended, other = (agent(small.log, small.acme, name) for name in ("ended", "other"))
+    small.add(ended.revoke())
+    crl = publish_crl(small)
+    assert revoked_in(crl) == {7}
+    with pytest.raises(IdentityError, match="revoked"):
+        check(small, other.credential.leaf, crl)
+    check(small, current(small), crl)
+    assert small.log.state(other) is State.ACTIVE
 
 
 def test_what_has_run_out_by_itself_is_left_out(small: Kept) -> None:
@@ -271,12 +311,24 @@ async def test_rule_37_the_registry_serves_it_and_says_when_it_lags_the_log(smal
         assert (await asking.get(f"{path}/crl")).headers["cache-control"] == "public, max-age=0"
 
 
+def lags(small: Kept) -> bool:
+    found = served(small.store, small.log.record(small.acme))
+    assert found is not None
+    return found.lags
+
+
 def test_a_list_under_a_former_key_lags(small: Kept) -> None:
     publish_crl(small)
     small.add(small.acme.rotate())
-    found = served(small.store, small.log.record(small.acme))
-    assert found is not None
-    assert found.lags
+    assert lags(small)
+
+
+def test_rule_37_a_list_counts_the_entry_before_it_and_lags_at_the_next(small: Kept) -> None:
+    small.add(small.echo.revoke())
+    publish_crl(small)
+    assert not lags(small)
+    small.add(small.echo.rotate())
+    assert lags(small)
 
 
 def test_a_revocation_is_in_a_list_of_the_same_second_and_the_clock_never_goes_back(small: Kept) -> None:

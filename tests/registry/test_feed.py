@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,35 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential, limits
 from autolink.errors import BadSignature, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
-from autolink.registry import word
+from autolink.registry import making, word
 from autolink.registry.answers import CHANGES
 from autolink.registry.client import RegistryClient
-from autolink.registry.entries import Op
+from autolink.registry.entries import Entry, Op
 from autolink.registry.feed import Change, sign_change
 from autolink.registry.feed import verify_untrusted as verify_change
+from autolink.registry.making import Slot
 from autolink.registry.records import State
 from autolink.registry.trust import Registered
 from autolink.trust import Grounds, Model, NotVouched, Pinned, SelfCertified
 
 from .test_monitor import KEY, replaced
 from .test_monitor import client as visitor
-from .test_service import Served, _until, cast, entry, issue, now, opens, registration, serving
+from .test_service import ORIGIN, Served, _until, cast, entry, issue, now, opens, registration, serving
 
 
-@pytest.mark.parametrize("whom", ["echo", "acme"])
-async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
-    tmp_path: Path, whom: str
+@pytest.mark.parametrize(
+    ("whom", "op"),
+    [
+        ("echo", Op.REVOKE), ("acme", Op.REVOKE), ("echo", Op.DEACTIVATE), ("acme", Op.DEACTIVATE),
+        ("echo", Op.RECOVER),
+    ],
+)  # fmt: skip
+async def test_an_end_ends_live_links_at_both_ends_with_its_reason_and_no_new_one_opens(
+    tmp_path: Path, whom: str, op: Op
 ) -> None:
+    """Resumed links, too."""
     async with serving(tmp_path) as served:
         players = await cast(served)
-        revoked = players.acme if whom == "acme" else players.echo.credential
         served.policy = None
         async with (
             served.network.listening(players.echo, "echo:1"),
@@ -43,23 +51,39 @@ async def test_a_revocation_ends_live_links_at_both_ends_and_no_new_one_opens(
             for agent, model in zip((players.echo, players.caller), players.models, strict=True):
                 tasks.start_soon(_follow, served, agent, model)
             await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 2)
-            async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
-                await _until(lambda: players.echo.links)
-                (far,) = players.echo.links
-                place = await client.place(revoked.auto_id)
-                await client.submit(
-                    entry(Op.REVOKE, revoked.auto_id, place.head).signed(
-                        players.acme.auto_id, players.acme.private_key
-                    )
-                )
+            async with (
+                players.caller.connect("echo:1", expect=players.echo.peer_id) as link,
+                players.caller.connect("echo:1", expect=players.echo.peer_id) as resumed,
+            ):
+                assert (link.tls.resumed, resumed.tls.resumed) == (False, True)
+                await _until(lambda: len(players.echo.links) == 2)
+                ends = [link, resumed, *players.echo.links]
+                ended = players.acme if whom == "acme" else players.echo.credential
+                place = await client.place(ended.auto_id)
+                await client.submit(_end(op, ended, players.acme, Slot.at(ORIGIN, datetime.now(UTC), place)))
                 with anyio.fail_after(5):
-                    await link.closed()
-                    await far.closed()
-                assert Reason.REVOKED in players.caller.statistics().refused
+                    for end in ends:
+                        await end.closed()
+                for end in ends:
+                    assert isinstance(end.lost, Refused)
+                    assert end.lost.reason is Reason.REVOKED
             with pytest.raises(Refused):
                 async with players.caller.connect("echo:1", expect=players.echo.peer_id):
                     pass
             tasks.cancel_scope.cancel()
+
+
+def _end(op: Op, ended: Credential, acme: Credential, slot: Slot) -> Entry:
+    """What acme says of itself or of an agent of its."""
+    if op is Op.REVOKE:
+        return making.revoke(ended.auto_id, slot, by=acme)
+    if op is Op.DEACTIVATE:
+        own = ended is acme
+        return making.deactivate(
+            ended.auto_id, slot, next_key=acme.next_key if own else None, by=None if own else acme
+        )
+    after = issue(acme, ended.leaf.common_name)
+    return making.countersign(making.recover(after, slot, next_key=bytes(32)), acme)
 
 
 async def _follow(served: Served, agent: Agent, model: Registered) -> None:

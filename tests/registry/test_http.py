@@ -212,7 +212,7 @@ async def test_an_id_that_is_none_or_not_on_record_is_said_to_be_so(public: Kept
     assert (await get(public, f"/v1/ids/{'0' * 64}{below}")).status_code == 404
 
 
-async def test_a_hostile_name_is_text_in_json_and_nothing_else(small: Kept) -> None:
+async def test_rule_42_a_hostile_name_is_text_in_json_and_nothing_else(small: Kept) -> None:
     mallory = organisation(small.log, "<script>alert(1)</script>&", plain=True)
     small.flush()
     answer = await get(small, f"/v1/ids/{mallory.auto_id.hex}")

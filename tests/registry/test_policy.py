@@ -61,6 +61,8 @@ def test_of_ten_thousand_entries_from_one_caller_the_first_few_are_looked_at(
     assert passed("one", 10_000) == limits.ENTRIES_A_MINUTE
     time = 1e9
     assert passed("one", 10_000) == limits.ENTRIES_BURST
+    time += 30 / limits.ENTRIES_A_MINUTE
+    assert passed("one", 1) == 0  # half an entry is none
     assert sum(passed(f"caller-{number}", 1) for number in range(10)) == 10
     assert len(rate._left) == 3
 

@@ -15,10 +15,11 @@ from .test_authority import refused
 def test_a_recovery_takes_over_when_its_delay_has_passed_and_not_before(log: Log, acme: Party) -> None:
     key = new_key()
     log.append(acme.revoke())
+    begun = log.now
     log.append(acme.recover(key))
-    log.wait(DELAY - 5)
+    log.now = begun + DELAY * SECOND - 1
     assert log.state(acme) is State.RECOVERING
-    log.wait(10)
+    log.now += 1
     assert log.state(acme) is State.ACTIVE
     acts = acme.entry(Op.SERVICE, service=b"here again").signed(acme.auto_id, key)
     assert log.append(acts).key == keys.hash_of_key(key.public_key())
@@ -178,3 +179,17 @@ def test_a_bound_name_is_rotated_until_its_evidence_would_be_too_long(
     assert refused(log, acme.rotate()) is Fault.NOT_COMMITTED
     assert log.record(plain).rotations == ()
     log.append(plain.rotate())
+
+
+def test_a_bound_name_is_rotated_until_its_evidence_would_be_too_large(
+    log: Log, organisation: Any, monkeypatch: Any
+) -> None:
+    acme = organisation("acme")
+    key, after = acme.next_key, new_key()
+    record = log.append(acme.rotate(after))
+    acme.take_key(key, after)
+    shown = len(record.rotations[0]) + len(record.certificate)
+    monkeypatch.setattr("autolink.limits.ROTATIONS_BYTES", shown - 1)
+    assert refused(log, acme.rotate()) is Fault.NOT_COMMITTED
+    monkeypatch.setattr("autolink.limits.ROTATIONS_BYTES", shown)
+    log.append(acme.rotate())

@@ -44,7 +44,13 @@ def test_weakness_1_a_public_certificate_authorises_nothing(log: Log, acme: Part
     stranger = new_key()
     forged = acme.entry(Op.RENEW, certificate=certificate).signed(acme.auto_id, stranger)
     assert refused(log, forged) is Fault.UNAUTHORISED
+    log.wait(10)
+    again = acme.renew(certificate=acme.credential.leaf.der)  # nor does it come back under a fresh signature
+    assert refused(log, again) is Fault.CERTIFICATE
     assert log.state(acme) is State.ACTIVE
+    log.wait(10)
+    again = acme.renew(certificate=acme.credential.leaf.der)  # nor does it come back under a fresh signature
+    assert refused(log, again) is Fault.CERTIFICATE
 
 
 def test_weakness_2_a_renewal_does_not_undo_a_revocation(log: Log, acme: Party) -> None:
@@ -87,13 +93,31 @@ def test_weakness_5_an_entry_is_for_one_log_until_one_time(log: Log, acme: Party
     with pytest.raises(EntryRefused) as refusal:
         apply(log.ledger, service, origin="another.example/log", now=log.now, index=9)
     assert refusal.value.fault is Fault.WRONG_LOG
-    assert refused(log, acme.service(expires_at=log.now + 8 * 24 * 3600 * 1_000_000)) is Fault.EXPIRED
     log.wait(3601)
     assert refused(log, service) is Fault.EXPIRED
     log.append(log_again := acme.service())
     assert refused(log, log_again) is Fault.STALE
     assert service.origin == ORIGIN
     assert b"autolink/1" in service.body
+
+
+def test_weakness_5_an_entry_is_taken_up_to_its_last_instant_and_lives_a_week(log: Log, acme: Party) -> None:
+    week = 7 * 24 * 3600 * SECOND
+    for late in (-1, week + 1):
+        assert refused(log, acme.service(expires_at=log.now + late)) is Fault.EXPIRED
+    for good in (0, week):
+        log.append(acme.service(expires_at=log.now + good))
+
+
+def test_weakness_5_what_was_signed_for_something_else_is_no_signature_of_an_entry(
+    log: Log, acme: Party
+) -> None:
+    """The same bytes without the tag that says what they are for."""
+    entry = acme.entry(Op.SERVICE, service=b"x")
+    preimage = entry.preimage(acme.auto_id, keys.spki(acme.key.public_key()))
+    value = keys.sign(acme.key, preimage.removeprefix(b"autolink/1 entry-signature\0"))
+    untagged = entry.with_signatures((Signature(acme.auto_id, b"", value),))
+    assert refused(log, untagged) is Fault.UNAUTHORISED
 
 
 def test_weakness_6_a_name_is_registered_by_its_holder_only(log: Log, organisation: Any) -> None:
