@@ -1,6 +1,8 @@
 """Entries on their way to a registry: each is promised, then logged and proved, or refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, final
 
 import anyio
@@ -16,6 +18,7 @@ from autolink.errors import (
     RemoteProtocolError,
     display,
 )
+from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import receipt
 from autolink.registry.answers import Answer
@@ -59,8 +62,10 @@ class Logged:
 class Submitter:
     """The entries of one channel. Made by `RegistryClient.submitting`."""
 
-    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
-        self._channel, self._log_key = channel, log_key
+    def __init__(
+        self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey, clock: Callable[[], datetime]
+    ) -> None:
+        self._channel, self._log_key, self._clock = channel, log_key, clock
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
         self._ended: Exception | None = None  # no answer comes any more, and why
@@ -84,7 +89,7 @@ class Submitter:
             check(answer, promise)
         if not promise:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
-        receipt.verify_untrusted(promise, self._log_key, entry)
+        receipt.check_fresh(receipt.verify_untrusted(promise, self._log_key, entry), waiting.received_at)
         if answer is None:
             raise Withheld(promise) from self._ended
         leaf = encode_leaf(answer.logged_at, data)
@@ -102,7 +107,7 @@ class Submitter:
         try:
             async for answer in self._channel:
                 if (waiting := self._waiting.get(answer.number)) is not None:
-                    waiting.take(answer)
+                    waiting.take(answer, microseconds(self._clock()))
             self._ended = RemoteProtocolError("the registry has ended the channel")
         except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
             self._ended = error
@@ -115,13 +120,14 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.done = anyio.Event()
-        self.receipt = b""
+        self.receipt, self.received_at = b"", 0
         self.answer: Answer | None = None
 
-    def take(self, answer: Answer) -> None:
-        """A receipt, or what became of the entry."""
+    def take(self, answer: Answer, now: int) -> None:
+        """A receipt, of which the first counts, or what became of the entry."""
         if answer.receipt:
-            self.receipt = answer.receipt
+            if not self.receipt:  # a later promise excuses nobody from an earlier one
+                self.receipt, self.received_at = answer.receipt, now
         else:
             self.answer = answer
             self.done.set()
