@@ -5,6 +5,9 @@ fetched every `limits.STATUS_REFRESH` seconds, and at once when the feed tells a
 every change is heeded by the agent's `Registered` models. A registry that is down costs nothing before the status has
 aged: it is logged, and what was shown is still shown, after a restart too where it is kept in a file.
 
+A status of another time than about now is not taken: the registry withholds what is newer, or a clock is wrong, ours
+perhaps. It is kept as evidence, what was shown is still shown, and the next one that is of now is taken as if nothing had been.
+
 A status fits one certificate. While the registry has another one on record than ours, a status of ours that fits goes on
 being shown, and the registry, whose feed tells no renewals, is asked again every few seconds.
 """
@@ -42,7 +45,7 @@ from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
-from autolink.registry.status import Newest, Status, VerifiedStatus, verify_untrusted
+from autolink.registry.status import Newest, Status, VerifiedStatus, check_young, verify_untrusted
 from autolink.registry.trust import Registered
 from autolink.trust import Model
 
@@ -235,6 +238,7 @@ class Registration:
             verified = await client.status(self._agent.auto_id)
             self._seen = client.seen
         with against(verified.status.to_bytes()):
+            check_young(verified.status, self._agent.clock(), limits.STATUS_LIFETIME)
             self._newest.check(verified)
         if self.error is not None:
             _log.info("the registry %s answers again", display(self._log_key.name))

@@ -50,6 +50,8 @@ from .test_service import ORIGIN, Served, _until, cast, issue, now, opens, regis
 
 pytestmark = pytest.mark.usefixtures("soon")
 
+HOUR = 3600 * SECOND
+
 
 # --- time --------------------------------------------------------------------------------------------------
 
@@ -96,6 +98,43 @@ async def test_a_peer_whose_clock_is_ahead_or_behind(tmp_path: Path, seconds: in
         await staple(served, skewed)
         reason = await opens(served, players)
         assert reason is None if abs(seconds) < 60 else reason in (Reason.CLOCK_SKEW, Reason.NOT_YET_VALID)
+
+
+@pytest.mark.parametrize(("hours", "says"), [(-2, "too long ago"), (2, "to come: set the clock")])
+async def test_an_agent_takes_no_status_of_another_time_for_itself(
+    tmp_path: Path, hours: int, says: str
+) -> None:
+    """What was shown before goes on being shown, what shows the lie is kept, and the next good one is taken."""
+    evidence = tmp_path / "evidence"
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        record = served.store.record(echo.auto_id)
+        assert record is not None
+        lie = signed(served, record, record.touched, now() + hours * HOUR)
+
+        async def lies(call: Any, auto_id: bytes) -> bytes:
+            return lie
+
+        answer = served.agent.handlers.methods["registry.status"]
+        agent, started = (served.join(Agent(echo, trust=SelfCertified())) for _ in range(2))
+        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
+            shown, before = agent.evidence, standing.status
+            assert shown
+            replaced(served, "status", lies)
+            standing.refresh()
+            await _until(lambda: evidence.exists() and [*evidence.glob("*.evidence")])
+            assert isinstance(standing.error, Unproved)
+            assert (agent.evidence, standing.status, standing.missing) == (shown, before, "")
+            async with registered(started, contact(served), served.key) as anew:
+                assert (started.evidence, anew.status) == ((), None)
+                assert says in anew.missing
+            served.agent.handlers.methods["registry.status"] = answer
+            standing.refresh()
+            await _until(lambda: standing.error is None)
+            assert agent.evidence != shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == lie
+    assert says in kept.with_suffix(".evidence.txt").read_text()
 
 
 # --- down, and slow ----------------------------------------------------------------------------------------
@@ -346,9 +385,6 @@ async def test_a_status_older_than_one_that_was_seen_is_refused(tmp_path: Path) 
                 async with again.connect("echo:1", expect=players.echo.peer_id):
                     pass
             assert refusal.value.reason is Reason.MALFORMED
-
-
-HOUR = 3600 * SECOND
 
 
 @pytest.mark.parametrize(
