@@ -15,29 +15,23 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential, limits
-from autolink.agent.channel import Channel
-from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
+from autolink import Agent, Contact, Credential
+from autolink.errors import BadSignature, CallError, EntryRefused, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import registration as module
 from autolink.registry import word
-from autolink.registry.answers import Answer, Consistency
+from autolink.registry.answers import Consistency
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.receipt import Receipt, sign_receipt
-from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.records import SECOND, Record, State
-from autolink.registry.registrar import Appended
 from autolink.registry.registration import registered
 from autolink.registry.status import PURPOSE, Newest, Status, sign_status
 from autolink.registry.status import verify_untrusted as verify_status
-from autolink.registry.store import StoreFailed
-from autolink.registry.submitter import Withheld
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
@@ -506,120 +500,3 @@ async def test_two_statuses_by_which_a_log_contradicts_itself_do_not_keep_two_li
             with anyio.fail_after(5):
                 await anyio.wait_all_tasks_blocked()
             assert first.lost is None
-
-
-# --- a withheld entry ------------------------------------------------------------------------------------------
-
-
-async def test_a_promised_entry_that_is_refused_or_not_proved_leaves_the_promise(tmp_path: Path) -> None:
-    """Such as a rotation, while a recovery of the operator's runs out."""
-    async with serving(tmp_path) as served:
-        acme = Credential.self_issued("acme")
-        async with visitor(served) as client:
-            await client.submit(registration(Credential.self_issued("first")))
-            made, append, proof = registration(acme), served.registrar.append, served.registrar.proof
-
-            def refusing(entries: Any) -> Any:
-                raise StoreFailed("so it says")
-
-            served.registrar.append = refusing  # type: ignore[method-assign]
-            with pytest.raises(EntryRefused) as refusal:
-                await client.submit(made)
-            assert refusal.value.fault is Fault.UNAVAILABLE
-            verify_receipt(refusal.value.receipt, served.key, made)
-            served.registrar.append = append  # type: ignore[method-assign]
-            served.registrar.proof = lambda place: proof(0)  # type: ignore[method-assign]
-            with pytest.raises(Withheld, match="does not prove that it has") as withheld:
-                await client.submit(made)
-            verify_receipt(withheld.value.receipt, served.key, made)
-
-
-async def test_a_receipt_that_promises_nothing_is_not_taken(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        time = now()
-        for changes, says in (
-            ({"received_at": time + 14 * 24 * HOUR, "deadline": time + 14 * 24 * HOUR}, "promises nothing"),
-            ({"deadline": time + 60 * SECOND + 1}, "not within 60 s"),
-            ({"deadline": time - 1}, "not within 60 s"),
-            ({"entry": bytes(32)}, "another entry"),
-        ):
-            made = registration(Credential.self_issued("acme"))  # another key each time: it is taken
-            good = sign_receipt(made.hash, origin=ORIGIN, now=time, key=KEY)
-            assert verify_receipt(good.to_bytes(), served.key, made) == good
-            promising(served, _signed(replace(good, **changes)))
-            async with visitor(served) as client:
-                with pytest.raises(BadSignature, match=says):
-                    await client.submit(made)
-
-
-def promising(served: Served, *receipts: Receipt) -> None:
-    """What the registry says when it receives an entry, from now on."""
-    said = iter(receipts)
-    served.registrar.receipt = lambda _: next(said)  # type: ignore[method-assign]
-
-
-@pytest.mark.parametrize(
-    ("ahead", "says"), [(-61, "too long ago"), (-60, None), (0, None), (60, None), (61, "to come")]
-)
-async def test_rule_39_a_receipt_is_of_the_moment_at_which_it_comes(
-    tmp_path: Path, ahead: int, says: str | None
-) -> None:
-    """As far as clocks agree. An operator would date it for when the rules do refuse what it withholds: after the recovery
-    that a rotation is to end, or before the entry that it follows."""
-    time = now() - 10 * SECOND  # so that no entry has expired in a minute
-    async with serving(tmp_path, clock=lambda: time) as served:
-        made = registration(Credential.self_issued("acme"))
-        promising(served, sign_receipt(made.hash, origin=ORIGIN, now=time + ahead * SECOND, key=KEY))
-        agent = Agent(Credential.self_issued("visitor"), trust=SelfCertified(), clock=lambda: instant(time))
-        async with served.client(served.join(agent)) as client:
-            if says is None:
-                assert (await client.submit(made)).index == 0
-                return
-            with pytest.raises(BadSignature, match=says):
-                await client.submit(made)
-
-
-async def test_rule_39_a_receipt_binds_for_as_long_as_an_entry_may_take(tmp_path: Path) -> None:
-    """What is due at once would be broken by every honest log; and by log time, as the entry's own will be."""
-    time = now()
-    async with serving(tmp_path, clock=lambda: time) as served:
-        async with visitor(served) as client:
-            await client.submit(registration(Credential.self_issued("acme")))
-        first, time = time, time - HOUR  # set back
-        receipt = served.registrar.receipt(bytes(32))
-        assert (receipt.received_at, receipt.deadline) == (first, first + int(limits.INCLUSION * SECOND))
-
-
-async def test_rule_39_the_judgement_is_of_when_the_receipt_came_and_the_first_one_counts(
-    tmp_path: Path,
-) -> None:
-    """However long the rest takes; and a later promise takes nothing back."""
-    time, clock = now(), [now()]
-    async with serving(tmp_path) as served:
-        made = registration(Credential.self_issued("acme"))
-        first, second = (sign_receipt(made.hash, origin=ORIGIN, now=time + more, key=KEY) for more in (0, 1))
-        agent = Agent(
-            Credential.self_issued("visitor"), trust=SelfCertified(), clock=lambda: instant(clock[0])
-        )
-        del served.agent.handlers.channels["registry.submit"]
-
-        @served.agent.handlers.channel("registry.submit")
-        async def late(channel: Channel[Answer, tuple[int, bytes]]) -> None:
-            async for number, data in channel:
-                await channel.send(Answer(number=number, receipt=first.to_bytes()))
-                await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
-                clock[0] += HOUR
-                await channel.send(Answer(number=number, receipt=second.to_bytes()))
-                (outcome,) = served.registrar.append([data])
-                assert isinstance(outcome, Appended)
-                proof = served.registrar.proof(outcome.index).to_bytes()
-                await channel.send(
-                    Answer(number=number, index=outcome.index, logged_at=outcome.logged_at, proof=proof)
-                )
-
-        async with served.client(served.join(agent)) as client, client.submitting() as submitter:
-            assert (await submitter.submit(made)).receipt == first.to_bytes()
-
-
-def _signed(receipt: Receipt) -> Receipt:
-    return replace(receipt, signature=KEY.sign(b"autolink/1 receipt\0" + receipt.body))
