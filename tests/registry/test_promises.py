@@ -8,7 +8,7 @@ import pytest
 
 from autolink import Agent, Credential, codec, limits
 from autolink.agent.channel import Channel
-from autolink.errors import BadSignature, EntryRefused, Fault
+from autolink.errors import BadSignature, CallError, EntryRefused, Fault, LinkLost, RemoteProtocolError
 from autolink.messages import instant
 from autolink.registry.answers import Answer
 from autolink.registry.entries import Entry
@@ -54,6 +54,47 @@ async def test_a_promised_entry_that_is_refused_or_not_proved_leaves_the_promise
             with pytest.raises(Withheld, match="does not prove that it has") as withheld:
                 await client.submit(made)
             verify_receipt(withheld.value.receipt, served.key, made)
+
+
+@pytest.mark.parametrize("lie", [{"logged_at": 1}, {"index": 1}])
+async def test_an_answer_about_another_leaf_than_the_proof_does_not_count_as_logged(
+    tmp_path: Path, lie: dict[str, int]
+) -> None:
+    """The proof is right, and of the entry: the registry says that it was logged at another time, or elsewhere."""
+    async with serving(tmp_path) as served:
+        append, proof = served.registrar.append, served.registrar.proof
+
+        def appended(entries: Any) -> Any:
+            (outcome,) = append(entries)
+            assert isinstance(outcome, Appended)
+            return [replace(outcome, **{name: getattr(outcome, name) + more for name, more in lie.items()})]
+
+        served.registrar.append = appended  # type: ignore[method-assign]
+        served.registrar.proof = lambda place: proof(0)  # type: ignore[method-assign]
+        async with visitor(served) as client:
+            with pytest.raises(Withheld, match="does not prove that it has"):
+                await client.submit(registration(Credential.self_issued("acme")))
+
+
+async def test_rule_39_who_leaves_before_the_receipt_is_out_has_the_promise_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have come through all the same."""
+    send = Channel.send
+
+    async def gone(self: Channel[Any, Any], item: Any) -> None:
+        if isinstance(item, Answer) and item.receipt:
+            raise LinkLost("the submitter is gone")
+        await send(self, item)
+
+    monkeypatch.setattr(Channel, "send", gone)
+    async with serving(tmp_path) as served:
+        made = registration(Credential.self_issued("acme"))
+        async with visitor(served) as client:
+            with pytest.raises((CallError, LinkLost, RemoteProtocolError)):
+                await client.submit(made)
+        await _until(lambda: served.store.head.size == 1)
+        assert served.store.record(made.auto_id) is not None
 
 
 @pytest.mark.parametrize("how", ["proves", "refuses", "silent"])
