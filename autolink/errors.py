@@ -196,11 +196,11 @@ class Fault(StrEnum):
 
 class EntryRefused(AutolinkError):
     """A registry does not take an entry: nothing was appended. `fault` says which rule it breaks. `receipt` is the log's
-    promise, as it came, if there was one: where the log's rules do allow the entry, it convicts."""
+    promise, as it came, if there was one: where the log's rules do allow the `entry` that it is for, it convicts."""
 
-    def __init__(self, fault: Fault, text: str, *, receipt: bytes = b"") -> None:
+    def __init__(self, fault: Fault, text: str, *, receipt: bytes = b"", entry: bytes = b"") -> None:
         super().__init__(text)
-        self.fault, self.receipt = fault, receipt
+        self.fault, self.receipt, self.entry = fault, receipt, entry
 
 
 class RemoteProtocolError(AutolinkError):

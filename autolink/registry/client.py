@@ -89,7 +89,7 @@ class RegistryClient:
             self._link.open_channel("registry.submit", sends=tuple[int, bytes], receives=Answer) as channel,
             background_tasks() as tasks,
         ):
-            submitter = Submitter(channel, self.log_key)
+            submitter = Submitter(channel, self.log_key, self._link.agent.clock)
             tasks.start_soon(submitter.read)
             yield submitter
 

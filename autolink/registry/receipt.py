@@ -7,9 +7,12 @@
 
 signed with the log's key over ``autolink/1 receipt\\0`` and the body. `entry` is the hash of the entry's body. By the
 deadline (microseconds, as `received_at`) the entry is in the log, unless the log's rules refused it at every moment from
-its receipt on. Both can be recomputed by everybody from the log: a receipt for an entry that was left out although it
-might have been taken convicts whoever runs it, such as an operator who withholds a rotation while his own recovery runs
-out.
+its receipt to then. Both can be recomputed from the log by everybody who has the entry: a receipt for one that was left
+out although it might have been taken convicts whoever runs it, such as an operator who withholds a rotation while his own
+recovery runs out.
+
+That takes a receipt of about the moment at which it is given. One of after that recovery, or of before the entry that the
+rotation follows, is of a time when the rules do refuse it: so who submits takes none (`check_fresh`).
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec, limits
 from autolink.errors import BadSignature, RemoteProtocolError
+from autolink.messages import instant
 from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
@@ -81,8 +85,8 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
 
     Raises:
         RemoteProtocolError: it is none.
-        BadSignature: it is not this log's, or not for this entry, or for when that may be left out: at no time when the log
-            may take it, or in the distant future.
+        BadSignature: it is not this log's, or not for this entry, or at no time when the log may take that, or its deadline
+            is not within `limits.INCLUSION` of its receipt.
     """
     receipt = Receipt.from_untrusted(data)
     word.check(key, PURPOSE, receipt.origin, receipt.body, receipt.signature, what="receipt")
@@ -90,6 +94,27 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
         raise BadSignature("receipt: for another entry")
     if receipt.received_at > entry.expires_at:
         raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
-    if receipt.deadline > receipt.received_at + int(limits.ENTRY_LIFETIME * SECOND):
-        raise BadSignature("receipt: its deadline is too far ahead to promise anything")
+    if not 0 <= receipt.deadline - receipt.received_at <= int(limits.INCLUSION * SECOND):
+        raise BadSignature(f"receipt: its deadline is not within {limits.INCLUSION:.0f} s of its receipt")
     return receipt
+
+
+def check_fresh(receipt: Receipt, now: int) -> None:
+    """A verified receipt binds the log for the moment at which it came, as far as two clocks agree.
+
+    Its deadline is near its receipt, so whose is not over was not received long ago.
+
+    Args:
+        now: when it came, microseconds.
+
+    Raises:
+        BadSignature: it begins later than that by more than `limits.SKEW`, or its deadline was over.
+    """
+    if receipt.received_at > now + int(limits.SKEW * SECOND):
+        why = "which is to come"
+    elif receipt.deadline < now:
+        why = "too long ago"
+    else:
+        return
+    when = f"{instant(receipt.received_at):%F %T} UTC"
+    raise BadSignature(f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong")

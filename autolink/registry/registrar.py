@@ -197,8 +197,8 @@ class Registrar:
         return leaf, LogProof(index, path, head.checkpoint)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
-        """The log's promise about an entry that was received just now."""
-        return sign_receipt(entry_hash, origin=self._store.origin, now=self._clock(), key=self._key)
+        """The log's promise about an entry that was received just now, by log time: the entry's own will be."""
+        return sign_receipt(entry_hash, origin=self._store.origin, now=self.now(), key=self._key)
 
     def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
         """That the log of `old` entries is the beginning of the one of `new`.

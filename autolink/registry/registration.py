@@ -5,11 +5,15 @@ fetched every `limits.STATUS_REFRESH` seconds, and at once when the feed tells a
 every change is heeded by the agent's `Registered` models. A registry that is down costs nothing before the status has
 aged: it is logged, and what was shown is still shown, after a restart too where it is kept in a file.
 
+A status of another time than about now is not taken: the registry withholds what is newer, or a clock is wrong, ours
+perhaps. It is kept as evidence, what was shown is still shown, and the next one that is of now is taken.
+
 A status fits one certificate. While the registry has another one on record than ours, a status of ours that fits goes on
 being shown, and the registry, whose feed tells no renewals, is asked again every few seconds.
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,13 +40,14 @@ from autolink.identity import Certificate, Credential, files
 from autolink.messages import instant, microseconds
 from autolink.registry.client import RegistryClient, beside, reader, show
 from autolink.registry.discovery import publish
-from autolink.registry.evidence import Evident, against, evident_in, keep
+from autolink.registry.evidence import against, evident_in, keep_evidence
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
-from autolink.registry.status import Newest, Status, VerifiedStatus, verify_untrusted
+from autolink.registry.status import Newest, Status, VerifiedStatus, check_young, verify_untrusted
+from autolink.registry.submitter import promise_in
 from autolink.registry.trust import Registered
 from autolink.trust import Model
 
@@ -74,7 +79,8 @@ async def registered(
         kept: a file for the newest status, which is shown from there at the next start; the log must go on from it.
         addresses: where the agent is to be found: with its methods and channels they are published as its service record,
             now, when its handlers have changed, and before that record ends. Empty: nothing is published.
-        evidence: a folder for what shows that the registry lies, a few times in a run.
+        evidence: a folder for what shows that the registry lies, a few times in a run; and for receipts, with their entries
+            (`submitter.promise_in`), of what it did not take: whether that convicts it, only the log's entries show.
 
     Raises:
         UsageError, IdentityError: the contact or the key is none, or there can be no such service record.
@@ -109,7 +115,7 @@ class Registration:
     ) -> None:  # fmt: skip
         self._agent, self._log_key, self._model, self._kept = agent, log_key, model, kept
         self._addresses = addresses
-        self._evidence, self._pieces = evidence, 0
+        self._evidence, self._pieces = evidence, Counter[str]()
         self._seen: Checkpoint | None = None
         self._newest = Newest()
         self._heard: int | None = None
@@ -235,6 +241,7 @@ class Registration:
             verified = await client.status(self._agent.auto_id)
             self._seen = client.seen
         with against(verified.status.to_bytes()):
+            check_young(verified.status, self._agent.clock(), limits.STATUS_LIFETIME)
             self._newest.check(verified)
         if self.error is not None:
             _log.info("the registry %s answers again", display(self._log_key.name))
@@ -278,7 +285,7 @@ class Registration:
         """Have where we are and what we offer on record; whether it was not."""
         agent = self._agent
         now = agent.clock()
-        with anyio.fail_after(_PATIENCE):
+        with anyio.fail_after(2 * _PATIENCE):  # once it is promised, the registry has that long
             record = describe(agent.handlers, self._addresses, now=now)
             published = await publish(client, agent.credential, record, now=now)
         if published is not None:
@@ -297,7 +304,11 @@ class Registration:
         self._wait_no_longer_than_we_stand()
         say("registry %s: %s; %s", display(self._log_key.name), self._what(error), self._shown())
         if (evident := evident_in(error)) is not None:
-            await self._keep(evident)
+            await self._keep(
+                "what shows that the registry lies", evident.what, evident.evidence, str(evident)
+            )
+        elif promise := promise_in(error):
+            await self._keep("what the registry has promised and not shown", "promise", promise, str(error))
         self.tried.set()
 
     def _what(self, error: Exception | None) -> str:
@@ -313,17 +324,18 @@ class Registration:
         now, until = microseconds(self._agent.clock()), self.status.status.expires_at
         return f"our status {'is' if now <= until else 'was'} good until {instant(until):%F %T} UTC"
 
-    async def _keep(self, evident: Evident) -> None:
-        """What shows that the registry lies, but not as often as it likes: the disk is ours."""
-        if self._evidence is None or self._pieces == limits.EVIDENCE_PIECES:
+    async def _keep(self, it: str, what: str, evidence: bytes, text: str) -> None:
+        """Not as often as the registry likes, because the disk is ours; each kind of its own, or it could fill up the room
+        for a lie with promises of which it is right that it did not keep them."""
+        if self._evidence is None or self._pieces[it] == limits.EVIDENCE_PIECES:
             return
-        self._pieces += 1
+        self._pieces[it] += 1
         try:
-            path = await to_thread.run_sync(keep, self._evidence, evident)
+            path = await to_thread.run_sync(keep_evidence, self._evidence, what, evidence, text)
         except OSError as error:
-            _log.error("what shows that the registry lies cannot be kept: %s", error)
+            _log.error("%s cannot be kept: %s", it, error)
         else:
-            _log.error("what shows that the registry lies is in %s", display(str(path)))
+            _log.error("%s is in %s", it, display(str(path)))
 
 
 def _fits(status: Status, certificate: Certificate) -> bool:

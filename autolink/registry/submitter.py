@@ -1,10 +1,13 @@
 """Entries on their way to a registry: each is promised, then logged and proved, or refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, final
 
 import anyio
 
+from autolink import codec, limits
 from autolink.agent.channel import Channel
 from autolink.errors import (
     BadSignature,
@@ -16,6 +19,7 @@ from autolink.errors import (
     RemoteProtocolError,
     display,
 )
+from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import receipt
 from autolink.registry.answers import Answer
@@ -25,14 +29,27 @@ from autolink.registry.log.proof import LogProof
 
 _FAULTS: Final = frozenset(fault.value for fault in Fault)
 
+_PATIENCE: Final = limits.INCLUSION
+"""Seconds for what became of an entry that was promised: the promise is due."""
+
 
 class Withheld(RemoteProtocolError):
-    """A registry has promised to take an entry, and did not show that it has. `receipt` is the promise: if the entry is not
-    in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
+    """A registry has promised to take an entry, and did not show that it has. `receipt` is the promise: if the `entry`
+    is not in the log by its deadline although the log's rules allow it, it convicts whoever runs the registry."""
 
-    def __init__(self, promise: bytes, text: str = "was gone before it said that it had") -> None:
+    def __init__(
+        self, promise: bytes, text: str = "was gone before it said that it had", *, entry: bytes = b""
+    ) -> None:
         super().__init__(f"the registry promised to take the entry, and {text}")
-        self.receipt = promise
+        self.receipt, self.entry = promise, entry
+
+
+def promise_in(error: BaseException | None) -> bytes:
+    """What an error comes from that may convict a registry by its promise: the receipt and the entry, as one array of the
+    two; empty if there was none. Whoever has the log's key and its entries can tell (`receipt`)."""
+    while error is not None and not (isinstance(error, Withheld | EntryRefused) and error.receipt):
+        error = error.__cause__
+    return b"" if error is None else codec.encode([error.receipt, error.entry])
 
 
 @final
@@ -59,8 +76,10 @@ class Logged:
 class Submitter:
     """The entries of one channel. Made by `RegistryClient.submitting`."""
 
-    def __init__(self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey) -> None:
-        self._channel, self._log_key = channel, log_key
+    def __init__(
+        self, channel: Channel[tuple[int, bytes], Answer], log_key: VerifierKey, clock: Callable[[], datetime]
+    ) -> None:
+        self._channel, self._log_key, self._clock = channel, log_key, clock
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
         self._ended: Exception | None = None  # no answer comes any more, and why
@@ -73,7 +92,9 @@ class Submitter:
         try:
             await self._channel.send((number, data))
             if self._ended is None:
-                await waiting.done.wait()
+                await waiting.promised.wait()
+                with anyio.move_on_after(_PATIENCE):
+                    await waiting.done.wait()
         finally:
             del self._waiting[number]
         return self._judge(entry, data, waiting)
@@ -81,12 +102,14 @@ class Submitter:
     def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
         answer, promise = waiting.answer, waiting.receipt
         if answer is not None:
-            check(answer, promise)
+            check(answer, promise, data)
         if not promise:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
-        receipt.verify_untrusted(promise, self._log_key, entry)
+        receipt.check_fresh(receipt.verify_untrusted(promise, self._log_key, entry), waiting.received_at)
+        if answer is None and self._ended is None:
+            raise Withheld(promise, "did not say by its deadline that it had", entry=data)
         if answer is None:
-            raise Withheld(promise) from self._ended
+            raise Withheld(promise, entry=data) from self._ended
         leaf = encode_leaf(answer.logged_at, data)
         try:
             proof = LogProof.from_untrusted(answer.proof)
@@ -94,7 +117,7 @@ class Submitter:
                 raise BadSignature("the registry's proof is about another place")
             proof.verify(leaf_hash(leaf), self._log_key)
         except (BadSignature, RemoteProtocolError) as error:
-            raise Withheld(promise, f"does not prove that it has: {error}") from error
+            raise Withheld(promise, f"does not prove that it has: {error}", entry=data) from error
         return Logged(answer.index, answer.logged_at, promise, proof, leaf)
 
     async def read(self) -> None:
@@ -102,40 +125,50 @@ class Submitter:
         try:
             async for answer in self._channel:
                 if (waiting := self._waiting.get(answer.number)) is not None:
-                    waiting.take(answer)
+                    waiting.take(answer, microseconds(self._clock()))
             self._ended = RemoteProtocolError("the registry has ended the channel")
         except (LinkLost, CallError, BodyError) as error:  # those who wait for an answer raise it
             self._ended = error
         for left in self._waiting.values():
-            left.done.set()
+            left.end()
 
 
 class _Waiting:
     """What has come for one entry."""
 
     def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.receipt = b""
+        self.promised, self.done = anyio.Event(), anyio.Event()
+        self.receipt, self.received_at = b"", 0
         self.answer: Answer | None = None
 
-    def take(self, answer: Answer) -> None:
-        """A receipt, or what became of the entry."""
+    def take(self, answer: Answer, now: int) -> None:
+        """A receipt, of which the first counts, or what became of the entry."""
         if answer.receipt:
-            self.receipt = answer.receipt
+            if not self.receipt:  # a later promise excuses nobody from an earlier one
+                self.receipt, self.received_at = answer.receipt, now
+            self.promised.set()
         else:
             self.answer = answer
-            self.done.set()
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.promised.set()
+        self.done.set()
 
 
-def check(answer: Answer, promise: bytes = b"") -> None:
+def check(answer: Answer, promise: bytes = b"", entry: bytes = b"") -> None:
     """It is no refusal.
 
     Args:
         promise: the receipt that came before it, if there was one.
+        entry: what it is for.
 
     Raises:
         EntryRefused: it is.
     """
     if answer.fault:
         known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
-        raise EntryRefused(known, f"the registry refused it: {display(answer.text)}", receipt=promise)
+        raise EntryRefused(
+            known, f"the registry refused it: {display(answer.text)}", receipt=promise, entry=entry
+        )

@@ -33,6 +33,7 @@ FIELDS = {
 STATES = ("active", "revoked", "recovering", "deactivated")
 DAY = 24 * 3600 * 10**6
 ROTATION_GRACE = 10 * 10**6
+INCLUSION = 60 * 10**6
 
 
 def is_hash(value):
@@ -177,12 +178,18 @@ def open_word(purpose, data, log):
     return fields | ({"proof": value[2]} if size == 3 else {})
 
 
-def open_receipt(data, log, entry):
-    """The fields of a receipt that promises something to who has submitted this entry."""
+def open_receipt(data, log, entry, at):
+    """The fields of a receipt that promises something to who has submitted this entry, and to whom it came at that time."""
     promised = open_word("receipt", data, log)
     need(promised["entry"] == sha(entry.body), "tampered", "another entry")
     need(promised["received_at"] <= entry.expires_at, "tampered", "the entry had expired")
-    need(promised["deadline"] <= promised["received_at"] + 7 * DAY, "tampered", "due too late")
+    need(
+        0 <= promised["deadline"] - promised["received_at"] <= INCLUSION,
+        "tampered",
+        "due too late, or before",
+    )
+    need(promised["received_at"] <= at + SKEW, "tampered", "of a time to come")
+    need(at <= promised["deadline"], "tampered", "over")
     return promised
 
 

@@ -197,7 +197,7 @@ class Client:
         self.link.say(self.channel, ITEM, [self.number, entry])
         promise, answer = self.link.receive(self.lane), self.link.receive(self.lane)
         assert promise["number"] == answer["number"] == self.number
-        registry.open_receipt(promise["receipt"], LOG, registry.parse_entry(entry))
+        registry.open_receipt(promise["receipt"], LOG, registry.parse_entry(entry), now())
         if answer["fault"]:
             return answer["fault"]
         self.ledger.append(answer["logged_at"], entry)

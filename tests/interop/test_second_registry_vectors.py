@@ -92,7 +92,7 @@ def crl(given):
 
 def receipt(given):
     submitted = registry.parse_entry(read(given["submitted"]))
-    return registry.open_receipt(read(given["word"]), of_log(given), submitted)
+    return registry.open_receipt(read(given["word"]), of_log(given), submitted, given["at"])
 
 
 RUNNERS = {

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
-from autolink.errors import BadSignature, CallError, EntryRefused, Fault, Reason, Refused, RemoteProtocolError
+from autolink.errors import BadSignature, CallError, EntryRefused, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
@@ -28,14 +28,10 @@ from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.receipt import Receipt, sign_receipt
-from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.records import SECOND, Record, State
 from autolink.registry.registration import registered
 from autolink.registry.status import PURPOSE, Newest, Status, sign_status
 from autolink.registry.status import verify_untrusted as verify_status
-from autolink.registry.store import StoreFailed
-from autolink.registry.submitter import Withheld
 from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
@@ -47,6 +43,8 @@ from .test_registered import _address, contact, forks, register, revoke
 from .test_service import ORIGIN, Served, _until, cast, issue, now, opens, registration, serving, staple
 
 pytestmark = pytest.mark.usefixtures("soon")
+
+HOUR = 3600 * SECOND
 
 
 # --- time --------------------------------------------------------------------------------------------------
@@ -94,6 +92,43 @@ async def test_a_peer_whose_clock_is_ahead_or_behind(tmp_path: Path, seconds: in
         await staple(served, skewed)
         reason = await opens(served, players)
         assert reason is None if abs(seconds) < 60 else reason in (Reason.CLOCK_SKEW, Reason.NOT_YET_VALID)
+
+
+@pytest.mark.parametrize(("hours", "says"), [(-2, "too long ago"), (2, "to come: set the clock")])
+async def test_an_agent_takes_no_status_of_another_time_for_itself(
+    tmp_path: Path, hours: int, says: str
+) -> None:
+    """What was shown before goes on being shown, what shows the lie is kept, and the next good one is taken."""
+    evidence = tmp_path / "evidence"
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        record = served.store.record(echo.auto_id)
+        assert record is not None
+        lie = signed(served, record, record.touched, now() + hours * HOUR)
+
+        async def lies(call: Any, auto_id: bytes) -> bytes:
+            return lie
+
+        answer = served.agent.handlers.methods["registry.status"]
+        agent, started = (served.join(Agent(echo, trust=SelfCertified())) for _ in range(2))
+        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
+            shown, before = agent.evidence, standing.status
+            assert shown
+            replaced(served, "status", lies)
+            standing.refresh()
+            await _until(lambda: evidence.exists() and [*evidence.glob("*.evidence")])
+            assert isinstance(standing.error, Unproved)
+            assert (agent.evidence, standing.status, standing.missing) == (shown, before, "")
+            async with registered(started, contact(served), served.key) as anew:
+                assert (started.evidence, anew.status) == ((), None)
+                assert says in anew.missing
+            served.agent.handlers.methods["registry.status"] = answer
+            standing.refresh()
+            await _until(lambda: standing.error is None)
+            assert agent.evidence != shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == lie
+    assert says in kept.with_suffix(".evidence.txt").read_text()
 
 
 # --- down, and slow ----------------------------------------------------------------------------------------
@@ -346,9 +381,6 @@ async def test_a_status_older_than_one_that_was_seen_is_refused(tmp_path: Path) 
             assert refusal.value.reason is Reason.MALFORMED
 
 
-HOUR = 3600 * SECOND
-
-
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
@@ -468,51 +500,3 @@ async def test_two_statuses_by_which_a_log_contradicts_itself_do_not_keep_two_li
             with anyio.fail_after(5):
                 await anyio.wait_all_tasks_blocked()
             assert first.lost is None
-
-
-# --- a withheld entry ------------------------------------------------------------------------------------------
-
-
-async def test_a_promised_entry_that_is_refused_or_not_proved_leaves_the_promise(tmp_path: Path) -> None:
-    """Such as a rotation, while a recovery of the operator's runs out."""
-    async with serving(tmp_path) as served:
-        acme = Credential.self_issued("acme")
-        async with visitor(served) as client:
-            await client.submit(registration(Credential.self_issued("first")))
-            made, append, proof = registration(acme), served.registrar.append, served.registrar.proof
-
-            def refusing(entries: Any) -> Any:
-                raise StoreFailed("so it says")
-
-            served.registrar.append = refusing  # type: ignore[method-assign]
-            with pytest.raises(EntryRefused) as refusal:
-                await client.submit(made)
-            assert refusal.value.fault is Fault.UNAVAILABLE
-            verify_receipt(refusal.value.receipt, served.key, made)
-            served.registrar.append = append  # type: ignore[method-assign]
-            served.registrar.proof = lambda place: proof(0)  # type: ignore[method-assign]
-            with pytest.raises(Withheld, match="does not prove that it has") as withheld:
-                await client.submit(made)
-            verify_receipt(withheld.value.receipt, served.key, made)
-
-
-async def test_a_receipt_that_promises_nothing_is_not_taken(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        time = now()
-        for changes, says in (
-            ({"received_at": time + 14 * 24 * HOUR, "deadline": time + 14 * 24 * HOUR}, "promises nothing"),
-            ({"deadline": time + 14 * 24 * HOUR}, "too far ahead"),
-            ({"entry": bytes(32)}, "another entry"),
-        ):
-            made = registration(Credential.self_issued("acme"))  # another key each time: it is taken
-            good = sign_receipt(made.hash, origin=ORIGIN, now=time, key=KEY)
-            assert verify_receipt(good.to_bytes(), served.key, made) == good
-            receipt = _signed(replace(good, **changes))
-            served.registrar.receipt = lambda _, receipt=receipt: receipt  # type: ignore[method-assign,misc]
-            async with visitor(served) as client:
-                with pytest.raises(BadSignature, match=says):
-                    await client.submit(made)
-
-
-def _signed(receipt: Receipt) -> Receipt:
-    return replace(receipt, signature=KEY.sign(b"autolink/1 receipt\0" + receipt.body))

@@ -90,8 +90,8 @@ async def recovered(folder: Path) -> AsyncIterator[Recovered]:
         chosen, salts = making.choose_guardians([guard.auto_id for guard in guards], threshold=2)
         after = making.successor(acme.leaf, served.key, now=datetime.now(UTC))
         child = issue(after, "echo")
-        visitor = served.join(Agent(Credential.self_issued("visitor"), trust=SelfCertified()))
-        async with served.client(visitor) as client:
+        visitor = Agent(Credential.self_issued("visitor"), trust=SelfCertified(), clock=served.agent.clock)
+        async with served.client(served.join(visitor)) as client:
             for guard in guards:
                 await client.submit(registration(guard))
             slot = Slot.at(ORIGIN, datetime.now(UTC))
@@ -225,7 +225,7 @@ async def test_a_recovered_identity_goes_on_to_its_next_key_and_is_renewed_under
         later = it.clock()
         rotated = it.after.rotate(it.after.next_key, now=later)
         assert (rotated.rotations, rotated.peer_id) == ((), it.after.peer_id)
-        visitor = Agent(Credential.self_issued("visitor"), trust=SelfCertified())
+        visitor = Agent(Credential.self_issued("visitor"), trust=SelfCertified(), clock=it.clock)
         async with it.served.client(it.served.join(visitor)) as client:
             slot = Slot.at(ORIGIN, later, await client.place(it.after.auto_id))
             await client.submit(making.rotate(rotated, slot))

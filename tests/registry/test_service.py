@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Credential, CredentialRequest, EntityKind
 from autolink.errors import CallError, Code, EntryRefused, Fault, Reason, Refused
 from autolink.identity import AutoId, keys
-from autolink.messages import microseconds
+from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.messages.message import TIME_MAX
 from autolink.registry import feed, word
@@ -82,7 +82,10 @@ async def serving(
         registrar = Registrar(store, key or Ed25519PrivateKey.from_private_bytes(bytes(range(32))), clock)
         policy = policy or Open(Rate(anyio.current_time))
         service = RegistryService(store, registrar, policy)
-        agent = Agent(Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers)
+        agent = Agent(
+            Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers,
+            clock=lambda: instant(clock()),
+        )  # fmt: skip
         network = Network()
         network.join(agent)
         async with service.running(agent), network.listening(agent, AT):

@@ -36,7 +36,8 @@ def test_the_specifications_table_of_states_is_the_codes() -> None:
 @pytest.mark.parametrize(
     "name",
     ["ENTRY", "RECOVERY_DELAY_LEAST", "RECOVERY_DELAY_MOST", "VOIDS", "SERVICE", "SERVICE_OFFERS", "SERVICE_SCHEMA",
-     "SERVICE_NODES", "STATUS", "NOTE", "NOTE_SIGNATURES", "CHECKPOINT_EXTENSIONS", "SUBMISSIONS", "LOG_PAGE", "CRL"],
+     "SERVICE_NODES", "STATUS", "NOTE", "NOTE_SIGNATURES", "CHECKPOINT_EXTENSIONS", "SUBMISSIONS", "LOG_PAGE", "CRL",
+     "INCLUSION"],
 )  # fmt: skip
 def test_every_bound_of_a_registrys_formats_stands_in_the_specification(name: str) -> None:
     section = SPEC.read_text().split("## 20. Registry entries")[1]

@@ -116,7 +116,9 @@ def consistency(given):
 
 def receipt_(given):
     key, word, submitted = log_key(given), given.hex("word"), Entry.from_untrusted(given.hex("submitted"))
+    at = given.take("at")
     parsed = receipt.verify_untrusted(word, key, submitted)
+    receipt.check_fresh(parsed, at)
     return {"entry": parsed.entry.hex(), "received_at": parsed.received_at, "deadline": parsed.deadline}
 
 

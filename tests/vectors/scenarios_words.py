@@ -51,7 +51,7 @@ def scenarios():
 def receipts_and_changes():
     """subjects `receipt` and `change`."""
     signed = body(REVOKE, ACME.id, [], previous=sha256(b"the body of the entry before"))
-    given = LOG | {"submitted": entry(signed, *signatures(signed, [ACME]))}
+    given = LOG | {"submitted": entry(signed, *signatures(signed, [ACME])), "at": MICROS}
     receipt = {
         "origin": ORIGIN,
         "entry": sha256(signed),
@@ -59,15 +59,21 @@ def receipts_and_changes():
         "deadline": MICROS + 60 * SECOND,
     }
     yield from words("receipt", receipt, given, {"bad-entry-31": {"entry": sha256(signed)[:31]}})
-    end = MICROS + DAY
-    for name, shows, odd in (
-        ("at-the-end", "it may still be appended", {"received_at": end, "deadline": end + 60 * SECOND}),
-        ("in-7-days", "as late as a promise may be", {"deadline": MICROS + 7 * DAY}),
-        ("bad-entry", "of another entry", {"entry": sha256(b"another")}),
-        ("bad-expired", "the entry had expired", {"received_at": end + 1, "deadline": end + 60 * SECOND}),
-        ("bad-deadline", "due after more than 7 days", {"deadline": MICROS + 7 * DAY + 1}),
+    end, minute = MICROS + DAY, 60 * SECOND
+    for name, shows, at, odd in (
+        ("at-the-end", "it may still be appended", end, {"received_at": end, "deadline": end + minute}),
+        ("at-once", "the shortest promise", MICROS, {"deadline": MICROS}),
+        ("ahead", "of a clock that is ahead", MICROS - minute, {}),
+        ("behind", "of a clock that is behind", MICROS + minute, {}),
+        ("bad-entry", "of another entry", MICROS, {"entry": sha256(b"another")}),
+        ("bad-expired", "the entry had expired", end, {"received_at": end + 1, "deadline": end + minute}),
+        ("bad-deadline", "due after more than 60 s", MICROS, {"deadline": MICROS + minute + 1}),
+        ("bad-deadline-before", "due before it was received", MICROS - 1, {"deadline": MICROS - 1}),
+        ("bad-ahead", "of a time to come", MICROS - minute - 1, {}),
+        ("bad-behind", "over when it came", MICROS + minute + 1, {}),
     ):
-        fields, one = receipt | odd, given | {"word": pack(said("receipt", (receipt | odd).values()))}
+        word = pack(said("receipt", (receipt | odd).values()))
+        fields, one = receipt | odd, given | {"at": at, "word": word}
         yield "receipt", name, shows, one, TAMPERED if name.startswith("bad") else without_origin(fields)
     change = {"origin": ORIGIN, "id": ACME.id, "op": ROTATE, "state": "active", "index": 3, "at": MICROS}
     yield from words("change", change, LOG, {
