@@ -30,8 +30,8 @@ from autolink.registry.service_record import describe
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_WAIT: Final = limits.INCLUSION
-"""Seconds that one conversation takes at most: an entry is in the log within that time, or its receipt convicts."""
+_WAIT: Final = 2 * limits.INCLUSION
+"""Seconds that one conversation takes at most: an entry is in the log `INCLUSION` after its receipt, or that convicts."""
 
 _NEARLY_AUTO_ID: Final = re.compile("[0-9a-f]{48,}")
 """What can be an entry's name, but hardly is one."""

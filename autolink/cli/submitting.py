@@ -89,7 +89,8 @@ class Submission:
         return reached.use(work)
 
     def _keep_promise(self, entry: Entry, error: AutolinkError, promise: bytes) -> None:
-        kept = _keep(self.keep_in, f"withheld-{entry.hash.hex()[:16]}", {"receipt": promise})
+        contents = {"receipt": promise, "entry": entry.to_bytes()}  # a receipt names it by its hash alone
+        kept = _keep(self.keep_in, f"withheld-{entry.hash.hex()[:16]}", contents)
         vars(error)["then"] = f"its promise is in {display(f'{kept}.receipt')}"
 
 

@@ -259,11 +259,7 @@ class Registration:
         ours = self._agent.credential.leaf
         others = status.state is State.ACTIVE and not _fits(status, ours)
         if self._settled and (others or self._renewed):
-            _log.warning(
-                "the registry %s has another certificate of ours on record: `autolink id renew` puts a newer one there, and "
-                "`autolink id accept` has us use it",
-                display(status.origin),
-            )
+            _log.warning("the registry %s has another %s", display(status.origin), _what_else(status, ours))
         self._settled = not others and not self._renewed
         if others and before is not None and _fits(before.status, ours):
             return False
@@ -341,6 +337,13 @@ class Registration:
 def _fits(status: Status, certificate: Certificate) -> bool:
     """Whether whoever shows this certificate may be believed by this status."""
     return status.certificate == certificate.fingerprint
+
+
+def _what_else(status: Status, ours: Certificate) -> str:
+    """What is on record of us that we do not use, and how that is mended."""
+    if status.key != ours.spki_sha256:
+        return "key of ours on record: `autolink id rotate` or `recover`, wherever that was done, has it"
+    return "certificate of ours on record: `autolink id renew` puts a newer one there, and `autolink id accept` has us use it"
 
 
 def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:

@@ -578,21 +578,25 @@ def test_no_key_is_made_for_a_name_that_is_plain_or_not_on_record(sh):
 def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
     """The registry was gone after its receipt: that convicts whoever runs it, if the entry is not there in time."""
 
+    submitted: list[bytes] = []
+
     async def gone(client: RegistryClient, entry: Entry) -> None:
+        submitted.append(entry.to_bytes())
         raise Withheld(b"promise")
 
     monkeypatch.setattr(RegistryClient, "submit", gone)
     line = sh.fails(1, "id", "register", "acme")
     assert "was gone before it said that it had" in line
-    (kept,) = (Keystore().folder("acme") / "registry").iterdir()
+    of_what, kept = sorted((Keystore().folder("acme") / "registry").iterdir())
     assert kept.name.startswith("withheld-")
-    assert kept.read_bytes() == b"promise"
+    assert [of_what.read_bytes(), kept.read_bytes()] == [*submitted, b"promise"]
     assert line.endswith(f"its promise is in {kept}")
 
     async def unable(client: RegistryClient, entry: Entry) -> None:
+        submitted.append(entry.to_bytes())
         raise EntryRefused(Fault.UNAVAILABLE, "so it says", receipt=b"another")
 
     monkeypatch.setattr(RegistryClient, "submit", unable)
     assert "its promise is in" in sh.fails(3, "id", "register", "acme")
     both = {path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
-    assert both == {b"promise", b"another"}
+    assert both == {b"promise", b"another", *submitted}
