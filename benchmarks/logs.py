@@ -83,11 +83,15 @@ def id_at(place: int, size: int) -> AutoId:
     return AutoId(_ascending(b"id", place, size))
 
 
+def places_of(holders: int, size: int) -> dict[int, str]:
+    """Where the agents are whose keys are kept, by name. At 0 is their organisation, elsewhere are synthetic records."""
+    return {1 + number * (size - 1) // holders: f"agent-{number}" for number in range(holders)}
+
+
 def fill(folder: Path, size: int, root: Credential, holders: int) -> Made:
     """Make a registry with `root` on record, and agents below it to fill it up."""
     start = microseconds(root.leaf.not_before) + 3600 * SECOND
-    spread = {1 + number * (size - 1) // holders: f"agent-{number}" for number in range(holders)}
-    kept = {place: Holder(root, name, start) for place, name in spread.items()}
+    kept = {place: Holder(root, name, start) for place, name in places_of(holders, size).items()}
     SqliteStore.create(folder, ORIGIN)
     with SqliteStore(folder) as store:
         filling = _Filling(store, root, kept, start, size)

@@ -4,7 +4,8 @@ Each size has a process of its own, and they are measured in turn: what is looke
 units:
 
 - a record, looked up at random, and the proof of its last entry;
-- a status: the same, how the ID stands, and the log's signature, in the bytes that are served;
+- a status: the same, how the ID stands, and the log's signature, in the bytes that are served; and that over HTTP, on
+  connections that are kept, by a client on the other core;
 - a renewal of an issued ID, signed beforehand, judged and on the disk, in groups of 256 at random. Its floor are the two
   signatures that nobody could leave unverified: the issuer's under the certificate, the holder's under the entry.
 
@@ -18,13 +19,19 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import anyio
+from anyio.abc import SocketStream, TaskStatus
+
 from autolink import codec
+from autolink.registry.http import PublicSide
+from autolink.registry.httpd import serving_http
 from autolink.registry.records import SECOND
 from autolink.registry.registrar import GROUP, Appended, Registrar
 from autolink.registry.store import SqliteStore
+from autolink.transport import parse_address
 from benchmarks import floors, identities, logs
 from benchmarks.harness import Bench, Measure
-from benchmarks.measuring import Sample, Usage, repeated
+from benchmarks.measuring import Sample, Usage, concurrently, repeated
 from benchmarks.process import Place
 from benchmarks.processes import Worker, cores, memory
 from benchmarks.result import Result
@@ -35,6 +42,8 @@ HOLDERS: Final = 4096
 """Agents whose entries are made: enough that their records lie all over the file."""
 GROUPS: Final = 2
 """Of renewals in one slot."""
+CLIENTS: Final = 8
+"""Connections over which statuses are asked for."""
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------
@@ -111,6 +120,54 @@ async def statuses(_stack: Stack, _place: Place, *, records: int, seconds: float
     return Sample.of(*repeated(seconds, once))
 
 
+async def serve(_stack: Stack, place: Place, *, records: int) -> str:
+    """Serve the public side in the background; returns where."""
+    address: str = await place.background.start(_serve, _open[records])
+    return address
+
+
+async def _serve(opened: _Open, *, task_status: TaskStatus[str]) -> None:
+    side = PublicSide(opened.store, opened.registrar)
+    async with serving_http(side, parse_address("127.0.0.1:0")) as (address,):
+        task_status.started(str(address))
+        await anyio.sleep_forever()
+
+
+async def fetches(
+    _stack: Stack, _place: Place, *, where: str, server: int, records: int, seconds: float
+) -> dict[str, Any]:
+    """Statuses, over HTTP."""
+    host, _, port = where.rpartition(":")
+    held = logs.places_of(min(HOLDERS, records // 2), records)
+    synthetic = [place for place in range(1, records) if place not in held]
+    chosen, kept = Random(records), list[SocketStream]()  # noqa: S311  the same ones in every run
+
+    async def once() -> float:
+        auto_id = logs.id_at(chosen.choice(synthetic), records)
+        begun = time.perf_counter()
+        connection = kept.pop() if kept else await anyio.connect_tcp(host, int(port))
+        await connection.send(f"GET /v1/ids/{auto_id}/status HTTP/1.1\r\nHost: registry\r\n\r\n".encode())
+        head, body = b"", b""
+        while not body:
+            head += await connection.receive()
+            head, _, body = head.partition(b"\r\n\r\n") if b"\r\n\r\n" in head else (head, b"", b"")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(body) < int(fields[b"content-length"]):
+            body += await connection.receive()
+        if fields.get(b"connection") == b"close":
+            await connection.aclose()
+        else:
+            kept.append(connection)
+        return time.perf_counter() - begun
+
+    with Usage(server) as usage:
+        count, latencies = await concurrently(CLIENTS, seconds, once)
+    for connection in kept:
+        await connection.aclose()
+    return Sample.of(count, usage, latencies)
+
+
 async def renewals(_stack: Stack, _place: Place, *, records: int, seconds: float) -> dict[str, Any]:
     """Some groups of renewals, each on the disk before the next."""
     opened, count = _open[records], 0
@@ -150,6 +207,7 @@ def run(bench: Bench) -> None:
                 bench.result(Result("registry", _label(records), metric, found[value]))
         _measure(bench, workers, "lookups/s", lookups, "a record and its proof")
         _measure(bench, workers, "statuses/s", statuses, "a status")
+        _measure_http(bench, workers)
         _measure(bench, workers, "renewals/s", renewals, "a renewal", floor=2)
     finally:
         for worker in workers.values():
@@ -168,6 +226,24 @@ def _measure(
     if floor:
         measures["floor"] = bench.alone(floors.verifications, count=floor, seconds=seconds)
     bench.contest("registry", metric, measures, side=True, warm_up=True, unit=unit)
+
+
+def _measure_http(bench: Bench, workers: dict[int, Worker]) -> None:
+    """Each registry in its process, on the first core; who asks is on the other one."""
+    seconds = bench.budget.side_seconds
+    client = Worker(STACKS[OURS], bench.folder, cores()[1])
+    try:
+
+        def measure(records: int) -> Measure:
+            worker = workers[records]
+            where = worker.do(serve, 1, records=records)
+            asked = {"where": where, "server": worker.pid, "records": records, "seconds": seconds}
+            return lambda: Sample.from_job(client.do(fetches, seconds, **asked))
+
+        measures = {_label(records): measure(records) for records in workers}
+        bench.contest("registry", "statuses over HTTP/s", measures, side=True, warm_up=True, unit="a status")
+    finally:
+        client.end()
 
 
 def _label(records: int) -> str:
