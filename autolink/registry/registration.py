@@ -342,8 +342,9 @@ def _fits(status: Status, certificate: Certificate) -> bool:
 def _what_else(status: Status, ours: Certificate) -> str:
     """What is on record of us that we do not use, and how that is mended."""
     if status.key != ours.spki_sha256:
-        return "key of ours on record: `autolink id rotate` or `recover`, wherever that was done, has it"
-    return "certificate of ours on record: `autolink id renew` puts a newer one there, and `autolink id accept` has us use it"
+        return "key of ours on record: it is where that was rotated or recovered"
+    renew, accept = "`autolink id renew` puts a newer one there", "`autolink id accept` has us use it"
+    return f"certificate of ours on record: {renew}, and {accept}"
 
 
 def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:

@@ -224,7 +224,7 @@ async def _until(condition: Any) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_change_is_signed_once_however_many_hear_of_it(
+async def test_rule_42_a_change_is_signed_once_however_many_hear_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed: list[bytes] = []
