@@ -12,7 +12,7 @@ from types import TracebackType
 
 import trio
 
-from autolink.errors import Refused
+from autolink.errors import Reason, Refused
 from autolink.loop import Event, Tasks, running_loop
 
 
@@ -84,12 +84,13 @@ class background_tasks:  # noqa: N801  used as `async with background_tasks() as
 def without_frames(error: Exception) -> Exception:
     """An error that is to be kept: the frames that it and its causes were raised through hold whoever keeps it.
 
-    What a trust model has raised goes on telling its author where.
+    What made a trust model fail goes on telling its author where.
     """
     each: BaseException | None = error
     while each is not None:
         each.__traceback__ = None
-        each = None if isinstance(each, Refused) else each.__cause__ or each.__context__
+        failed = isinstance(each, Refused) and each.reason is Reason.INTERNAL
+        each = None if failed else each.__cause__ or each.__context__
     return error
 
 

@@ -4,6 +4,7 @@ import errno
 import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ class Restorable:
     def copy(self) -> Path:
         """Of the database as it is now."""
         path = self._folder / "copy.db"
-        with sqlite3.connect(self._folder / "reg" / "log.db") as live, sqlite3.connect(path) as copy:
+        live, copy = (sqlite3.connect(each) for each in (self._folder / "reg" / "log.db", path))
+        with closing(live), closing(copy):
             live.backup(copy)
         return path
 
