@@ -87,7 +87,7 @@ class Registered(Model):
             self._changed_at.move_to_end(auto_id)
         if not about:
             self._anybody_at = self._changes + 1
-        if len(self._changed_at) > limits.CHANGES_TOLD:
+        while len(self._changed_at) > limits.CHANGES_TOLD:
             self._anybody_at = max(self._anybody_at, self._changed_at.popitem(last=False)[1])
         super()._changed(*about)
 

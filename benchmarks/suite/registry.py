@@ -147,10 +147,10 @@ async def fetches(
         begun = time.perf_counter()
         connection = kept.pop() if kept else await anyio.connect_tcp(host, int(port))
         await connection.send(f"GET /v1/ids/{auto_id}/status HTTP/1.1\r\nHost: registry\r\n\r\n".encode())
-        head, body = b"", b""
-        while not body:
-            head += await connection.receive()
-            head, _, body = head.partition(b"\r\n\r\n") if b"\r\n\r\n" in head else (head, b"", b"")
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await connection.receive()
+        head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
         while len(body) < int(fields[b"content-length"]):
