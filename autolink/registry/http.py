@@ -39,14 +39,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_HEADERS: Final = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": "crl-lags",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cross-origin-resource-policy": "cross-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+_HEADERS: Final = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"crl-lags"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 _log = logging.getLogger("autolink.registry")
 
@@ -91,11 +91,11 @@ class PublicSide:
 
     async def answer(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
         """One operation's answer."""
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        asked = Asked(
-            scope["path_params"], _query(scope, operation), headers.get(b"accept", ""),
-            headers.get(b"accept-encoding", ""),
-        )  # fmt: skip
+        headers = dict(scope["headers"])
+        accept, accept_encoding = (
+            headers.get(name, b"").decode("latin-1") for name in (b"accept", b"accept-encoding")
+        )
+        asked = Asked(scope["path_params"], _query(scope, operation), accept, accept_encoding)
         room: AbstractAsyncContextManager[Any] = self._large if operation.large else nullcontext()
         async with room:
             try:
@@ -138,8 +138,7 @@ def _outermost(send: Send, *, head_only: bool) -> Send:
 
     async def outer(message: Message) -> None:
         if message["type"] == "http.response.start":
-            extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
         elif head_only and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await send(message)
@@ -152,18 +151,22 @@ def _check_request(scope: Scope) -> None:
         raise HttpFault(405, "method_not_allowed", "only GET and HEAD", {"allow": "GET, HEAD"})
     if len(scope["path"]) > limits.HTTP_TARGET or len(scope["query_string"]) > limits.HTTP_TARGET:
         raise HttpFault(414, "too_long", f"a path and a query have at most {limits.HTTP_TARGET} bytes")
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.HTTP_HEAD:
-        raise HttpFault(431, "too_long", f"the headers have at most {limits.HTTP_HEAD} bytes")
+    size = 0
     for name, value in scope["headers"]:
+        size += len(name) + len(value)
         if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
             raise HttpFault(413, "no_body", "a request has no body here", {"connection": "close"})
+    if size > limits.HTTP_HEAD:
+        raise HttpFault(431, "too_long", f"the headers have at most {limits.HTTP_HEAD} bytes")
 
 
 def _query(scope: Scope, operation: Operation) -> dict[str, str]:
+    if not scope["query_string"]:
+        return {}
     known = {one.name for one in operation.parameters if one.where == "query"}
     text = scope["query_string"].decode("latin-1")
     try:
-        given = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=8)
+        given = parse_qsl(text, keep_blank_values=True, strict_parsing=True, max_num_fields=8)
     except ValueError:
         raise bad("the query is none") from None
     if len(dict(given)) != len(given) or not known.issuperset(dict(given)):

@@ -12,9 +12,11 @@ TLS is a proxy's or a CDN's: what is served is public, and proved.
 
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, final
 from urllib.parse import unquote
@@ -94,19 +96,22 @@ class _Connection:
 
     async def serve(self) -> None:
         """Answer requests until the client ends, is late, or is not to be understood."""
-        for _ in range(limits.HTTP_REQUESTS):
-            request = None
-            with anyio.move_on_after(limits.HTTP_REQUEST):
+        answering = False
+        with (
+            anyio.CancelScope() as patience
+        ):  # one whose end moves: to make two for each request takes longer
+            for _ in range(limits.HTTP_REQUESTS):
+                patience.deadline = anyio.current_time() + limits.HTTP_REQUEST
                 request = await self._request()
-            if request is None:
-                break
-            with anyio.move_on_after(limits.HTTP_ANSWER) as taken:
+                if request is None:
+                    break
+                patience.deadline, answering = anyio.current_time() + limits.HTTP_ANSWER, True
                 await self._answer(request)
-            if taken.cancelled_caught:
-                return
-            if not self._goes_on():
-                break
-        await self._leave()
+                answering = False
+                if not self._goes_on():
+                    break
+        if not answering:
+            await self._leave()
 
     async def _request(self) -> h11.Request | None:
         """The next request; None when no more come, or what came is none and was refused."""
@@ -148,7 +153,7 @@ class _Connection:
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message["headers"], (b"date", formatdate(usegmt=True).encode())]
+                headers = (*message["headers"], (b"date", _date(int(time.time()))))
                 head.append(_response(message["status"], headers))
                 return
             events, body = [*head], message.get("body")
@@ -167,7 +172,7 @@ class _Connection:
 
     async def _refuse(self, status: int) -> None:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"cache-control", b"no-store")]
+            headers = ((b"content-length", b"0"), (b"connection", b"close"), (b"cache-control", b"no-store"))
             await self._send(_response(status, headers), h11.EndOfMessage())
 
     async def _leave(self) -> None:
@@ -179,8 +184,15 @@ class _Connection:
                 discarded += len(data)
 
 
-def _response(status: int, headers: list[tuple[bytes, bytes]]) -> h11.Response:
-    return h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase)
+@lru_cache(maxsize=64)
+def _response(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> h11.Response:
+    """A head. Many are the same within a second, and h11 looks at every byte of one that is new."""
+    return h11.Response(status_code=status, headers=list(headers), reason=HTTPStatus(status).phrase)
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 def _scope(request: h11.Request) -> Scope:

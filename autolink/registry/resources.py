@@ -59,11 +59,13 @@ class Resources:
         self._store, self._registrar = store, registrar
 
     def operations(self) -> list[Operation]:
-        """The table of routes, the one before the other where both would fit."""
+        """The table of routes, the one before the other where both would fit. What is asked most often stands first."""
         page = Parameter("start", _NUMBER, "the place to begin at; 0 if left out", "query")
         index = Parameter("index", _NUMBER, "a place in the log", example=0)
         numbered, entries = [_LEVEL, _PLACE], {JSON: views.EntryView}
         return [
+            Operation("/v1/ids/{auto_id}/status", "status", "How an ID stands, in the log's signed word",
+                      {BYTES: None, JSON: views.StatusView}, self.status, [_ID]),
             Operation("/checkpoint", "checkpoint", "The newest checkpoint (C2SP)", {TEXT: None}, self.checkpoint),
             Operation("/tile/entries/{place}", "bundle", "Entries (C2SP)", {BYTES: None}, self.bundle, [_PLACE], large=True),
             Operation("/tile/{level}/{place}", "tile", "A tile of the tree (C2SP)", {BYTES: None}, self.tile, numbered),
@@ -71,8 +73,6 @@ class Resources:
             Operation("/v1/entries/{index}", "entry", "One entry, with its proof", entries, self.entry, [index]),
             Operation("/v1/ids/{auto_id}", "record", "What is on record about an ID", {JSON: views.RecordView},
                       self.record, [_ID]),
-            Operation("/v1/ids/{auto_id}/status", "status", "How an ID stands, in the log's signed word",
-                      {BYTES: None, JSON: views.StatusView}, self.status, [_ID]),
             Operation("/v1/ids/{auto_id}/history", "history", "Where an ID's entries stand",
                       {JSON: views.HistoryView}, self.history, [_ID, page]),
             Operation("/v1/ids/{auto_id}/crl", "crl", "An issuer's own revocation list (DER)",
