@@ -111,8 +111,16 @@ class Outbox:
 
     # --- out ---------------------------------------------------------------------------------------------
 
-    def take(self) -> tuple[list[OwnItem], list[tuple[int, Code]]]:
+    @property
+    def channels(self) -> int:
+        """How many have something that waits."""
+        return len(self._turns)
+
+    def take(self, most: int = limits.BATCH_LEAVES) -> tuple[list[OwnItem], list[tuple[int, Code]]]:
         """Take what goes next, up to one batch of it; something must wait.
+
+        Args:
+            most: messages.
 
         Returns:
             The messages, and the channels that `leave` was called for of which none waits any more.
@@ -124,7 +132,7 @@ class Outbox:
         if several and turns[0].bulky and not turns[0].passed:
             turns[0].passed = True
             turns.rotate(-1)
-        for _ in range(limits.BATCH_LEAVES):
+        for _ in range(most):
             if not turns:
                 break
             queue = turns[0]

@@ -8,6 +8,11 @@ nothing, because nobody else has anything to say. So unless the writer is writin
 writer's step for it, on the spot; what cannot be written at once is left to the writer, first in the line. The writer's
 task is started when there is something for it: a link that carries single calls never has one.
 
+Where all channels that are open wait to be written, as of many calls that were just made, the peer has nothing to do until
+they come. Then one half leaves before the other is signed, and from there on one half is always at each end: two processors
+work where they took turns. Not where the last batch of this process was another link's: it has enough to do, and one
+signature for all is cheaper.
+
 What comes in is judged in `incoming`. Time on a link is the wall clock of its opening plus what a monotonic clock says
 passed since, so a clock that is stepped later makes no message late.
 
@@ -18,7 +23,7 @@ Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it
 from collections.abc import Callable
 from datetime import datetime
 from os import urandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
 
@@ -45,6 +50,8 @@ _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
 
 class Traffic:
     """The signed traffic of one open link. See the module."""
+
+    _last_to_sign: ClassVar[object] = None
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class Traffic:
         self.lanes: dict[int, Lane] = {}
         self.outbox = Outbox(protocol, self.loop)
         self._control: list[bytes] = [unsaid] if unsaid else []
+        self._mark = object()  # in place of the link, which nothing but its user may keep
         self._on_flood = on_flood
         self._start_writer: Callable[[], None] | None = None
         self._failure: Exception | None = None
@@ -284,13 +292,20 @@ class Traffic:
         controls = self._controls()
         if not self.outbox.size:
             return [controls] if controls else []
-        items, left = self.outbox.take()
+        items, left = self.outbox.take(self._share())
         parts = self._signed(items)
         if left:
             parts += filter(None, [self.protocol.release(channel, code) for channel, code in left])
         if controls:
             parts[0] = controls + parts[0]
         return parts
+
+    def _share(self) -> int:
+        """How many messages the next batch may have: half of those that wait, where the peer has nothing else to do."""
+        waiting = self.outbox.channels
+        if waiting < _HALVED or waiting != len(self.lanes) or Traffic._last_to_sign is not self._mark:
+            return limits.BATCH_LEAVES
+        return waiting // 2
 
     def _controls(self) -> bytes:
         frames = b"".join(self._control)
@@ -299,6 +314,7 @@ class Traffic:
 
     def _signed(self, items: list[OwnItem]) -> list[Part]:
         """A batch of these messages, as its frame in parts."""
+        Traffic._last_to_sign = self._mark
         number = self.batches_sent
         self.batches_sent += 1
         self.messages_sent += len(items)
@@ -354,4 +370,6 @@ def _nobody_listens() -> None:
 
 
 _IDS: Final = 256 * ID
+_HALVED: Final = 16
+"""So many messages, that a half is worth a signature and a verification, which take as long as four or five of them."""
 _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

@@ -5,6 +5,7 @@ import pytest
 import trio
 
 from autolink import Channel, limits
+from autolink.agent.traffic import Traffic
 from autolink.protocol.frames import DATA, ENDS, OPENS
 from autolink.testing import Network, link_pair
 
@@ -268,3 +269,89 @@ async def test_what_a_lone_message_cannot_write_at_once_the_writer_sends_first(a
                 for _ in range(5):
                     tasks.start_soon(link.call, "echo", number)
         assert len(halves) >= 5
+
+
+# --- halves --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    """Both ends of a link as in two processes: neither knows that the other one signs, too."""
+
+    def apart(*links):
+        for link in links:
+            link.traffic._mark = apart
+        monkeypatch.setattr(Traffic, "_last_to_sign", apart)
+
+    return apart
+
+
+async def call_at_once(link, method, count):
+    """Many calls, all of them made before the first is written."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(count):
+            tasks.start_soon(link.call, method, number)
+
+
+@pytest.mark.parametrize(("calls", "sizes"), [(15, [15]), (16, [8, 8]), (33, [16, 17])])
+async def test_of_many_calls_one_half_leaves_before_the_other_is_signed(
+    serving, batches, apart, calls, sizes, virtual_clock
+):
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, far):
+        apart(link, far)
+        sealed = batches(link)
+        await call_at_once(link, "echo", calls)
+    assert [len(items) for items in sealed] == sizes
+    opened = [channel for items in sealed for channel, _, _, _ in items]
+    assert opened == sorted(opened)
+    assert len(seller.seen) == calls
+
+
+async def test_many_calls_share_a_signature_where_the_peer_has_others_to_work_on(
+    serving, batches, apart, virtual_clock
+):
+    """It is busy meanwhile, and answers all the sooner the less it has to verify."""
+    seller, buyer = serving
+    answered = anyio.Event()
+
+    @seller.method
+    async def wait(call, body) -> None:
+        await answered.wait()
+
+    async with link_pair(buyer, seller) as (link, far), anyio.create_task_group() as tasks:
+        tasks.start_soon(link.call, "wait", None)
+        await anyio.wait_all_tasks_blocked()
+        apart(link, far)
+        sealed = batches(link)
+        await call_at_once(link, "echo", 32)
+        answered.set()
+    assert [len(items) for items in sealed] == [32]
+
+
+async def test_many_calls_share_a_signature_where_this_process_has_another_link_to_serve(
+    serving, batches, apart, virtual_clock
+):
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, _), link_pair(buyer, seller) as (other, _):
+        apart(link)
+        sealed = batches(link)
+        await other.call("echo", 1)
+        await call_at_once(link, "echo", 32)
+        apart(link)
+        await call_at_once(link, "echo", 32)
+    assert [len(items) for items in sealed] == [32, 16, 16]
+
+
+async def test_many_items_of_few_channels_share_a_signature(serving, batches, apart, virtual_clock):
+    """Nobody answers them one by one."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller) as (link, far):
+        async with link.open_channel("swallow", sends=bytes, receives=int) as channel:
+            await anyio.wait_all_tasks_blocked()
+            apart(link, far)
+            sealed = batches(link)
+            for _ in range(32):
+                await channel.send(b"x")
+            await anyio.wait_all_tasks_blocked()
+    assert len(sealed[0]) == 32
