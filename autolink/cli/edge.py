@@ -114,6 +114,7 @@ _ISSUE_AGAIN: Final = (
 )
 _OF_REFUSAL: Final = {
     "is not on record": "who signs has to be on record first, guardians too: there, autolink id register",
+    "its name is bound to another key": "an identity goes on record before its first rotation: make a new one",
     "the leaf is valid outside its issuer's validity": _ISSUE_AGAIN,
     "the leaf does not name its issuer's key identifier": _ISSUE_AGAIN,
     "it does not begin later than the one that it follows": "of an identity that was issued, have a newer one "

@@ -269,6 +269,13 @@ def test_a_registry_without_its_key_is_told(sh, monkeypatch):
 # --- end to end --------------------------------------------------------------------------------------------
 
 
+def test_who_was_rotated_before_it_was_on_record_is_told(sh):
+    here_alone = {"AUTOLINK_REGISTRY": None}
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted", env=here_alone)
+    line = sh.fails(3, "id", "register", "acme")
+    assert line.endswith(": an identity goes on record before its first rotation: make a new one")
+
+
 @pytest.mark.parametrize("command", ["status acme", "lookup acme", "monitor --once"])
 def test_the_key_of_another_log_is_told_as_such(sh, command):
     sh.ok("id", "register", "acme")
