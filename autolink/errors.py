@@ -4,7 +4,8 @@
 
     AutolinkError
     ├── UsageError                    you: an argument, an address, a state that this call does not allow
-    │   └── LocalProtocolError        you: an operation that this link's or channel's state forbids
+    │   ├── LocalProtocolError        you: an operation that this link's or channel's state forbids
+    │   └── SetupError                the machine: a folder, a socket's path or a package that is not as it must be
     ├── IdentityError                 a certificate, request, key or name that is not what it must be
     │   └── KeystoreError             the same, on disk: wrong passphrase, wrong mode, taken name
     ├── BadSignature                  a signature that does not verify; nothing else is known about the bytes
@@ -107,6 +108,10 @@ class UsageError(AutolinkError, ValueError):
 
 class LocalProtocolError(UsageError):
     """This link or channel is in a state that does not allow the operation."""
+
+
+class SetupError(UsageError):
+    """The same call would do elsewhere: something that is here, or is missing here, does not allow it."""
 
 
 class IdentityError(AutolinkError, ValueError):

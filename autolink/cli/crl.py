@@ -11,7 +11,7 @@ from autolink import limits
 from autolink.cli.edge import about
 from autolink.cli.options import FILE, Number, json_option, option, write
 from autolink.cli.passphrase import load_identity
-from autolink.cli.registry_link import reach, reach_options
+from autolink.cli.registry_link import NotOnRecord, reach, reach_options
 from autolink.cli.show import print_facts, print_json, say
 from autolink.errors import EntryRefused, Fault
 from autolink.identity import AutoId
@@ -28,7 +28,7 @@ _DAY: Final = timedelta(days=1)
 @click.argument("name")
 @option(
     "--days", type=Number(0, limits.CRL_LIFETIME_MOST / _DAY.total_seconds(), min_open=True),
-    default=limits.CRL_LIFETIME / _DAY.total_seconds(), show_default=True,
+    default=limits.CRL_LIFETIME / _DAY.total_seconds(),
     help="Until its nextUpdate; who checks lists refuses every certificate of NAME's after that.",
 )  # fmt: skip
 @option(
@@ -74,8 +74,8 @@ def publish_crl(
     facts = {
         "auto_id": issuer.auto_id.hex,
         "number": f"0x{made.number:X}",
-        "this_update": made.this_update.isoformat(),
-        "next_update": made.next_update.isoformat(),
+        "this_update": made.this_update,
+        "next_update": made.next_update,
         "revoked": made.count,
         "log_entries": made.size,
         "path": f"/v1/ids/{issuer.auto_id.hex}/crl" if output is None else None,
@@ -96,6 +96,8 @@ async def _publish(client: RegistryClient, issuer: AutoId, der: bytes) -> None:
     except EntryRefused as refusal:
         if refusal.fault is Fault.STALE:  # the hint of this fault is about entries
             raise click.ClickException("the registry serves a list that is as new, or newer") from None
+        if refusal.fault is Fault.UNKNOWN:
+            raise NotOnRecord(issuer) from None
         raise
 
 

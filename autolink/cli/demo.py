@@ -6,7 +6,6 @@ from typing import Final
 import anyio
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from autolink.cli.edge import Status
@@ -15,6 +14,8 @@ from autolink.cli.show import print_json
 from autolink.demo import Outcome, run_demo
 from autolink.errors import display
 
+_MARK: Final = 8
+"""Columns of a scene's mark, below which stands what was seen."""
 _ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
@@ -43,15 +44,13 @@ def demo(ctx: click.Context, *, as_json: bool) -> None:
 
 
 def _print(outcome: Outcome) -> None:
-    table = Table(title="autolink demo", title_justify="left", show_lines=False)
-    table.add_column("scene", no_wrap=True)
-    table.add_column("what was seen", overflow="fold")
-    table.add_column("", no_wrap=True)
+    console = Console(markup=False, highlight=False)
     for scene in outcome.scenes:
-        mark = Text("ok", style="green") if scene["ok"] else Text("failed", style="red")
-        table.add_row(Text(_brief(scene["what"])), Text(_brief(scene["detail"])), mark)
-    console = Console(markup=False)
-    console.print(table)
+        mark, style = ("ok", "green") if scene["ok"] else ("failed", "red")
+        console.print(Text.assemble((mark.ljust(_MARK), style), (_brief(scene["what"]), "bold")))
+        if scene["detail"]:
+            for line in Text(_brief(scene["detail"])).wrap(console, console.width - _MARK):
+                console.print(" " * _MARK + line.plain.rstrip())
     console.print(
         f"{outcome.tls.get('version')} with {outcome.tls.get('group')}; one round trip {outcome.round_trip_ms:.2f} ms; "
         f"{outcome.exchanged} messages sent by honest agents, {outcome.verified} verified; {outcome.processes} agents."
@@ -59,5 +58,5 @@ def _print(outcome: Outcome) -> None:
 
 
 def _brief(text: str) -> str:
-    """For a table's cell: ids and keys by their first digits, as `AutoId.short`; `--json` has them in full."""
+    """For a line: ids and keys by their first digits, as `AutoId.short`; `--json` has them in full."""
     return display(_ID.sub(r"\1…", text))

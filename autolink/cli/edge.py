@@ -4,7 +4,8 @@
 status meaning
 ====== ===================================================================================================
 0      it went as it should
-1      it failed: a file, an identity, a body, the protocol; `run`: something was still open and was cut off
+1      it failed: a file, an identity, a body, the protocol, what this machine has or lacks; an Auto ID is not on record;
+       `run`: something was still open and was cut off
 2      the command line is wrong
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
        that was lost by it, and an Auto ID that is not looked for because it is revoked
@@ -45,6 +46,7 @@ from autolink.errors import (
     NotLocated,
     Reason,
     Refused,
+    SetupError,
     UsageError,
     display,
 )
@@ -112,6 +114,7 @@ _ISSUE_AGAIN: Final = (
 )
 _OF_REFUSAL: Final = {
     "is not on record": "who signs has to be on record first, guardians too: there, autolink id register",
+    "its name is bound to another key": "an identity goes on record before its first rotation: make a new one",
     "the leaf is valid outside its issuer's validity": _ISSUE_AGAIN,
     "the leaf does not name its issuer's key identifier": _ISSUE_AGAIN,
     "it does not begin later than the one that it follows": "of an identity that was issued, have a newer one "
@@ -209,9 +212,11 @@ def status_of(error: BaseException) -> Status:
             return Status.ANSWERED
         case LinkLost() if _comes_from_refusal(error):
             return Status.REFUSED
+        case NotLocated(__cause__=CallError(code=Code.NOT_FOUND)):
+            return Status.FAILED  # not on record: as where a registry is asked for it
         case LinkLost() | DeliveryUnknown() | TimeoutError():
             return Status.UNREACHED
-        case UsageError():
+        case UsageError() if not isinstance(error, SetupError):
             return Status.USAGE
     return Status.FAILED
 

@@ -31,7 +31,7 @@ from autolink.cli.options import (
     write,
 )
 from autolink.cli.passphrase import load_identity, new_passphrase
-from autolink.cli.show import print_json, say
+from autolink.cli.show import print_json, say, utc
 from autolink.cli.trust_option import known_file
 from autolink.errors import KeystoreError, UsageError, display
 from autolink.identity import (
@@ -55,6 +55,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _KEY_TYPES: Final = [kind.value for kind in KeyType if kind is not KeyType.RSA]
 
+_ON_RECORD: Final = (
+    "register", "renew", "record-rotation", "revoke", "deactivate", "delay", "guardians", "recover",
+)  # fmt: skip
+
 _ELSEWHERE: Final = {
     "export": "autolink.cli.look:export",
     "list": "autolink.cli.look:list_",
@@ -65,16 +69,14 @@ _ELSEWHERE: Final = {
     "publish-crl": "autolink.cli.crl:publish_crl",
     "countersign": "autolink.cli.countersign:countersign",
     "submit": "autolink.cli.countersign:submit",
-    **{
-        name: f"autolink.cli.on_record:{name.replace('-', '_')}"
-        for name in (
-            "register", "renew", "record-rotation", "revoke", "deactivate", "delay", "guardians", "recover",
-        )
-    },
-}  # fmt: skip
+    **{name: f"autolink.cli.on_record:{name.replace('-', '_')}" for name in _ON_RECORD},
+}
 
 
-@click.group("id", cls=Lazy, elsewhere=_ELSEWHERE)
+@click.group(
+    "id", cls=Lazy, elsewhere=_ELSEWHERE,
+    apart=("On record in a registry", {*_ON_RECORD, "countersign", "submit", "publish-crl"}),
+)  # fmt: skip
 def identity() -> None:
     """Make, request, issue, look at and exchange identities."""
 
@@ -246,5 +248,5 @@ def _check_ends_later(name: str, new: tuple[Certificate, ...], own: tuple[Certif
     ends, until = (min(one.not_after for one in split_chain(certificates)[0]) for certificates in (new, own))
     if ends < until:
         raise UsageError(
-            f"this chain of {name} ends {ends:%F %T}Z, before the one in place ({until:%F %T}Z): take it with --older"
+            f"this chain of {name} ends {utc(ends)}, before the one in place ({utc(until)}): take it with --older"
         )

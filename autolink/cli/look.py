@@ -62,21 +62,35 @@ def list_(*, as_json: bool) -> None:
     type=FILE,
     help="A file instead, such as one you were sent: a chain, an anchor, a request, or an entry that waits for signatures.",
 )
+@option("--field", metavar="FIELD", help="Print this one alone, such as auto_id: a key of --json.")
 @json_option
-def show(name: str | None, *, file: Path | None, as_json: bool) -> None:
+def show(name: str | None, *, file: Path | None, field: str | None, as_json: bool) -> None:
     """Show an identity, or what a file holds. Nothing is believed by that: compare the key with its owner."""
     if (name is None) == (file is None):
         raise UsageError("show what? Give a NAME from autolink id list, or --file FILE")
     if file is not None:
         with about(display(str(file))):
-            facts = _file_facts(read(file, PEM_BYTES), names=not as_json)
+            facts = _file_facts(read(file, PEM_BYTES), names=not as_json and field is None)
     else:
         store = Keystore()
         facts = _identity_facts(store, name or "") | {"folder": str(store.folder(name or ""))}
-    if as_json:
+    if field is not None:
+        _print_field(facts, field)
+    elif as_json:
         print_json({"ok": True, **facts})
     else:
         print_facts(facts)
+
+
+def _print_field(facts: dict[str, Any], field: str) -> None:
+    """Its value on a line, as in JSON but without quotes; fit for a terminal."""
+    if field not in facts:
+        raise UsageError(f"there is no field {display(field)!r} here; there are {', '.join(facts)}")
+    value = facts[field]
+    if value is None:
+        raise IdentityError(f"it has no {field}")
+    text = f"{value:%FT%TZ}" if isinstance(value, datetime) else str(value)
+    click.echo(display(text, 10 * len(text)))  # nothing cut off: an escape has at most so many characters
 
 
 @click.command()
@@ -86,14 +100,17 @@ def show(name: str | None, *, file: Path | None, as_json: bool) -> None:
     "what",
     flag_value="anchor",
     default=True,
+    show_default=False,
+    allow_from_autoenv=False,
     help="What others need to trust whom you issue (the default).",
 )
-@option("--chain", "what", flag_value="chain", help="The certificate chain.")
-@option("--request", "what", flag_value="request", help="The request, again.")
+@option("--chain", "what", flag_value="chain", allow_from_autoenv=False, help="The certificate chain.")
+@option("--request", "what", flag_value="request", allow_from_autoenv=False, help="The request, again.")
 @option(
     "--unencrypted-key",
     "what",
     flag_value="unencrypted-key",
+    allow_from_autoenv=False,
     help="The private key as plain PKCS#8; needs -o.",
 )
 @output_option
@@ -151,7 +168,7 @@ def _entry(store: Keystore, name: str) -> dict[str, Any]:
     except IdentityError as error:
         return {"name": name, "state": str(error)}
     if "not_after" in facts:
-        over = datetime.fromisoformat(facts["not_after"]) < datetime.now(UTC)
+        over = facts["not_after"] < datetime.now(UTC)
         facts["state"] = "expired" if over else "ready"
     return facts
 

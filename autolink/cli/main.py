@@ -28,11 +28,11 @@ _COMMANDS: Final = {
     elsewhere=_COMMANDS,
     context_settings={"auto_envvar_prefix": "AUTOLINK", "help_option_names": ["-h", "--help"]},
     epilog="Identities are kept in the platform's place for a user's data, or in $AUTOLINK_HOME. Exit status: 0 it "
-    "went as it should, 1 failed, 2 wrong command line, 3 refused, 4 the far handler answered with an error, 5 nobody "
-    "reached or out of time, 130 interrupted.",
+    "went as it should, 1 failed or not on record, 2 wrong command line, 3 refused, 4 the far handler answered with an "
+    "error, 5 nobody reached or out of time, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="autolink")
-@option("-v", "--verbose", count=True, help="More on stderr; -vv for everything.")
+@option("-v", "--verbose", count=True, show_default=False, help="More on stderr; -vv for everything.")
 @click.pass_context
 def main(ctx: click.Context, *, verbose: int) -> None:
     """Agents that hold an Auto ID, prove it with mutual TLS, and exchange signed messages."""

@@ -22,14 +22,23 @@ FILE: Final = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 class Option(click.Option):
-    """An option whose help names its variable."""
+    """An option whose help names its variable and its default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  click's own
-        super().__init__(*args, **{"show_envvar": True, **kwargs})
+        super().__init__(*args, **{"show_envvar": True, "show_default": True, **kwargs})
+        if isinstance(self.type, click.IntRange) and self.metavar is None:
+            self.metavar = "INTEGER"  # the range stands behind the text
+
+    def get_help_extra(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's own
+        """What stands behind the text; a whole number without its fraction."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.type, Number) and "default" in extra:
+            extra["default"] = extra["default"].removesuffix(".0")
+        return extra
 
 
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401  click's own
-    """As `click.option`, showing the variable."""
+    """As `click.option`, showing the variable and the default."""
     return click.option(*declarations, cls=Option, **attributes)
 
 

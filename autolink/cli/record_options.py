@@ -33,7 +33,7 @@ def guardian_options(function: F) -> F:
         ),
         option(
             "--delay", type=Days(limits.RECOVERY_DELAY_LEAST / _DAY, limits.RECOVERY_DELAY_MOST / _DAY),
-            default=f"{limits.RECOVERY_DELAY / _DAY:g}d", show_default=True,
+            default=f"{limits.RECOVERY_DELAY / _DAY:g}d",
             help="From the beginning of a recovery to the new key's taking over: in days, such as 7 or 7d, or hours, 1h.",
         ),
         option(

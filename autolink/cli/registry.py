@@ -80,9 +80,9 @@ def init(
 @registry.command()
 @click.argument("folder", type=FOLDER)
 @as_option(help="The identity of the agent that serves it.")
-@trust_option(required=False)
+@trust_option(required=False, default="By default self-certified.")
 @option(
-    "--listen", multiple=True, default=["127.0.0.1:0"], show_default=True,
+    "--listen", multiple=True, metavar="ADDRESS", default=["127.0.0.1:0"],
     help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
 )  # fmt: skip
 @option(
@@ -90,11 +90,11 @@ def init(
     help="Where its public side is served, too: read-only HTTP, for everybody (the extra `registry`). As --listen.",
 )  # fmt: skip
 @option(
-    "--policy", type=click.Choice(["invited", "open"]), default="invited", show_default=True,
+    "--policy", type=click.Choice(["invited", "open"]), default="invited",
     help="Who may register itself. Whoever is on record registers whom it issues.",
 )  # fmt: skip
 @option(
-    "--drain", type=Number(0), default=limits.DRAIN, show_default=True,
+    "--drain", type=Number(0), default=limits.DRAIN,
     help="Seconds that calls in flight get to end when it is told to stop.",
 )  # fmt: skip
 @option(

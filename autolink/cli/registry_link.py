@@ -17,7 +17,7 @@ from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity
 from autolink.cli.seen import held_to
-from autolink.cli.trust_option import Spec
+from autolink.cli.trust_option import LOG_KEY_VARIABLE, Spec
 from autolink.errors import AutolinkError, CallError, Code, IdentityError, LinkLost, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, PeerId
 from autolink.identity.keystore import is_entry_name
@@ -73,8 +73,9 @@ def registry_option(*, required: bool = True, help: str = "Contact of the regist
 def log_key_option(*, required: bool = True) -> Callable[[F], F]:
     """`--log-key KEY`."""
     return option(
-        "--log-key", type=LogKeyType(), metavar="KEY", envvar="AUTOLINK_LOG_KEY", required=required,
-        help="The key of its log, as `autolink registry serve` prints it: nothing else that it says is believed.",
+        "--log-key", type=LogKeyType(), metavar="KEY", envvar=LOG_KEY_VARIABLE, required=required,
+        is_eager=True,  # `--trust registered` asks for it
+        help="The public key of its log, as `autolink registry serve` prints it: all that it says is checked against this.",
     )  # fmt: skip
 
 
@@ -84,7 +85,6 @@ def timeout_option(*, help: str = "Seconds for all of it.") -> Callable[[F], F]:
         "--timeout",
         type=Number(0, 86_400, min_open=True),
         default=_WAIT,
-        show_default=True,
         help=help,
     )
 
@@ -109,7 +109,7 @@ def reach_options(*, required: bool = True) -> Callable[[F], F]:
 
 def standing_options(function: F) -> F:
     """`--registry` and `--log-key` of a command that opens links: which registry its own status is from; see `standing`."""
-    what = "Contact of the registry whose word on you you show to peers."
+    what = "Contact of the registry whose status of you is shown to peers."
     for decorator in (log_key_option(required=False), registry_option(required=False, help=what)):
         function = decorator(function)
     return function
@@ -165,7 +165,9 @@ def key_of_its_log(log_key: VerifierKey | None, specs: Sequence[Spec] = ()) -> V
     if log_key is None and len(trusted) == 1:
         log_key = trusted[0]
     if log_key is None:
-        raise UsageError("which key has the log of that registry? Give it: --log-key, or $AUTOLINK_LOG_KEY")
+        raise UsageError(
+            f"which key has the log of that registry? Give it: --log-key, or ${LOG_KEY_VARIABLE}"
+        )
     return log_key
 
 

@@ -11,7 +11,7 @@ import click
 from autolink import limits
 from autolink.cli.options import Number, json_option, option
 from autolink.cli.registry_link import auto_id_of, on_record, reach, reach_options
-from autolink.cli.show import print_facts, print_json, print_table
+from autolink.cli.show import print_facts, print_json, print_table, utc
 from autolink.errors import BadSignature
 from autolink.identity import AutoId, Certificate, key_authority
 from autolink.messages import instant
@@ -43,20 +43,20 @@ def status_facts(verified: VerifiedStatus) -> dict[str, Any]:
     return {
         "auto_id": said.auto_id.hex,
         **state_facts(said, said.auto_id),
-        "certificate": f"sha256:{said.certificate.hex()}",
         "key": key_authority(said.key),
+        "certificate": f"sha256:{said.certificate.hex()}",
         "entries": said.entries,
         "last_entry": said.proof.index,
         "log": said.origin,
         "log_entries": verified.checkpoint.size,
-        "at": instant(said.at).isoformat(),
-        "valid_until": instant(said.expires_at).isoformat(),
+        "as_of": instant(said.at),
+        "valid_until": instant(said.expires_at),
     }
 
 
 def _max_age_option(function: F) -> F:
     return option(
-        "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=limits.STATUS_LIFETIME, show_default=True,
+        "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=limits.STATUS_LIFETIME,
         help="Seconds that the registry's word may be old.",
     )(function)  # fmt: skip
 
@@ -121,16 +121,21 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
 
     verified, place, coming, service = reach(**how).use(work)
     certificate = Certificate.parse_untrusted(place.certificate)
+    said = status_facts(verified)
     facts = {
+        "auto_id": said["auto_id"],
         "common_name": certificate.common_name,
         "kind": None if certificate.kind is None else certificate.kind.value,
-        "key_type": certificate.key_type.value,
-        "not_before": certificate.not_before.isoformat(),
-        "not_after": certificate.not_after.isoformat(),
-        **status_facts(verified),
+        **state_facts(verified.status, auto_id),
         **coming,
+        "key_type": certificate.key_type.value,
+        "key": said["key"],
+        "certificate": said["certificate"],
+        "not_before": certificate.not_before,
+        "not_after": certificate.not_after,
         "guardians": f"{place.threshold} of {place.guardians}" if place.guardians else None,
         "recovery_takes": days(place.delay),
+        **said,  # the rest of it: the word itself
     }
     if as_json:
         more = _service(service) | {"certificate_der": place.certificate}
@@ -157,13 +162,13 @@ async def _takes_over(client: RegistryClient, said: Status) -> dict[str, Any]:
             delays += entry.op is Op.DELAY
         elif entry.guardians is not None:  # which say how long it takes
             ready_at += delays * entry.guardians.delay * SECOND
-            return {"takes_over_at": instant(ready_at).isoformat(), "new_key": key}
+            return {"takes_over_at": instant(ready_at), "new_key": key}
     raise BadSignature("the registry does not show the recovery that its log has signed")
 
 
 def _in_words(coming: dict[str, Any]) -> dict[str, Any]:
     at = coming["takes_over_at"]
-    return coming | {"takes_over_at": at and f"{at}, unless the next key ends the recovery by then"}
+    return coming | {"takes_over_at": at and f"{utc(at)}, unless the next key ends the recovery by then"}
 
 
 def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _service(found: ServiceRecord | NotFound) -> dict[str, Any]:
         "addresses": [str(address) for address in found.addresses],
         "methods": methods,
         "channels": channels,
-        "valid_until": instant(found.valid_until).isoformat(),
+        "valid_until": instant(found.valid_until),
     }
     return {"service_record": said, "no_service_record": None}
 
@@ -186,7 +191,7 @@ def _service_in_words(found: ServiceRecord | NotFound) -> dict[str, Any]:
         "addresses": found.addresses,
         "methods": tuple(offer.name for offer in found.methods),
         "channels": tuple(offer.name for offer in found.channels),
-        "service_record": f"until {instant(found.valid_until).isoformat()}",
+        "service_record": f"until {utc(instant(found.valid_until))}",
     }
 
 
@@ -207,7 +212,7 @@ def history(who: str, *, as_json: bool, **how: Any) -> None:  # noqa: ANN401
 
     entries = reach(**how).use(work)
     issuer = entries[0][2].issuer
-    rows = [{"index": at, "logged_at": instant(time).isoformat()} for at, time, _ in entries]
+    rows = [{"index": at, "logged_at": instant(time)} for at, time, _ in entries]
     if as_json:
         told = [row | entry_facts(entry, issuer) for row, (*_, entry) in zip(rows, entries, strict=True)]
         print_json({"ok": True, "auto_id": auto_id.hex, "entries": told})
@@ -272,7 +277,7 @@ def entry_facts(entry: Entry, issuer: AutoId | None) -> dict[str, Any]:
             {"auto_id": by.hex, "as": role.replace(" ", "_")} for role, by in _signers(entry, issuer)
         ],
         "key": None if certificate is None else key_authority(certificate.spki_sha256),
-        "not_after": None if certificate is None else certificate.not_after.isoformat(),
+        "not_after": None if certificate is None else certificate.not_after,
         "guardians": None
         if guardians is None
         else {

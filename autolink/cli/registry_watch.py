@@ -243,7 +243,7 @@ def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
 
 def _facts_of(report: Report) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "at": report.at.isoformat(), "what": report.what, "auto_id": report.auto_id.hex, "common_name": _name(report),
+        "at": report.at, "what": report.what, "auto_id": report.auto_id.hex, "common_name": _name(report),
         "index": report.index, "text": report.text,
     }  # fmt: skip
     if report.standing is not None:
@@ -260,7 +260,7 @@ def _line(report: Report) -> str:
         what += f" by {signers_text(report.entry, report.record.issuer, short=True)}"
         what = ", ".join(filter(None, [what, entry_text(report.entry, short=True)]))
     columns = (
-        f"{report.at:%F %T}Z", "" if report.index is None else f"entry {report.index}", str(report.auto_id),
+        f"{report.at:%F %T} UTC", "" if report.index is None else f"entry {report.index}", str(report.auto_id),
         name and show_name(name), f"{what}: {display(report.text, _TEXT)}",
     )  # fmt: skip
     return "  ".join(filter(None, columns))

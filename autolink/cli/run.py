@@ -32,22 +32,20 @@ _log: Final = logging.getLogger("autolink.cli")
 @as_option(required=False, help="Who it is, if NAME is Handlers.")
 @trust_option(required=False)
 @option(
-    "--listen", multiple=True, default=["127.0.0.1:0"], show_default=True,
+    "--listen", multiple=True, metavar="ADDRESS", default=["127.0.0.1:0"],
     help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
 )  # fmt: skip
 @option(
-    "--app-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".", show_default=True,
+    "--app-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".",
     help="Where MODULE is looked for first.",
 )  # fmt: skip
+@option("--backend", type=click.Choice(["trio", "asyncio"]), default="trio", help="Event loop.")
 @option(
-    "--backend", type=click.Choice(["trio", "asyncio"]), default="trio", show_default=True, help="Event loop."
-)
-@option(
-    "--drain", type=Number(0), default=limits.DRAIN, show_default=True,
+    "--drain", type=Number(0), default=limits.DRAIN,
     help="Seconds that calls in flight get to end when it is told to stop.",
 )  # fmt: skip
 @option(
-    "--workers", type=click.IntRange(1, limits.WORKERS), default=1, show_default=True,
+    "--workers", type=click.IntRange(1, limits.WORKERS), default=1,
     help="Processes that serve the addresses together. With 2 and more a supervisor restarts who dies, and new ones take "
     "over when files of identity or trust change, or at SIGHUP.",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -32,7 +33,7 @@ def say(text: str) -> None:
 
 
 def print_json(value: object, *, line: bool = False) -> None:
-    """One JSON text. Bytes appear as base64url (RFC 4648, section 5) and times in ISO 8601.
+    """One JSON text. Bytes appear as base64url (RFC 4648, section 5), times as in RFC 3339: 2026-07-01T12:00:00Z.
 
     Args:
         value: what it says.
@@ -54,7 +55,8 @@ def _visible(character: str) -> str:
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """A fact a line, what is None or empty left out. Lines are not broken, so that an id can be copied."""
+    """A fact a line, what is None or empty left out. Lines are not broken, so that an id can be copied. Times are as in
+    every sentence: 2026-07-01 12:00:00 UTC."""
     told = {name: value for name, value in facts.items() if value not in (None, ())}
     lines = {name.replace("_", " "): _cell(name, value) for name, value in told.items()}
     width = max(map(len, lines))
@@ -97,8 +99,8 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "kind": None if leaf.kind is None else leaf.kind.value,
         "key_type": leaf.key_type.value,
         "key": key_authority(leaf.spki_sha256),
-        "not_before": leaf.not_before.isoformat(),
-        "not_after": leaf.not_after.isoformat(),
+        "not_before": leaf.not_before,
+        "not_after": leaf.not_after,
         "rotations": len(rotations),
         "recovered_in": authority if recovered else None,
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
@@ -112,7 +114,7 @@ def describe_peer(peer: VerifiedPeer) -> dict[str, Any]:
         "peer_id": str(peer.peer_id),
         "kind": None if peer.kind is None else peer.kind.value,
         "grounds": str(peer.grounds),
-        "valid_until": peer.valid_until.isoformat(),
+        "valid_until": peer.valid_until,
     }
 
 
@@ -125,6 +127,11 @@ def body_value(body: bytes) -> Any:  # noqa: ANN401
     return codec.decode_untrusted(body, what="body")
 
 
+def utc(time: datetime) -> str:
+    """A time for people."""
+    return f"{time.astimezone(UTC):%F %T} UTC"
+
+
 def _console() -> Console:
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
@@ -135,4 +142,6 @@ def _console() -> Console:
 def _cell(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(_cell(name, item) for item in value)
+    if isinstance(value, datetime):
+        return utc(value)
     return show_name(str(value)) if name in _NAMES else display(str(value))

@@ -141,10 +141,10 @@ async def _take(client: RegistryClient, logged: Logged | Recorded, keep_in: str)
         "entry": op,
         "auto_id": entry.auto_id.hex,
         "index": logged.index,
-        "logged_at": instant(logged.logged_at).isoformat(),
+        "logged_at": instant(logged.logged_at),
         "state": state,
         "says": entry_text(entry) or None,
-        "takes_over_at": None if ready is None else instant(ready).isoformat(),
+        "takes_over_at": None if ready is None else instant(ready),
         "kept": f"{kept}.tlog-proof",
     }
 
@@ -222,7 +222,7 @@ def describe_entry(entry: Entry, *, names: bool = False) -> dict[str, Any]:
         "common_name": None if certificate is None else certificate.common_name,
         "log": entry.origin,
         "says": entry_text(entry) or None,
-        "expires_at": instant(entry.expires_at).isoformat(),
+        "expires_at": instant(entry.expires_at),
         "signed_by": ", ".join(show(one.by) for one in entry.signatures) or None,
         "missing": _away(entry, show) or None,
     }

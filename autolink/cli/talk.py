@@ -161,12 +161,8 @@ def link_options(*, timeout: str = "Seconds for all of it.") -> Callable[[F], F]
             help="With --trust known: what to do with an agent that is not known. There is no default.",
         ),
         option("--anyone-trusted", is_flag=True, help="CONTACT is an address alone, and whom you trust may answer."),
-        option(
-            "--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, show_default=True,
-            help=timeout,
-        ),
+        option("--timeout", type=Number(0, 86_400, min_open=True), default=_WAIT, help=timeout),
         passphrase_option,
-        json_option,
     ]  # fmt: skip
 
     def decorate(function: F) -> F:
@@ -194,6 +190,7 @@ def finding_options(function: F) -> F:
 @option("-H", "--header", multiple=True, metavar="NAME=VALUE", help="Sent along, signed. Repeatable.")
 @link_options()
 @finding_options
+@json_option
 def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """Call METHOD of the agent at CONTACT and print its reply as JSON.
 
@@ -218,10 +215,11 @@ def call(method: str, *, body: str | None, header: tuple[str, ...], as_json: boo
 
 @click.command()
 @click.argument("contact", metavar="CONTACT|AUTOID")
-@option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, show_default=True, help="Round trips.")
-@option("--interval", type=Number(0, 3600), default=0.2, show_default=True, help="Seconds between them.")
+@option("-c", "--count", type=click.IntRange(1, 1_000_000), default=4, help="Round trips.")
+@option("--interval", type=Number(0, 3600), default=0.2, help="Seconds between them.")
 @link_options(timeout="Seconds to open the link, and for each round trip.")
 @finding_options
+@json_option
 def ping(*, count: int, interval: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
     """See who answers at CONTACT, on what grounds you believe it, and how long a round trip takes.
 

@@ -7,9 +7,11 @@ pinned:FILE       exactly the agents in a file: certificates in PEM, or a peer i
 self-certified    every name that is bound to its own key: a stranger, but exactly that stranger
 known[:FILE]      the agents accepted before; FILE is, by default, in the folder of the identity
 unsafe-anyone     anyone, as nothing more than the key it holds
-registered:KEY    who is active in the log of that key, by a status that it shows; with ,max-age=SECONDS one no older
+registered[:KEY]  who is active in the log of that key, by a status that it shows; with ,max-age=SECONDS one no older. KEY
+                  is, by default, that of --log-key or $AUTOLINK_LOG_KEY
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -40,14 +42,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMS: Final = (
-    "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone, registered:KEY[,max-age=SECONDS]"
-)
+_FORMS: Final = "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone, registered[:KEY][,max-age=SECONDS]"
 _WITH_FILE: Final = ("issuer", "pinned", "known")
 _BARE: Final = ("known", "self-certified", "unsafe-anyone")
 _ANCHOR_FILE: Final = "an anchor file is what `autolink id export NAME` writes"
 _PINS: Final = 512 * limits.KNOWN_AGENTS
 KNOWN_FILE: Final = "known_agents"
+LOG_KEY_VARIABLE: Final = "AUTOLINK_LOG_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +83,37 @@ class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in the new
             return Spec(kind, Path(file))
         if not colon and kind in _BARE:
             return Spec(kind)
-        if colon and file and kind == "registered":
+        kind, comma, age = kind.partition(",")
+        if kind == "registered" and bool(colon) == bool(file) and not (colon and comma):
             try:
-                return Spec(kind, registered=registered_of(file), log=file)
+                log = file if colon else _log_key_of(ctx) + comma + age
+                return Spec(kind, registered=registered_of(log), log=log)
             except AutolinkError as error:
                 raise click.BadParameter(f"{display(value)!r}: {error}", ctx, param) from None
         raise click.BadParameter(f"{display(value)!r} is none of {_FORMS}", ctx, param)
 
 
-def trust_option(*, required: bool = True) -> Callable[[F], F]:
-    """`--trust SPEC`, repeatable."""
+def _log_key_of(ctx: click.Context | None) -> str:
+    """The log's key that the command line or the environment names already, in its text form.
+
+    Raises:
+        UsageError: neither does.
+    """
+    from autolink.registry.log.note import VerifierKey
+
+    given = ctx.params.get("log_key") if ctx else None  # not yet a key, nor None, where it was not given
+    key = str(given) if isinstance(given, VerifierKey) else os.environ.get(LOG_KEY_VARIABLE, "").strip()
+    if not key:
+        raise UsageError(f"active in which log? Give its key: registered:KEY, or ${LOG_KEY_VARIABLE}")
+    return key
+
+
+def trust_option(*, required: bool = True, default: str = "There is no default.") -> Callable[[F], F]:
+    """`--trust SPEC`, repeatable; `default` is what its help says of none."""
     return option(
         "--trust", "specs", type=SpecType(), multiple=True, required=required, envvar="AUTOLINK_TRUST",
         metavar="WHOM",
-        help=f"Whom you believe: {_FORMS}. There is no default. Repeat it to accept whom any of them vouches for; with "
+        help=f"Whom you believe: {_FORMS}. {default} Repeat it to accept whom any of them vouches for; with "
         "registered, only if the registry says that it is active, too.",
     )  # fmt: skip
 

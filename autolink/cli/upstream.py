@@ -48,7 +48,7 @@ def import_(
     name: str, *, certificate: Path, key: Path, key_passphrase_file: Path | None, kind: str | None,
     may_issue: int | None, unencrypted: bool, passphrase_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Take over an identity from PEM files, as NAME: one of ours, or one of upstream's SDKs."""
+    """Take over an identity from PEM files, as NAME: one of ours, or one made by the Auto ID SDKs."""
     store = Keystore()
     store.folder(name)
     pem, key_pem = read(certificate, PEM_BYTES), read(key, PEM_BYTES)

@@ -10,17 +10,18 @@ import click
 from autolink import Envelope, VerifiedMessage, limits
 from autolink.cli.edge import AT_ANOTHER_TIME, about
 from autolink.cli.options import FILE, as_option, json_option, moment, option, read
-from autolink.cli.show import body_value, describe_peer, print_facts, print_json
+from autolink.cli.show import body_value, describe_peer, print_facts, print_json, utc
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import EnvelopeRefused, Reason, UsageError, display
 from autolink.identity import Keystore
+from autolink.messages import instant
 from autolink.messages import verify as verify_envelope
 
 
 def _past(text: str) -> datetime:
     at = moment(text)
     if at > datetime.now(UTC):
-        raise click.BadParameter(f"{at:%F %T}Z has not come: nobody can know that the message exists then")
+        raise click.BadParameter(f"{utc(at)} has not come: nobody can know that the message exists then")
     return at
 
 
@@ -60,12 +61,13 @@ def verify(
         verified = anyio.run(check, backend="trio")
         found = {
             "author": describe_peer(verified.author),
-            "claimed_time": verified.claimed_time.isoformat(),
-            "proved_time": None if verified.proved_time is None else verified.proved_time.isoformat(),
-            "at": verified.at.isoformat(),
+            "claimed_time": verified.claimed_time,
+            "proved_time": verified.proved_time,
+            "at": verified.at,
             "message": {
                 "message_kind" if key == "kind" else key: value for key, value in parsed.summary().items()
-            },
+            }
+            | {key: instant(getattr(parsed.claimed, key)) for key in ("sent_at", "expires_at")},
             "body": body_value(verified.message.body),
         }
     if as_json:
@@ -79,7 +81,7 @@ def _tell(found: dict[str, Any]) -> None:
     print_facts({
         **found["author"],
         "claimed_time": found["claimed_time"],
-        "proved_time": found["proved_time"] or f"by nothing in the file; you say that it existed at {found['at']}",
+        "proved_time": found["proved_time"] or f"by nothing in the file; you say that it existed at {utc(found['at'])}",
         **{key: message[key] for key in ("recipient", "message_kind", "method", "id", "expires_at")},
     })  # fmt: skip
     print_json(found["body"])

@@ -36,7 +36,13 @@ def write_atomic(
         OSError: it could not be written; nothing is left behind.
     """
     temporary = f"{name}.{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)
+    try:
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder
+        )
+    except OSError as error:
+        error.filename = name  # which is what the caller knows
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

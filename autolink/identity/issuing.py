@@ -180,7 +180,7 @@ def _validity(
             raise IdentityError(f"{who!r} has expired: it cannot issue", Reason.EXPIRED)
         if not_after > issuer.not_after:
             raise IdentityError(
-                f"a certificate cannot outlive its issuer {who!r}, which ends {issuer.not_after:%F %T}Z"
+                f"a certificate cannot outlive its issuer {who!r}, which ends {issuer.not_after:%F %T} UTC"
             )
         not_before = max(not_before, issuer.not_before)
     return not_before, not_after

@@ -21,7 +21,7 @@ from typing import Final, final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import limits
-from autolink.errors import IdentityError, KeystoreError, UsageError, display
+from autolink.errors import IdentityError, KeystoreError, SetupError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages.merkle import leaf_hashes
@@ -59,18 +59,18 @@ def create_registry(
         What everybody needs who is to believe this log.
 
     Raises:
-        UsageError: there is a registry already, or the folder cannot be made.
+        SetupError: there is a registry already, or the folder cannot be made.
         IdentityError: the origin cannot name a log.
         KeystoreError: the key cannot be written.
     """
     key = Ed25519PrivateKey.generate()
     verifier_key = VerifierKey.of(origin, key.public_key())
     if (folder / DATABASE).exists():
-        raise UsageError(f"there is a registry in {display(str(folder))} already")
+        raise SetupError(f"there is a registry in {display(str(folder))} already")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
+        raise SetupError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
     save_key(folder / LOG_KEY, key, passphrase, unencrypted=unencrypted)
     try:
         SqliteStore.create(folder, origin)
@@ -84,7 +84,7 @@ def log_key_is_encrypted(folder: Path) -> bool:
     """Whether `load_log_key` needs a passphrase.
 
     Raises:
-        UsageError: there is no registry in the folder.
+        SetupError: there is no registry in the folder.
     """
     return is_sealed(_read_key(folder))
 
@@ -93,7 +93,7 @@ def load_log_key(folder: Path, passphrase: str | None) -> Ed25519PrivateKey:
     """The key that a log signs with.
 
     Raises:
-        UsageError: there is no registry in the folder.
+        SetupError: there is no registry in the folder.
         KeystoreError: the passphrase is wrong or missing, or the file is not what it must be.
     """
     try:
@@ -114,8 +114,8 @@ def _read_key(folder: Path) -> bytes:
         raise KeystoreError(f"{display(str(folder / LOG_KEY))} cannot be read: {error.strerror}") from error
 
 
-def _no_registry(folder: Path) -> UsageError:
-    return UsageError(f"there is no registry in {display(str(folder))}: autolink registry init makes one")
+def _no_registry(folder: Path) -> SetupError:
+    return SetupError(f"there is no registry in {display(str(folder))}: autolink registry init makes one")
 
 
 # --- invited -----------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[A
         Those who were not invited before.
 
     Raises:
-        UsageError: there is no registry in the folder.
+        SetupError: there is no registry in the folder.
         IdentityError, OSError: the file is not what it must be, or cannot be written.
     """
     if not (folder / DATABASE).is_file():

@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 
 from autolink import limits
-from autolink.errors import UsageError
+from autolink.errors import SetupError, UsageError
 from autolink.registry import views
 from autolink.registry.database import StoreFailed
 from autolink.registry.openapi import JSON, Asked, Operation, Reply, document
@@ -28,9 +28,9 @@ try:
     from starlette.responses import Response
     from starlette.routing import Route, Router
 except ImportError as error:
-    raise UsageError(
-        f"the registry's public side needs packages that are not here ({error}): "
-        "pip install 'autolink-agents[registry]'"
+    raise SetupError(
+        f"a registry's public side needs the extra `registry` ({error}): pip install 'autolink-agents[registry]', in a "
+        "checkout '.[registry]'"
     ) from error
 
 Scope = MutableMapping[str, Any]

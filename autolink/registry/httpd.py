@@ -26,16 +26,16 @@ from anyio.abc import SocketStream, UNIXSocketStream
 
 from autolink import limits
 from autolink.agent.groups import background_tasks
-from autolink.errors import UsageError
+from autolink.errors import SetupError
 from autolink.registry.http import Application, Message, Scope
 from autolink.transport import Address, accept_loop, listen
 
 try:
     import h11
 except ImportError as error:
-    raise UsageError(
-        f"the registry's public side needs a package that is not here ({error}): "
-        "pip install 'autolink-agents[registry]'"
+    raise SetupError(
+        f"a registry's public side needs the extra `registry` ({error}): pip install 'autolink-agents[registry]', in a "
+        "checkout '.[registry]'"
     ) from error
 
 _READ: Final = 4 * limits.KIB
@@ -50,7 +50,7 @@ async def serving_http(app: Application, address: Address) -> AsyncIterator[list
     """Serve an application for the block, and give the real addresses. Leaving cuts off whoever is connected.
 
     Raises:
-        UsageError, OSError: as `transport.listen`.
+        SetupError, OSError: as `transport.listen`.
     """
     room = anyio.Semaphore(limits.HTTP_CONNECTIONS)
     listeners = await listen(address)

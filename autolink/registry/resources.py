@@ -69,7 +69,8 @@ class Resources:
             Operation("/checkpoint", "checkpoint", "The newest checkpoint (C2SP)", {TEXT: None}, self.checkpoint),
             Operation("/tile/entries/{place}", "bundle", "Entries (C2SP)", {BYTES: None}, self.bundle, [_PLACE], large=True),
             Operation("/tile/{level}/{place}", "tile", "A tile of the tree (C2SP)", {BYTES: None}, self.tile, numbered),
-            Operation("/v1/log", "log", "Which log this is", {JSON: views.LogView}, self.log),
+            Operation("/v1/log", "log", "Which log this is, and its newest checkpoint", {JSON: views.LogView}, self.log),
+            Operation("/", "index", "Which registry this is, and where to go on", {JSON: views.IndexView}, self.index),
             Operation("/v1/entries/{index}", "entry", "One entry, with its proof", entries, self.entry, [index]),
             Operation("/v1/ids/{auto_id}", "record", "What is on record about an ID", {JSON: views.RecordView},
                       self.record, [_ID]),
@@ -115,6 +116,13 @@ class Resources:
         view: views.LogView = {
             "origin": self._store.origin, "verifier_key": str(self._registrar.verifier_key), "size": head.size,
             "time": head.time, "checkpoint": head.checkpoint.decode(),
+        }  # fmt: skip
+        return _json(view)
+
+    def index(self, asked: Asked) -> Reply:
+        view: views.IndexView = {
+            "origin": self._store.origin, "verifier_key": str(self._registrar.verifier_key),
+            "openapi": "/openapi.json", "checkpoint": "/checkpoint", "log": "/v1/log",
         }  # fmt: skip
         return _json(view)
 

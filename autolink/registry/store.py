@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self, final
 
 from autolink import limits
-from autolink.errors import UsageError, display
+from autolink.errors import SetupError, display
 from autolink.identity import AutoId, files
 from autolink.messages.merkle import HASH
 from autolink.registry.database import (
@@ -183,7 +183,7 @@ class SqliteStore:
         folder: made by `create`.
 
     Raises:
-        UsageError: there is no registry in it, it is another process's, or it cannot be used.
+        SetupError: there is no registry in it, it is another process's, or it cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -202,12 +202,12 @@ class SqliteStore:
                 ).fetchone()
                 form, self.origin, *head = row
                 if form != FORMAT:
-                    raise UsageError(f"{_in(folder)} is of format {form}, not {FORMAT}")
+                    raise SetupError(f"{_in(folder)} is of format {form}, not {FORMAT}")
                 self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
-                raise UsageError(f"{_in(folder)} cannot be used: {told(error)}") from error
+                raise SetupError(f"{_in(folder)} cannot be used: {told(error)}") from error
             except OSError as error:
-                raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
+                raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
             self.head = Head(*head)
             self._showing = threading.Lock()  # the newest head, by whoever has it first
             self._opened = opened.pop_all()
@@ -217,7 +217,7 @@ class SqliteStore:
         """Make an empty log in a folder, which is made too, for its owner only.
 
         Raises:
-            UsageError: there is one already, or it cannot be made.
+            SetupError: there is one already, or it cannot be made.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -234,9 +234,9 @@ class SqliteStore:
                 unfinished.unlink()
             files.sync_folder(str(folder / DATABASE), None)
         except FileExistsError:
-            raise UsageError(f"{_in(folder)} exists already") from None
+            raise SetupError(f"{_in(folder)} exists already") from None
         except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"{_in(folder)} cannot be made: {error}") from error
+            raise SetupError(f"{_in(folder)} cannot be made: {error}") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[Head]:
@@ -389,15 +389,15 @@ def _claim(folder: Path) -> int:
     """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
     try:
         if not (folder / DATABASE).is_file():
-            raise UsageError(f"there is no registry in {display(str(folder))}")
+            raise SetupError(f"there is no registry in {display(str(folder))}")
         claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise UsageError(f"{_in(folder)} cannot be used: {error.strerror}") from error
+        raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(claim)
-        raise UsageError(f"another process has {_in(folder)} open") from None
+        raise SetupError(f"another process has {_in(folder)} open") from None
     return claim
 
 

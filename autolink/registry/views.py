@@ -154,6 +154,16 @@ class LogView(TypedDict):
     checkpoint: str
 
 
+class IndexView(TypedDict):
+    """Which log this is, and the paths of what to ask next. As with `LogView`, take the key from elsewhere."""
+
+    origin: str
+    verifier_key: str
+    openapi: str
+    checkpoint: str
+    log: str
+
+
 class ErrorView(TypedDict):
     """Why there is no answer."""
 

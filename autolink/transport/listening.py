@@ -24,7 +24,7 @@ from typing import Final, NoReturn, final
 import anyio
 
 from autolink import limits
-from autolink.errors import UsageError, display
+from autolink.errors import SetupError, display
 from autolink.loop import running_loop
 from autolink.transport.address import Address, TcpAddress, UnixAddress
 from autolink.transport.sockets import Target, prepare, resolve, resolve_blocking
@@ -128,7 +128,7 @@ async def listen(address: Address, *, backlog: int = limits.BACKLOG) -> list[Lis
     """Listen at every address that `address` stands for; with port 0 all of them get the same free one.
 
     Raises:
-        UsageError: the path of a Unix socket is in use, is not ours, or lies where others could replace it.
+        SetupError: the path of a Unix socket is in use, is not ours, or lies where others could replace it.
         OSError: the name does not resolve, the address is in use or not this machine's.
     """
     if isinstance(address, TcpAddress):
@@ -145,7 +145,7 @@ def listen_blocking(address: Address, *, backlog: int = limits.BACKLOG) -> list[
     """As `listen`, where no event loop runs: for a process that listens and then forks those who accept.
 
     Raises:
-        UsageError, OSError: as `listen`.
+        SetupError, OSError: as `listen`.
     """
     if isinstance(address, TcpAddress):
         return _listen_tcp(resolve_blocking(address), address.port, backlog)
@@ -238,11 +238,11 @@ def _folder_of(address: UnixAddress) -> Generator[int]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"{display(str(folder))}: {error.strerror}") from None
+        raise SetupError(f"{display(str(folder))}: {error.strerror}") from None
     try:
         mode = os.fstat(descriptor).st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise UsageError(
+            raise SetupError(
                 f"anybody could replace a socket in {display(str(folder))}: use a folder of your own"
             )
         yield descriptor
@@ -259,8 +259,8 @@ def _locked(folder: int) -> bool:
     return True
 
 
-def _stays_locked(address: UnixAddress) -> UsageError:
-    return UsageError(f"another process keeps {display(str(Path(address.path).parent))} locked")
+def _stays_locked(address: UnixAddress) -> SetupError:
+    return SetupError(f"another process keeps {display(str(Path(address.path).parent))} locked")
 
 
 def _remove_dead(path: str, shown: str) -> None:
@@ -269,9 +269,9 @@ def _remove_dead(path: str, shown: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise UsageError(f"{shown} is there already and is no socket")
+        raise SetupError(f"{shown} is there already and is no socket")
     if found.st_uid != os.geteuid():
-        raise UsageError(f"{shown} belongs to somebody else")
+        raise SetupError(f"{shown} belongs to somebody else")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -281,7 +281,7 @@ def _remove_dead(path: str, shown: str) -> None:
             return
         except BlockingIOError:
             pass  # alive, with a full queue
-    raise UsageError(f"somebody is listening at {shown}")
+    raise SetupError(f"somebody is listening at {shown}")
 
 
 def _inode(path: str) -> tuple[int, int]:

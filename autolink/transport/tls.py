@@ -37,7 +37,7 @@ from OpenSSL import SSL
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from autolink import limits
-from autolink.errors import Reason, UsageError
+from autolink.errors import Reason, SetupError
 from autolink.identity.certificate import PARSER_ERRORS
 from autolink.identity.keys import key_type
 from autolink.transport import _openssl
@@ -201,7 +201,7 @@ def server_context(credential: TlsIdentity, *, resume: bool = False, trust: str 
 
     Raises:
         OpenSSL.SSL.Error: the key is not the leaf's.
-        UsageError: OPENSSL_CONF sets options that we cannot take back.
+        SetupError: OPENSSL_CONF sets options that we cannot take back.
     """
     context = _context(credential, 0 if resume else SSL.OP_NO_TICKET)
     for certificate in reversed(credential.rotations):  # so that who dials us can tell before showing its own
@@ -219,7 +219,7 @@ def client_context(credential: TlsIdentity) -> SSL.Context:
 
     Raises:
         OpenSSL.SSL.Error: the key is not the leaf's.
-        UsageError: OPENSSL_CONF sets options that we cannot take back.
+        SetupError: OPENSSL_CONF sets options that we cannot take back.
     """
     context = _context(credential, SSL.OP_NO_TICKET)
     context.set_alpn_protos([ALPN])
@@ -250,7 +250,7 @@ def _context(credential: TlsIdentity, options: int) -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     set_now = context.set_options(options | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     if set_now & (SSL.OP_IGNORE_UNEXPECTED_EOF | SSL.OP_NO_TLSv1_3):
-        raise UsageError("OpenSSL's configuration file (OPENSSL_CONF) breaks TLS: start without it")
+        raise SetupError("OpenSSL's configuration file (OPENSSL_CONF) breaks TLS: start without it")
     _openssl.release_buffers(context)
     leaf, *issuers = (certificate.x509 for certificate in credential.chain)
     context.use_certificate(leaf)

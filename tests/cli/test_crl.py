@@ -32,7 +32,7 @@ def test_an_issuer_publishes_what_is_revoked_of_what_it_has_issued(sh, registry)
     assert (told["revoked"], told["log_entries"]) == (1, first["log_entries"] + 1)
     found = served(registry, told["auto_id"])
     assert [one.serial_number for one in found] == [Keystore().chain("echo")[0].x509.serial_number]
-    assert found.last_update_utc.isoformat() == told["this_update"]
+    assert f"{found.last_update_utc:%FT%TZ}" == told["this_update"]
     assert (found.next_update_utc - found.last_update_utc).days == 1
     number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     assert number == int(told["number"], 16) > int(first["number"], 16)
@@ -98,7 +98,7 @@ def test_a_list_of_the_same_second_is_not_published_again(sh, monkeypatch):
 
 def test_who_cannot_publish_one_is_told_why(sh, monkeypatch):
     assert "'echo' may not issue" in sh.fails(1, "id", "publish-crl", "echo")
-    assert "not on record" in sh.fails(3, *PUBLISH)
+    assert "not on record" in sh.fails(1, *PUBLISH)
     assert "no such identity" in sh.fails(1, "id", "publish-crl", "nobody")
 
 

@@ -316,6 +316,26 @@ def test_every_command_is_where_its_group_says(group):
     assert found.get_command(context, "nothing") is None
 
 
+@pytest.mark.parametrize("group", ["", "id", "registry", "bench"])
+def test_help_says_of_every_command_what_it_does_in_a_whole_sentence(group):
+    text = CliRunner().invoke(main, [*filter(None, [group]), "--help"]).output
+    found = find_group(group)
+    told = " ".join(text.split())
+    for name in found.list_commands(click.Context(found)):
+        command = found.get_command(click.Context(found), name)
+        assert f" {name} {' '.join(command.get_short_help_str(1000).split())}" in told
+    assert "..." not in text.split("COMMAND [ARGS]...")[1]
+    assert ("On record in a registry:" in text) == (group == "id")
+
+
+def test_help_tells_defaults_as_they_are_typed(monkeypatch):
+    text = " ".join(CliRunner().invoke(main, ["run", "--help"]).output.split())
+    assert "default: 30;" in text
+    assert "--workers INTEGER " in text
+    assert "--listen ADDRESS " in text
+    assert "default: agent]" in CliRunner().invoke(main, ["id", "issue", "--help"]).output
+
+
 def find_group(name):
     return main.get_command(click.Context(main), name) if name else main
 

@@ -148,6 +148,31 @@ def test_rule_24_the_shell_shows_mixed_script_names_with_their_code_points(acme)
     assert acme.json("id", "show", "p")["common_name"] == name
 
 
+def test_a_script_gets_one_fact_alone(acme):
+    """As `--json` has it: a string without quotes, whatever its name is; what is not there is an error."""
+    told = acme.json("id", "show", "acme")
+    show = ("id", "show", "acme", "--field")
+    for field in ("auto_id", "common_name", "not_after", "rotations"):
+        assert acme.ok(*show, field) == f"{told[field]}\n"
+    assert acme.ok("id", "show", "--file", "acme.pem", "--field", "auto_id") == f"{told['auto_id']}\n"
+    assert "it has no recovered_in" in acme.fails(1, *show, "recovered_in")
+    assert "there are name, common_name, auto_id" in acme.fails(2, *show, "nonsense")
+
+
+def test_times_are_in_one_format_for_people_and_in_one_for_programs(acme):
+    ends = Keystore().chain("acme")[0].not_after
+    assert acme.json("id", "show", "acme")["not_after"] == f"{ends:%FT%TZ}"
+    for command in (["show", "acme"], ["list"]):
+        assert f"{ends:%F %T} UTC" in acme.ok("id", *command)
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(acme):
+    assert (
+        acme.fails(1, "id", "export", "acme", "-o", "no/where.pem")
+        == "no/where.pem: No such file or directory"
+    )
+
+
 def test_names_are_text_and_never_markup(acme):
     """What rich would read as a style or a link is shown as it is."""
     name = "[red]evil[/] [link=http://x]y[/link] :skull:"

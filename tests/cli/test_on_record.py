@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -365,7 +366,9 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     for command in ("status", "lookup"):
         found = sh.json("registry", command, "org")
         assert (found["takes_over_at"], found["new_key"]) == (later, new_key)
-        assert f"{later}, unless the next key ends the recovery by then" in sh.ok("registry", command, "org")
+        when = f"{datetime.fromisoformat(later):%F %T} UTC"
+        said = sh.ok("registry", command, "org")
+        assert f"{when}, unless the next key ends the recovery by then" in said
     recovery = sh.json("registry", "history", "org")["entries"][-2]
     assert (recovery["entry"], recovery["key"]) == ("recover", new_key)
     assert [signer["as"] for signer in recovery["signed_by"]] == ["new_key", "guardian", "guardian"]

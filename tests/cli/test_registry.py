@@ -28,7 +28,7 @@ def test_init_prints_the_one_text_that_everybody_needs(shell):
     out = shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
     assert VerifierKey.parse(out.strip()).name == ORIGIN
     assert "there is a registry in reg already" in shell.fails(
-        2, "registry", "init", "reg", "--origin", ORIGIN, "--unencrypted"
+        1, "registry", "init", "reg", "--origin", ORIGIN, "--unencrypted"
     )
     (shell.path / "pass").write_text("secret\n")
     told = shell.json("registry", "init", "other", "--origin", ORIGIN, "--passphrase-file", "pass")
@@ -49,7 +49,7 @@ def test_a_folder_without_a_registry_is_told(shell):
         ("registry", "serve", "nowhere", "--as", "keeper"),
         ("registry", "invite", "nowhere", "keeper"),
     ):
-        assert "there is no registry in nowhere: autolink registry init makes one" in shell.fails(2, *command)
+        assert "there is no registry in nowhere: autolink registry init makes one" in shell.fails(1, *command)
 
 
 def test_what_cannot_be_audited_is_told(shell):
@@ -61,7 +61,7 @@ def test_what_cannot_be_audited_is_told(shell):
 def test_a_registry_that_is_served_is_not_served_twice(sh, registry):
     sh.ok("id", "new", "keeper", "--unencrypted")
     assert "another process has the registry" in sh.fails(
-        2, "registry", "serve", str(registry.folder), "--as", "keeper"
+        1, "registry", "serve", str(registry.folder), "--as", "keeper"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_public_side_that_cannot_be_is_told_before_anything_listens(shell, mon
     for name in ("autolink.registry.http", "autolink.registry.httpd"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "starlette.responses", None)
-    assert "pip install 'autolink-agents[registry]'" in shell.fails(2, *serve, "127.0.0.1:0")
+    assert "pip install 'autolink-agents[registry]'" in shell.fails(1, *serve, "127.0.0.1:0")
 
 
 def test_invitations_are_written_once(shell):
@@ -228,7 +228,7 @@ def test_trust_in_a_registry_is_asked_for_beside_the_others():
     assert build([one], folder=None) is build([one], folder=None)
 
 
-SPECS = ["registered", "registered:", "registered:x"] + [
+SPECS = ["registered:", "registered,age=3", "self-certified,max-age=600", "registered:x"] + [
     f"registered:{OTHER_KEY}{more}"
     for more in (",max-age=", ",age=3", ",max-age=599", ",max-age=nan", ",max-age=-1", ",max-age=1e9")
 ]
@@ -238,7 +238,23 @@ SPECS = ["registered", "registered:", "registered:x"] + [
 def test_a_registry_that_cannot_be_trusted_is_told(sh, spec):
     line = sh.fails(2, "ping", NOBODY, "--as", "echo", "--trust", spec)
     assert "registered" in line
-    assert (",max-age=SECONDS" in line) == (",age=3" in spec or spec in SPECS[:2])
+    assert (",max-age=SECONDS" in line) == (",age=3" in spec or spec in SPECS[:3])
+
+
+@pytest.mark.parametrize("more", ["", ",max-age=600"])
+def test_a_registry_is_trusted_by_the_key_that_is_given_already(sh, registry, monkeypatch, more):
+    """That of --log-key, or else of its variable; by a command that has no such option, too."""
+    ping = ("ping", NOBODY, "--as", "echo", "--trust", f"registered{more}")
+    assert "is the agent running there?" in sh.fails(5, *ping)
+    sh.ok("id", "export", "echo", "--chain", "-o", "chain.pem")
+    judge = ("id", "verify", "chain.pem", "--trust", f"registered{more}")
+    assert "shows no status" in sh.fails(3, *judge)
+    monkeypatch.delenv("AUTOLINK_LOG_KEY")
+    assert "is the agent running there?" in sh.fails(5, *ping, "--log-key", registry.log_key)
+    for command in (ping, judge):
+        assert "active in which log? Give its key: registered:KEY, or $AUTOLINK_LOG_KEY" in sh.fails(
+            2, *command
+        )
 
 
 def test_a_registry_without_its_key_is_told(sh, monkeypatch):
@@ -251,6 +267,13 @@ def test_a_registry_without_its_key_is_told(sh, monkeypatch):
 
 
 # --- end to end --------------------------------------------------------------------------------------------
+
+
+def test_who_was_rotated_before_it_was_on_record_is_told(sh):
+    here_alone = {"AUTOLINK_REGISTRY": None}
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted", env=here_alone)
+    line = sh.fails(3, "id", "register", "acme")
+    assert line.endswith(": an identity goes on record before its first rotation: make a new one")
 
 
 @pytest.mark.parametrize("command", ["status acme", "lookup acme", "monitor --once"])
@@ -442,7 +465,7 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
 
 def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
     call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
-    line = sh.fails(5, *call)
+    line = sh.fails(1, *call)  # as `registry status` of it
     assert f"is found: registry {Contact.parse(registry.contact).address}: " in line
     assert line.endswith("autolink id register NAME")
     assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")

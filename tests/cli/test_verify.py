@@ -28,11 +28,13 @@ def test_it_says_who_signed_on_what_grounds_and_which_time_is_proved(signed):
     assert told["author"]["name"].endswith("/seller")
     assert told["author"]["grounds"].startswith("IssuedBy")
     assert told["proved_time"] is None
-    assert told["claimed_time"] == THEN.isoformat()
+    assert datetime.fromisoformat(told["claimed_time"]) == THEN
+    assert told["claimed_time"].endswith("Z")
     assert told["body"]["text"] == "\x1b[31mred \u202e"
     assert told["message"]["recipient"] == RECIPIENT.hex
     out = signed.ok("verify", "note", "--anchor", "acme.pem", "--at", "now")
     assert all(character.isprintable() or character == "\n" for character in out)
+    assert f"claimed time  {THEN:%F %T} UTC\n" in out
     assert "by nothing in the file" in out
 
 

@@ -88,7 +88,7 @@ async def test_tiles_and_bundles_are_served_in_every_width_that_the_log_has_had_
     [
         "tile/0/0", "tile/00/000", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01", "tile/0/x000/000",
         "tile/64/000", "tile/-1/000", "tile/entries/0", "tile/0/000/", "tile//000", "tile/0/000.p/1%00",
-        "tile/0/%2e%2e/%2e%2e/v1/log", "tile/%65ntries/999", "tile/0/x999/x999/x999/x999/x999/x999/999", "nothing", "",
+        "tile/0/%2e%2e/%2e%2e/v1/log", "tile/%65ntries/999", "tile/0/x999/x999/x999/x999/x999/x999/999", "nothing",
     ],
 )  # fmt: skip
 async def test_what_is_no_path_of_a_tile_is_not_found(public: Kept, path: str) -> None:
@@ -196,6 +196,15 @@ async def test_a_history_comes_in_pages(public: Kept, monkeypatch: pytest.Monkey
             start, pages = page["next"], pages + 1
     assert places == public.store.history(public.acme.auto_id, 0, 1000)
     assert pages == 3
+
+
+async def test_who_knows_the_url_alone_is_told_where_to_go_on(public: Kept) -> None:
+    answer = await get(public, "/")
+    assert answer.headers["content-type"] == "application/json"
+    view = answer.json()
+    assert (view.pop("origin"), view.pop("verifier_key")) == (public.key.name, str(public.key))
+    for path in view.values():
+        assert (await get(public, path)).status_code == 200
 
 
 async def test_the_log_says_which_it_is(public: Kept) -> None:
@@ -353,7 +362,7 @@ async def test_the_api_describes_itself(public: Kept) -> None:
     described = answer.json()
     assert described["openapi"] == "3.1.0"
     assert sorted(described["paths"]) == [
-        "/checkpoint", "/tile/entries/{place}", "/tile/{level}/{place}", "/v1/entries/{index}", "/v1/ids/{auto_id}",
+        "/", "/checkpoint", "/tile/entries/{place}", "/tile/{level}/{place}", "/v1/entries/{index}", "/v1/ids/{auto_id}",
         "/v1/ids/{auto_id}/crl", "/v1/ids/{auto_id}/history", "/v1/ids/{auto_id}/status", "/v1/log",
     ]  # fmt: skip
     named = set(json.dumps(described).split("#/components/schemas/")[1:])

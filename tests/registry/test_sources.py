@@ -263,7 +263,7 @@ def test_without_the_servers_packages_the_error_says_what_to_install(module: str
     script = f"import sys; sys.modules['{missing}'] = None; import autolink.registry.{module}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode
-    assert "UsageError" in done.stderr
+    assert "SetupError" in done.stderr
     assert "pip install 'autolink-agents[registry]'" in done.stderr
 
 

@@ -333,7 +333,7 @@ def test_a_folder_that_may_not_be_written_is_refused(
     with appending(folder, groups, log, _nobody()) as process:
         assert list(said(process)) == []
         words = last_words(process)
-    assert words.startswith(f"UsageError: the registry in {folder} cannot be used: ")
+    assert words.startswith(f"SetupError: the registry in {folder} cannot be used: ")
     assert words.endswith("attempt to write a readonly database" if closed == "file" else "Permission denied")
     folder.chmod(0o700)
     (folder / "log.db").chmod(0o600)

@@ -21,7 +21,7 @@ from autolink.cli.bench.report import print_results, progress, remarks, results
 from autolink.cli.bench.tally import Failures, status_of_kind
 from autolink.cli.bench.workers import Outcome, put_on
 from autolink.cli.edge import Status
-from autolink.cli.options import Number, option
+from autolink.cli.options import Number, json_option, option
 from autolink.cli.registry_link import standing_options
 from autolink.cli.show import describe_peer, print_json, say
 from autolink.cli.talk import dialer, json_body, link_options
@@ -59,19 +59,18 @@ def load_options(function: F) -> F:
         ),
         option("--rate", type=Number(0, limits.BENCH_RATE, min_open=True), help="Operations a second, over all workers."),
         option(
-            "-d", "--duration", type=Number(0, limits.BENCH_SECONDS, min_open=True), default=10.0, show_default=True,
-            help="Seconds.",
+            "-d", "--duration", type=Number(0, limits.BENCH_SECONDS, min_open=True), default=10.0, help="Seconds.",
         ),
         option(
-            "--workers", type=click.IntRange(1, limits.BENCH_WORKERS), default=1, show_default=True,
-            help="Processes that share the load.",
+            "--workers", type=click.IntRange(1, limits.BENCH_WORKERS), default=1, help="Processes that share the load.",
         ),
         option(
-            "--identities", type=click.IntRange(1, limits.BENCH_IDENTITIES), default=1, show_default=True,
+            "--identities", type=click.IntRange(1, limits.BENCH_IDENTITIES), default=1,
             help="Callers that take turns. If more than one, --as issues them, and nothing of them is kept.",
         ),
         link_options(timeout="Seconds for one operation."),
         standing_options,
+        json_option,
     ]  # fmt: skip
     for decorator in reversed(decorators):
         function = decorator(function)
@@ -84,7 +83,6 @@ def load_options(function: F) -> F:
     "--resume",
     type=Number(0, 1),
     default=0.0,
-    show_default=True,
     help="Share of handshakes that try to resume.",
 )
 @load_options
@@ -121,14 +119,12 @@ def call(method: str, *, body: str | None, size: int | None, **how: Any) -> None
 @option(
     "--channel",
     default="sink",
-    show_default=True,
     help="Takes anything, sends back how many items it has taken.",
 )
 @option(
     "--size",
     type=click.IntRange(0, limits.MESSAGE - _ROOM),
     default=100,
-    show_default=True,
     help="Bytes of each.",
 )
 @load_options
