@@ -14,7 +14,7 @@ being shown, and the registry, whose feed tells no renewals, is asked again ever
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, final
@@ -48,8 +48,7 @@ from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
 from autolink.registry.status import Newest, Status, VerifiedStatus, check_young, verify_untrusted
 from autolink.registry.submitter import promise_in
-from autolink.registry.trust import Registered
-from autolink.trust import Model
+from autolink.registry.trust import Registered, models_in
 
 _SOON: Final = 5.0
 """Seconds until the registry is asked again whether our certificate is on record: somebody is about to put it there."""
@@ -74,7 +73,8 @@ async def registered(
         agent: on record there, or about to be.
         contact: of the agent that serves the registry.
         log_key: of its log, known from elsewhere; as `VerifierKey` or its text form.
-        model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
+        model: heeds the changes, as does every `Registered` of this log in the agent's trust model of the moment; for one
+            that cannot be found there, because another model asks it.
         dialer: who dials the registry; None for a throw-away identity.
         kept: a file for the newest status, which is shown from there at the next start; the log must go on from it.
         addresses: where the agent is to be found: with its methods and channels they are published as its service record,
@@ -289,7 +289,8 @@ class Registration:
         return published is not None
 
     def _heed(self, change: Change) -> None:
-        for model in [self._model] if self._model else models_in(self._agent.trust, self._log_key):
+        given = () if self._model is None else (self._model,)
+        for model in dict.fromkeys((*given, *models_in(self._agent.trust, self._log_key))):
             model.heed(change)
         if any(certificate.auto_id == change.auto_id for certificate in self._agent.credential.chain):
             self.refresh()
@@ -345,11 +346,3 @@ def _what_else(status: Status, ours: Certificate) -> str:
         return "key of ours on record: it is where that was rotated or recovered"
     renew, accept = "`autolink id renew` puts a newer one there", "`autolink id accept` has us use it"
     return f"certificate of ours on record: {renew}, and {accept}"
-
-
-def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:
-    """The trust models of a log that a composed model has in it."""
-    if isinstance(trust, Registered) and trust.log_key == log_key:
-        yield trust
-    for member in getattr(trust, "members", ()):
-        yield from models_in(member, log_key)
