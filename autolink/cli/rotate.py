@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from autolink import limits
 from autolink.cli.edge import about
+from autolink.cli.keeping import KEPT
 from autolink.cli.making import days_option, free, lifetime_of, say_where, unencrypted_option
 from autolink.cli.options import FILE, json_option, option, output_option, passphrase_option, read_chain
 from autolink.cli.passphrase import new_passphrase
@@ -31,7 +32,7 @@ from autolink.cli.registry_link import (
 )
 from autolink.cli.rotate_on_record import Rotation, check_terms, complete, give_request
 from autolink.cli.show import describe, print_facts, print_json, say
-from autolink.cli.submitting import KEPT, Submission, open_key
+from autolink.cli.submitting import Submission, open_key
 from autolink.cli.voiding import check_void_from, confirm_void_from
 from autolink.errors import AutolinkError, IdentityError, LinkLost, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, save_key

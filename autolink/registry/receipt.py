@@ -27,6 +27,7 @@ from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
 from autolink.registry.entries import Entry
+from autolink.registry.evidence import Unproved, against
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
 
@@ -85,30 +86,33 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
 
     Raises:
         RemoteProtocolError: it is none.
-        BadSignature: it is not this log's, or not for this entry, or at no time when the log may take that, or its deadline
-            is not within `limits.INCLUSION` of its receipt.
+        BadSignature: it is not this log's, or not for this entry.
+        Unproved: it is of no time when the log may take that, or its deadline is not within `limits.INCLUSION` of its
+            receipt: with both in `evidence`.
     """
     receipt = Receipt.from_untrusted(data)
     word.check(key, PURPOSE, receipt.origin, receipt.body, receipt.signature, what="receipt")
     if receipt.entry != entry.hash:
         raise BadSignature("receipt: for another entry")
-    if receipt.received_at > entry.expires_at:
-        raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
-    if not 0 <= receipt.deadline - receipt.received_at <= int(limits.INCLUSION * SECOND):
-        raise BadSignature(f"receipt: its deadline is not within {limits.INCLUSION:.0f} s of its receipt")
+    with against(beside(data, entry.to_bytes())):
+        if receipt.received_at > entry.expires_at:
+            raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
+        if not 0 <= receipt.deadline - receipt.received_at <= int(limits.INCLUSION * SECOND):
+            raise BadSignature(f"receipt: its deadline is not within {limits.INCLUSION:.0f} s of its receipt")
     return receipt
 
 
-def check_fresh(receipt: Receipt, now: int) -> None:
+def check_fresh(receipt: Receipt, now: int, entry: Entry) -> None:
     """A verified receipt binds the log for the moment at which it came, as far as two clocks agree.
 
     Its deadline is near its receipt, so whose is not over was not received long ago.
 
     Args:
         now: when it came, microseconds.
+        entry: that it is for.
 
     Raises:
-        BadSignature: it begins later than that by more than `limits.SKEW`, or its deadline was over.
+        Unproved: it begins later than that by more than `limits.SKEW`, or its deadline was over.
     """
     if receipt.received_at > now + int(limits.SKEW * SECOND):
         why = "which is to come"
@@ -117,4 +121,10 @@ def check_fresh(receipt: Receipt, now: int) -> None:
     else:
         return
     when = f"{instant(receipt.received_at):%F %T} UTC"
-    raise BadSignature(f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong")
+    text = f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong"
+    raise Unproved(text, beside(receipt.to_bytes(), entry.to_bytes()))
+
+
+def beside(receipt: bytes, entry: bytes) -> bytes:
+    """A receipt and its entry as one piece of evidence, the array of the two: it names the entry by its hash alone."""
+    return codec.encode([receipt, entry])

@@ -39,7 +39,7 @@ def fingerprint(name: str) -> str:
 def lose_the_answer(patch: pytest.MonkeyPatch) -> None:
     submit = RegistryClient.submit
 
-    async def lost(client: RegistryClient, entry: Entry) -> None:
+    async def lost(client: RegistryClient, entry: Entry, **_: Any) -> None:
         await submit(client, entry)
         raise LinkLost("lost")
 
