@@ -30,7 +30,7 @@ from autolink.cli.registry_link import (
     registry_option,
     timeout_option,
 )
-from autolink.cli.rotate_on_record import Rotation, check_terms, complete, give_request
+from autolink.cli.rotate_on_record import Rotation, check_committed, check_terms, complete, give_request
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.cli.submitting import Submission, open_key
 from autolink.cli.voiding import check_void_from, confirm_void_from
@@ -90,6 +90,8 @@ def rotate(
     if own[0].next_key_hash is None:
         rotation = Rotation(name, own, key, next_key, certificates)
         if reached is None or not (chain or own[0].self_issued):  # without a registry it is the first step
+            if reached is not None:
+                check_committed(rotation, reached)
             give_request(rotation, output, as_json=as_json)
         else:
             complete(
