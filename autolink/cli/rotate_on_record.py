@@ -1,6 +1,6 @@
 """`autolink id rotate` where a registry alone knows the next key: of an identity that was issued, or has a plain name.
 
-The registry comes first, for it alone can say whether this is the key that was committed to. Where it is reached, it is asked
+The registry comes first, for it alone can say whether this is the key that was committed to. Where it is reached it is asked
 before the issuer is, and until it has taken the rotation the key in use stays. The same command again goes on from wherever
 it stopped: the key after the new one is that in its file, and the registry finds what is on record already, just so.
 """

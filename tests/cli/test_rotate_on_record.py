@@ -107,8 +107,8 @@ def test_another_key_than_the_committed_one_replaces_nothing(on_record):
 
 
 def test_which_key_was_committed_to_is_asked_of_whoever_has_it_on_record(on_record, monkeypatch):
-    """Behind renewals too, which say nothing of it; and the key that is in force already will do. Whom this one does not know
-    another registry may."""
+    """Behind renewals too, which say nothing of it; and the key that is in force already will do. Whom this one does not
+    know another registry may."""
     sh = on_record
     issue(sh, sh.ok("id", "export", "echo", "--request"), "renewed.pem")
     sh.ok("id", "renew", "echo", "renewed.pem")
