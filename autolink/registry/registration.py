@@ -40,7 +40,7 @@ from autolink.identity import Certificate, Credential, files
 from autolink.messages import instant, microseconds
 from autolink.registry.client import RegistryClient, beside, reader, show
 from autolink.registry.discovery import publish
-from autolink.registry.evidence import against, evident_in, keep_evidence
+from autolink.registry.evidence import against, both, evident_in, keep_evidence
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
@@ -119,6 +119,7 @@ class Registration:
         self._seen: Checkpoint | None = None
         self._newest = Newest()
         self._heard: int | None = None
+        self._told: Change | None = None  # of the farthest place
         self._again = anyio.Event()
         self._renewed: Credential | None = None
         self._settled = True
@@ -192,6 +193,7 @@ class Registration:
             return
         if verified.status.auto_id == self._agent.auto_id:
             self.status, self._seen = verified, verified.checkpoint
+            self._newest.check(verified)
             show(self._agent, verified)
 
     async def keep_up(self, dialing: Agent, contact: str) -> None:
@@ -211,6 +213,7 @@ class Registration:
         """One link: raises when it is of no use any more."""
         with anyio.fail_after(_PATIENCE):
             self._seen = await client.catch_up()
+            self._check_told(self._seen)
             if self._heard is None:  # changes from before any status that is still believed say nothing new
                 oldest = microseconds(self._agent.clock()) - int((limits.STATUS_AGE + limits.SKEW) * SECOND)
                 self._heard = await client.first_since(oldest)
@@ -220,6 +223,16 @@ class Registration:
                 await client.follow(self._heed, since=self._heard)
         finally:
             self._heard = max(self._heard, client.heard)
+
+    def _check_told(self, newest: Checkpoint) -> None:
+        """A change of an entry that there is not would have all up to there count as heard."""
+        told = self._told
+        if told is not None and told.index >= newest.size:
+            self._told = self._heard = None  # the next link begins anew
+            with against(both(told.to_bytes(), newest.note)):
+                raise BadSignature(
+                    f"the registry has told a change of entry {told.index}, and has {newest.size}"
+                )
 
     async def _renew(self, client: RegistryClient) -> None:
         while True:
@@ -289,6 +302,8 @@ class Registration:
         return published is not None
 
     def _heed(self, change: Change) -> None:
+        if self._told is None or change.index > self._told.index:
+            self._told = change
         given = () if self._model is None else (self._model,)
         for model in dict.fromkeys((*given, *models_in(self._agent.trust, self._log_key))):
             model.heed(change)
