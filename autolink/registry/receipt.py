@@ -27,7 +27,7 @@ from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
 from autolink.registry.entries import Entry
-from autolink.registry.evidence import Unproved, against
+from autolink.registry.evidence import against
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
 
@@ -102,17 +102,16 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
     return receipt
 
 
-def check_fresh(receipt: Receipt, now: int, entry: Entry) -> None:
+def check_fresh(receipt: Receipt, now: int) -> None:
     """A verified receipt binds the log for the moment at which it came, as far as two clocks agree.
 
     Its deadline is near its receipt, so whose is not over was not received long ago.
 
     Args:
         now: when it came, microseconds.
-        entry: that it is for.
 
     Raises:
-        Unproved: it begins later than that by more than `limits.SKEW`, or its deadline was over.
+        BadSignature: it begins later than that by more than `limits.SKEW`, or its deadline was over.
     """
     if receipt.received_at > now + int(limits.SKEW * SECOND):
         why = "which is to come"
@@ -121,8 +120,7 @@ def check_fresh(receipt: Receipt, now: int, entry: Entry) -> None:
     else:
         return
     when = f"{instant(receipt.received_at):%F %T} UTC"
-    text = f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong"
-    raise Unproved(text, beside(receipt.to_bytes(), entry.to_bytes()))
+    raise BadSignature(f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong")
 
 
 def beside(receipt: bytes, entry: bytes) -> bytes:

@@ -24,6 +24,7 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import receipt
 from autolink.registry.answers import Answer
 from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.evidence import against
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 
@@ -128,7 +129,8 @@ class Submitter:
         """Why a receipt is no promise, if it is none."""
         try:
             given = receipt.verify_untrusted(waiting.receipt, self._log_key, entry)
-            receipt.check_fresh(given, waiting.received_at, entry)
+            with against(receipt.beside(waiting.receipt, entry.to_bytes())):
+                receipt.check_fresh(given, waiting.received_at)
         except (BadSignature, RemoteProtocolError) as error:
             return error
         return None
