@@ -265,10 +265,14 @@ class Links(Author):
     def replace_trust(self, trust: Model) -> None:
         """Believe by another trust model from now on. Every live link, and every opening one, is judged again by it.
 
+        It learns from the one before (`Model.learn_from`), such as which revocations a registry has told.
+
         Raises:
             UsageError: it is no trust model.
         """
         _check_model(trust)
+        if trust is not self.trust:
+            trust.learn_from(self.trust)
         self._heed()  # the old model's changes are not ours any longer
         self._heed = weakref.finalize(self, trust.on_change_of(_weakly(self._trust_changed)))
         self.trust = trust

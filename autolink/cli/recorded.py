@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autolink.errors import CallError, EntryRefused, Fault
-from autolink.identity import Certificate
+from autolink.identity import AutoId, Certificate
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.log.proof import LogProof
@@ -60,6 +60,20 @@ async def find_again(client: RegistryClient, entry: Entry, refusal: EntryRefused
     if found is None:
         raise refusal
     return found
+
+
+async def may_follow(client: RegistryClient, auto_id: AutoId, key: bytes) -> bool:
+    """Whether a key (SHA-256 of its SPKI) is the one that an ID has committed to, or goes by already; or nobody can tell.
+
+    Raises:
+        CallError: `not_found`.
+    """
+    said = (await client.status(auto_id)).status
+    if key == said.key:
+        return True
+    # No two entries of a log bring one key, and only who brings one commits to the next: a renewal does not.
+    found = await _newest(client, said, lambda one: bool(one.next_key) and _key(one) == said.key)
+    return found is None or key == found.entry.next_key
 
 
 async def find_certificate(client: RegistryClient, said: Status, der: bytes) -> Recorded | None:

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from autolink import limits
 from autolink.cli.edge import about
+from autolink.cli.keeping import KEPT
 from autolink.cli.making import days_option, free, lifetime_of, say_where, unencrypted_option
 from autolink.cli.options import FILE, json_option, option, output_option, passphrase_option, read_chain
 from autolink.cli.passphrase import new_passphrase
@@ -29,9 +30,9 @@ from autolink.cli.registry_link import (
     registry_option,
     timeout_option,
 )
-from autolink.cli.rotate_on_record import Rotation, check_terms, complete, give_request
+from autolink.cli.rotate_on_record import Rotation, check_committed, check_terms, complete, give_request
 from autolink.cli.show import describe, print_facts, print_json, say
-from autolink.cli.submitting import KEPT, Submission, open_key
+from autolink.cli.submitting import Submission, open_key
 from autolink.cli.voiding import check_void_from, confirm_void_from
 from autolink.errors import AutolinkError, IdentityError, LinkLost, UsageError, display
 from autolink.identity import AutoId, Credential, Keystore, save_key
@@ -89,6 +90,8 @@ def rotate(
     if own[0].next_key_hash is None:
         rotation = Rotation(name, own, key, next_key, certificates)
         if reached is None or not (chain or own[0].self_issued):  # without a registry it is the first step
+            if reached is not None:
+                check_committed(rotation, reached)
             give_request(rotation, output, as_json=as_json)
         else:
             complete(

@@ -1,8 +1,8 @@
 """`autolink id rotate` where a registry alone knows the next key: of an identity that was issued, or has a plain name.
 
-The registry comes first, for it alone can say whether this is the key that was committed to; until it has, the one in use
-stays. The same command again goes on from wherever it stopped: the key after the new one is that in its file, and the
-registry finds what is on record already, just so.
+The registry comes first, for it alone can say whether this is the key that was committed to. Where it is reached it is asked
+before the issuer is, and until it has taken the rotation the key in use stays. The same command again goes on from wherever
+it stopped: the key after the new one is that in its file, and the registry finds what is on record already, just so.
 """
 
 import re
@@ -16,11 +16,12 @@ import click
 from autolink.cli.making import free, say_where
 from autolink.cli.options import read_chain, write
 from autolink.cli.passphrase import new_passphrase
-from autolink.cli.registry_link import Reach, on_record
+from autolink.cli.recorded import may_follow
+from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.cli.submitting import Submission, open_key
 from autolink.cli.voiding import check_void_from
-from autolink.errors import AutolinkError, EntryRefused, Fault, UsageError, display
+from autolink.errors import AutolinkError, EntryRefused, Fault, LinkLost, UsageError, display
 from autolink.identity import (
     AutoId,
     Certificate,
@@ -91,6 +92,30 @@ def check_terms(
         raise UsageError(
             f"{name} was issued: --void-from and --next-key-out go with CHAIN, its issuer's answer"
         )
+
+
+def check_committed(rotation: Rotation, reached: Reach) -> None:
+    """Before an issuer is asked for anything: the key is the next one, if there is a registry that knows.
+
+    Raises:
+        UsageError: it is another.
+        AutolinkError: what the registry says is not so.
+    """
+
+    async def work(client: RegistryClient) -> bool:
+        with on_record(rotation.auto_id):
+            return await may_follow(client, rotation.auto_id, keys.hash_of_key(rotation.key.public_key()))
+
+    name, unknown = rotation.name, "so nobody knows yet whether this is the next key of"
+    try:
+        if not reached.use(work):
+            raise UsageError(
+                f"the key in {display(str(rotation.file))} is not the one that {name} has committed to on record"
+            )
+    except NotOnRecord:
+        say(f"the registry does not have {name} on record, {unknown} {name}")
+    except (LinkLost, TimeoutError):
+        say(f"the registry is not reached, {unknown} {name}")
 
 
 def give_request(rotation: Rotation, output: Path, *, as_json: bool) -> None:

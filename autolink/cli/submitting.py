@@ -4,19 +4,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
 from autolink import limits
 from autolink.cli.edge import about
+from autolink.cli.keeping import keep, keep_promise
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.recorded import Recorded, find_again, find_certificate
 from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import AutolinkError, EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.errors import EntryRefused, IdentityError, UsageError, display
 from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
@@ -27,10 +27,7 @@ from autolink.registry.entries import SALT, Entry, Guardians, Op, decode_leaf_un
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
-from autolink.registry.submitter import Logged, Withheld
-
-KEPT: Final = "registry"
-"""The folder, in that of an identity, of what registries have promised and proved to it."""
+from autolink.registry.submitter import Logged
 
 _WHAT: Final = (
     "Who may recover an Auto ID. The registry knows them by hashes alone: without these salts nobody can name them to it, "
@@ -71,27 +68,27 @@ class Submission:
             NotOnRecord: nor is the ID.
         """
 
+        promised: list[tuple[Entry, bytes]] = []  # and not settled
+
         async def work(client: RegistryClient) -> dict[str, object]:
             with on_record(self.auto_id):
                 place = None if self.registers else await client.place(self.auto_id)
             entry = self.make(Slot.at(reached.log_key.name, datetime.now(UTC), place))
             try:
-                logged: Logged | Recorded = await client.submit(entry)
-            except Withheld as error:
-                self._keep_promise(entry, error, error.receipt)
-                raise
+                logged: Logged | Recorded = await client.submit(
+                    entry, promised=lambda promise: promised.append((entry, promise))
+                )
             except EntryRefused as error:
-                if error.fault is Fault.UNAVAILABLE and error.receipt:
-                    self._keep_promise(entry, error, error.receipt)
                 logged = await find_again(client, entry, error)
+            promised.clear()
             return await _take(client, logged, self.keep_in)
 
-        return reached.use(work)
-
-    def _keep_promise(self, entry: Entry, error: AutolinkError, promise: bytes) -> None:
-        contents = {"receipt": promise, "entry": entry.to_bytes()}  # a receipt names it by its hash alone
-        kept = _keep(self.keep_in, f"withheld-{entry.hash.hex()[:16]}", contents)
-        vars(error)["then"] = f"its promise is in {display(f'{kept}.receipt')}"
+        try:
+            return reached.use(work)
+        except BaseException as error:  # whatever kept the answer away: a lost link, the time, or a person
+            for entry, promise in promised:
+                keep_promise(self.keep_in, entry, promise, error)
+            raise
 
 
 def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -> bool:
@@ -133,7 +130,7 @@ async def _take(client: RegistryClient, logged: Logged | Recorded, keep_in: str)
     else:
         say(f"already on record as entry {logged.index}")
     log = client.log_key.key_id.hex()  # the same index of another log is another entry
-    kept = _keep(keep_in, f"{log}-{logged.index}-{op}", contents)
+    kept = keep(keep_in, f"{log}-{logged.index}-{op}", contents)
     await client.go_on_with(verify_checkpoint(logged.proof.checkpoint, client.log_key))
     state = (await client.status(entry.auto_id)).status.state.value
     ready = (await client.place(entry.auto_id)).recovered_at
@@ -147,32 +144,6 @@ async def _take(client: RegistryClient, logged: Logged | Recorded, keep_in: str)
         "takes_over_at": None if ready is None else instant(ready),
         "kept": f"{kept}.tlog-proof",
     }
-
-
-def _keep(name: str, what: str, contents: Mapping[str, bytes]) -> Path:
-    """Write to files beside the identity, each named by the entry, and by its suffix.
-
-    What is kept there stays: of the same, told by the first of `contents`, what is missing is added; anything else gets
-    a name of its own, for two entries that a log has shown in one place convict it.
-
-    Returns:
-        Their path, without a suffix.
-    """
-    folder = Keystore().folder(name) / KEPT
-    folder.mkdir(mode=0o700, exist_ok=True)
-    names = chain([what], (f"{what}-{number}" for number in count(2)))
-    kept = next(path for name in names if _is_of(path := folder / name, contents))
-    for suffix, data in contents.items():
-        if not (path := Path(f"{kept}.{suffix}")).exists():
-            files.write_atomic(str(path), data, replace=False)
-    return kept
-
-
-def _is_of(kept: Path, contents: Mapping[str, bytes]) -> bool:
-    """Whether files of this name are of these contents, or there are none."""
-    there = [path for suffix in contents if (path := Path(f"{kept}.{suffix}")).exists()]
-    first, told = next(iter(contents.items()))
-    return not there or (there[0].name.endswith(f".{first}") and there[0].read_bytes() == told)
 
 
 # --- entries in files --------------------------------------------------------------------------------------

@@ -70,17 +70,22 @@ class RegistryClient:
         self.seen = seen
         self.heard = 0
 
-    async def submit(self, entry: Entry) -> Logged:
+    async def submit(self, entry: Entry, *, promised: Callable[[bytes], object] | None = None) -> Logged:
         """Have an entry appended; it is durable and proved when this returns.
+
+        Args:
+            entry: it.
+            promised: called with the receipt, verified, while the rest is waited for: for who may not wait so long.
 
         Raises:
             EntryRefused: the log's rules or the registry's policy do not allow it, or so it says: with the `receipt` that
                 it may have given before.
             Withheld: the registry did not prove that it has kept its promise.
+            Unproved: its receipt is of another time: with that in `evidence`, which is also the cause of an `EntryRefused`.
             BadSignature, RemoteProtocolError: it answers with what is not so.
         """
         async with self.submitting() as submitter:
-            return await submitter.submit(entry)
+            return await submitter.submit(entry, promised=promised)
 
     @asynccontextmanager
     async def submitting(self) -> AsyncIterator[Submitter]:

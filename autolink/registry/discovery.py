@@ -86,13 +86,13 @@ async def find_record(
     verified = await client.status(auto_id)
     status = verified.status
     with against(status.to_bytes()):
+        check_young(status, now, max_age)  # before it is remembered, or anything is taken from it
         if newest is not None:
             newest.check(verified)
         if status.state is not State.ACTIVE:
             text = f"{display(status.origin)} says that {status.auto_id.short} is {status.state}"
             refused = Refused(Reason.REVOKED, by="us", peer=str(auto_id), detail=text)
             raise NotFound(text) from refused  # as the peer would be if it were dialled
-        check_young(status, now, max_age)
         place, wanted = await _newest_service(client, status)
         entry = decode_leaf_untrusted(await client.proved(place))[1]
         if entry.hash != wanted:

@@ -27,6 +27,7 @@ from autolink.messages.merkle import HASH
 from autolink.messages.message import TIME_MAX
 from autolink.registry import word
 from autolink.registry.entries import Entry
+from autolink.registry.evidence import against
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND
 
@@ -85,17 +86,19 @@ def verify_untrusted(data: bytes, key: VerifierKey, entry: Entry) -> Receipt:
 
     Raises:
         RemoteProtocolError: it is none.
-        BadSignature: it is not this log's, or not for this entry, or at no time when the log may take that, or its deadline
-            is not within `limits.INCLUSION` of its receipt.
+        BadSignature: it is not this log's, or not for this entry.
+        Unproved: it is of no time when the log may take that, or its deadline is not within `limits.INCLUSION` of its
+            receipt: with both in `evidence`.
     """
     receipt = Receipt.from_untrusted(data)
     word.check(key, PURPOSE, receipt.origin, receipt.body, receipt.signature, what="receipt")
     if receipt.entry != entry.hash:
         raise BadSignature("receipt: for another entry")
-    if receipt.received_at > entry.expires_at:
-        raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
-    if not 0 <= receipt.deadline - receipt.received_at <= int(limits.INCLUSION * SECOND):
-        raise BadSignature(f"receipt: its deadline is not within {limits.INCLUSION:.0f} s of its receipt")
+    with against(beside(data, entry.to_bytes())):
+        if receipt.received_at > entry.expires_at:
+            raise BadSignature("receipt: of a time when the entry has expired, so it promises nothing")
+        if not 0 <= receipt.deadline - receipt.received_at <= int(limits.INCLUSION * SECOND):
+            raise BadSignature(f"receipt: its deadline is not within {limits.INCLUSION:.0f} s of its receipt")
     return receipt
 
 
@@ -118,3 +121,8 @@ def check_fresh(receipt: Receipt, now: int) -> None:
         return
     when = f"{instant(receipt.received_at):%F %T} UTC"
     raise BadSignature(f"receipt: of {when}, {why}: it promises nothing, or a clock is wrong")
+
+
+def beside(receipt: bytes, entry: bytes) -> bytes:
+    """A receipt and its entry as one piece of evidence, the array of the two: it names the entry by its hash alone."""
+    return codec.encode([receipt, entry])

@@ -14,7 +14,7 @@ being shown, and the registry, whose feed tells no renewals, is asked again ever
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, final
@@ -40,7 +40,7 @@ from autolink.identity import Certificate, Credential, files
 from autolink.messages import instant, microseconds
 from autolink.registry.client import RegistryClient, beside, reader, show
 from autolink.registry.discovery import publish
-from autolink.registry.evidence import against, evident_in, keep_evidence
+from autolink.registry.evidence import against, both, evident_in, keep_evidence
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.note import VerifierKey
@@ -48,8 +48,7 @@ from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
 from autolink.registry.status import Newest, Status, VerifiedStatus, check_young, verify_untrusted
 from autolink.registry.submitter import promise_in
-from autolink.registry.trust import Registered
-from autolink.trust import Model
+from autolink.registry.trust import Registered, models_in
 
 _SOON: Final = 5.0
 """Seconds until the registry is asked again whether our certificate is on record: somebody is about to put it there."""
@@ -74,7 +73,8 @@ async def registered(
         agent: on record there, or about to be.
         contact: of the agent that serves the registry.
         log_key: of its log, known from elsewhere; as `VerifierKey` or its text form.
-        model: what heeds the changes; None: every `Registered` of this log in the agent's trust model of the moment.
+        model: heeds the changes, as does every `Registered` of this log in the agent's trust model of the moment; for one
+            that cannot be found there, because another model asks it.
         dialer: who dials the registry; None for a throw-away identity.
         kept: a file for the newest status, which is shown from there at the next start; the log must go on from it.
         addresses: where the agent is to be found: with its methods and channels they are published as its service record,
@@ -119,6 +119,7 @@ class Registration:
         self._seen: Checkpoint | None = None
         self._newest = Newest()
         self._heard: int | None = None
+        self._told: Change | None = None  # of the farthest place
         self._again = anyio.Event()
         self._renewed: Credential | None = None
         self._settled = True
@@ -192,6 +193,7 @@ class Registration:
             return
         if verified.status.auto_id == self._agent.auto_id:
             self.status, self._seen = verified, verified.checkpoint
+            self._newest.check(verified)
             show(self._agent, verified)
 
     async def keep_up(self, dialing: Agent, contact: str) -> None:
@@ -211,6 +213,7 @@ class Registration:
         """One link: raises when it is of no use any more."""
         with anyio.fail_after(_PATIENCE):
             self._seen = await client.catch_up()
+            self._check_told(self._seen)
             if self._heard is None:  # changes from before any status that is still believed say nothing new
                 oldest = microseconds(self._agent.clock()) - int((limits.STATUS_AGE + limits.SKEW) * SECOND)
                 self._heard = await client.first_since(oldest)
@@ -220,6 +223,16 @@ class Registration:
                 await client.follow(self._heed, since=self._heard)
         finally:
             self._heard = max(self._heard, client.heard)
+
+    def _check_told(self, newest: Checkpoint) -> None:
+        """A change of an entry that there is not would have all up to there count as heard."""
+        told = self._told
+        if told is not None and told.index >= newest.size:
+            self._told = self._heard = None  # the next link begins anew
+            with against(both(told.to_bytes(), newest.note)):
+                raise BadSignature(
+                    f"the registry has told a change of entry {told.index}, and has {newest.size}"
+                )
 
     async def _renew(self, client: RegistryClient) -> None:
         while True:
@@ -289,7 +302,10 @@ class Registration:
         return published is not None
 
     def _heed(self, change: Change) -> None:
-        for model in [self._model] if self._model else models_in(self._agent.trust, self._log_key):
+        if self._told is None or change.index > self._told.index:
+            self._told = change
+        given = () if self._model is None else (self._model,)
+        for model in dict.fromkeys((*given, *models_in(self._agent.trust, self._log_key))):
             model.heed(change)
         if any(certificate.auto_id == change.auto_id for certificate in self._agent.credential.chain):
             self.refresh()
@@ -345,11 +361,3 @@ def _what_else(status: Status, ours: Certificate) -> str:
         return "key of ours on record: it is where that was rotated or recovered"
     renew, accept = "`autolink id renew` puts a newer one there", "`autolink id accept` has us use it"
     return f"certificate of ours on record: {renew}, and {accept}"
-
-
-def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:
-    """The trust models of a log that a composed model has in it."""
-    if isinstance(trust, Registered) and trust.log_key == log_key:
-        yield trust
-    for member in getattr(trust, "members", ()):
-        yield from models_in(member, log_key)

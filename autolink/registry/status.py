@@ -241,6 +241,13 @@ class Newest:
             raise BadSignature(f"status: of {status.auto_id.short}, older than one that was seen before")
         return shown.standing != seen.standing
 
+    def learn_from(self, other: "Newest") -> None:
+        """Remember all that another one does; of each ID the newer."""
+        for place, seen in other._seen.items():  # noqa: SLF001  its own kind
+            self._seen[place] = max(seen, self._seen.pop(place, seen), key=lambda one: one[:3])
+        while len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+
 
 class _Seen(NamedTuple):
     """What is remembered of a status."""

@@ -7,7 +7,7 @@ from typing import Final, final
 
 import anyio
 
-from autolink import codec, limits
+from autolink import limits
 from autolink.agent.channel import Channel
 from autolink.errors import (
     BadSignature,
@@ -24,6 +24,7 @@ from autolink.messages.merkle import leaf_hash
 from autolink.registry import receipt
 from autolink.registry.answers import Answer
 from autolink.registry.entries import Entry, encode_leaf
+from autolink.registry.evidence import against
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 
@@ -49,7 +50,7 @@ def promise_in(error: BaseException | None) -> bytes:
     two; empty if there was none. Whoever has the log's key and its entries can tell (`receipt`)."""
     while error is not None and not (isinstance(error, Withheld | EntryRefused) and error.receipt):
         error = error.__cause__
-    return b"" if error is None else codec.encode([error.receipt, error.entry])
+    return b"" if error is None else receipt.beside(error.receipt, error.entry)
 
 
 @final
@@ -84,7 +85,7 @@ class Submitter:
         self._waiting: dict[int, _Waiting] = {}
         self._ended: Exception | None = None  # no answer comes any more, and why
 
-    async def submit(self, entry: Entry) -> Logged:
+    async def submit(self, entry: Entry, *, promised: Callable[[bytes], object] | None = None) -> Logged:
         """As `RegistryClient.submit`."""
         data = entry.to_bytes()
         waiting = self._waiting[self._number] = _Waiting()
@@ -93,6 +94,8 @@ class Submitter:
             await self._channel.send((number, data))
             if self._ended is None:
                 await waiting.promised.wait()
+                if promised is not None and waiting.receipt and self._wrong_with(waiting, entry) is None:
+                    promised(waiting.receipt)
                 with anyio.move_on_after(_PATIENCE):
                     await waiting.done.wait()
         finally:
@@ -101,11 +104,13 @@ class Submitter:
 
     def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
         answer, promise = waiting.answer, waiting.receipt
-        if answer is not None:
-            check(answer, promise, data)
+        wrong = self._wrong_with(waiting, entry) if promise else None
+        if answer is not None and answer.fault:
+            raise _refusal(answer, b"" if wrong else promise, data) from wrong
         if not promise:
             raise self._ended or RemoteProtocolError("the registry gave no receipt")
-        receipt.check_fresh(receipt.verify_untrusted(promise, self._log_key, entry), waiting.received_at)
+        if wrong is not None:
+            raise wrong
         if answer is None and self._ended is None:
             raise Withheld(promise, "did not say by its deadline that it had", entry=data)
         if answer is None:
@@ -119,6 +124,16 @@ class Submitter:
         except (BadSignature, RemoteProtocolError) as error:
             raise Withheld(promise, f"does not prove that it has: {error}", entry=data) from error
         return Logged(answer.index, answer.logged_at, promise, proof, leaf)
+
+    def _wrong_with(self, waiting: "_Waiting", entry: Entry) -> BadSignature | RemoteProtocolError | None:
+        """Why a receipt is no promise, if it is none."""
+        try:
+            given = receipt.verify_untrusted(waiting.receipt, self._log_key, entry)
+            with against(receipt.beside(waiting.receipt, entry.to_bytes())):
+                receipt.check_fresh(given, waiting.received_at)
+        except (BadSignature, RemoteProtocolError) as error:
+            return error
+        return None
 
     async def read(self) -> None:
         """Hand each answer to who waits for it, until the channel ends."""
@@ -157,18 +172,18 @@ class _Waiting:
         self.done.set()
 
 
-def check(answer: Answer, promise: bytes = b"", entry: bytes = b"") -> None:
+def check(answer: Answer) -> None:
     """It is no refusal.
-
-    Args:
-        promise: the receipt that came before it, if there was one.
-        entry: what it is for.
 
     Raises:
         EntryRefused: it is.
     """
     if answer.fault:
-        known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
-        raise EntryRefused(
-            known, f"the registry refused it: {display(answer.text)}", receipt=promise, entry=entry
-        )
+        raise _refusal(answer)
+
+
+def _refusal(answer: Answer, promise: bytes = b"", entry: bytes = b"") -> EntryRefused:
+    """What an answer with a fault says, with the promise that came before it, if there was one, and what that is for."""
+    known = Fault(answer.fault) if answer.fault in _FAULTS else Fault.UNAVAILABLE
+    text = f"the registry refused it: {display(answer.text)}"
+    return EntryRefused(known, text, receipt=promise, entry=entry)

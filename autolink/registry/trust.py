@@ -4,20 +4,19 @@ A peer *staples* its status (status.py) to what it shows when a link opens, so n
 open while it is down, until the status ages out. On a live link the peer shows a fresh one in time.
 
 Two things make a status that was true worth nothing before it has aged: a newer one of the same ID (`Newest`), and a change
-that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one, and
-for as long as such a status could still be young enough: then it may be forgotten. (A rotation above goes on with what was
-issued before, so there the peer gets `limits.ROTATION_GRACE` seconds to show a newer one.) What a feed can make us remember
-is bounded, too: beyond that the oldest change is forgotten before its time, and no status from before it is worth anything.
+that the feed tells (feed.py). A change counts against every status from before it, also of IDs below the changed one
+(told.py). A rotation above goes on with what was issued before: there the peer has `limits.ROTATION_GRACE` seconds to show
+a newer one.
 
 Both are about one ID and those below it, so the epoch counts for each ID apart (`epoch_of`): in a registry of a million
 there is always somebody who rotates, and no link of anybody else's is judged again for it.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from autolink import limits
 from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
@@ -28,6 +27,7 @@ from autolink.registry.feed import Change
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import SECOND, State
 from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
+from autolink.registry.told import Told
 from autolink.trust.model import Context, Contradicted, Grounds, Listener, Model, NotVouched
 from autolink.trust.presented import Presented
 
@@ -44,8 +44,9 @@ class Registered(Model):
     does none, where one was shown before, or the feed has told of the ID or of an end of one above it. Another peer that
     shows none is unknown here: join this to other models by `&`, or a revoked one that was never seen need only be silent.
 
-    What the feed has told, and which status is the newest, this object remembers. Put the same one into a model that takes
-    the place of another (`Agent.replace_trust`): a new one believes a revoked peer until its last status has aged.
+    What the feed has told, and which status is the newest, this object remembers; one that takes its place learns it
+    (`Agent.replace_trust`). One that takes nobody's place believes a revoked peer until its last status has aged, unless it
+    hears of the revocation itself.
 
     Args:
         log_key: of the registry's log, as `VerifierKey` or its text form.
@@ -66,8 +67,7 @@ class Registered(Model):
         self._max_age = None if seconds is None else int(seconds * SECOND)
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
-        self._told: OrderedDict[AutoId, _Told] = OrderedDict()
-        self._forgotten = 0  # a status under a log of fewer entries may be from before a change that was
+        self._told = Told()
         # The epoch of the newest change about each ID, and of what is about anybody, or about whom is forgotten.
         self._changed_at: OrderedDict[AutoId, int] = OrderedDict()
         self._anybody_at = 0
@@ -94,20 +94,17 @@ class Registered(Model):
     def heed(self, change: Change) -> None:
         """Take a change that the feed told, its signature verified: links that rest on a status from before it are judged
         again, and end unless their peer shows a newer one: after a rotation of one above it within a few seconds."""
-        ended_at = -1 if change.goes_on else change.index
-        known = self._told.pop(change.auto_id, _Told(change, ended_at))
-        newest = max(change, known.change, key=lambda one: one.index)
-        self._told[change.auto_id] = _Told(newest, max(ended_at, known.ended_at))
-        oldest, forgotten = change.at - int(limits.STATUS_AGE * SECOND), self._forgotten
-        while self._told:
-            first = next(iter(self._told.values())).change
-            if first.at >= oldest:
-                if len(self._told) <= limits.CHANGES_TOLD:
-                    break
-                self._forgotten = max(self._forgotten, first.index + 1)
-            del self._told[first.auto_id]
+        full = self._told.take(change)
         self._changed(change.auto_id)
-        if self._forgotten > forgotten:
+        if full:
+            self._changed()
+
+    def learn_from(self, before: Model) -> None:
+        others = [other for other in models_in(before, self.log_key) if other is not self]
+        for other in others:
+            self._told.learn_from(other._told)  # noqa: SLF001  its own kind
+            self._newest.learn_from(other._newest)  # noqa: SLF001
+        if others:
             self._changed()
 
     async def verify(self, presented: Presented, context: Context) -> Grounds:
@@ -141,7 +138,7 @@ class Registered(Model):
             except RemoteProtocolError as error:
                 raise Contradicted(f"a status that is none: {error}", Reason.MALFORMED) from error
         text = f"{show_name(presented.name)} shows no status of {display(self.log_key.name)}"
-        if any(told.change.state is not State.ACTIVE for told in self._told_of(presented)):
+        if any(told.newest.state is not State.ACTIVE for told in self._told.of(presented.ids)):
             raise Contradicted(f"{text}, which has told its end", Reason.REVOKED)
         own = presented.ids[-1]
         if own in self._told or self._newest.knows(self.log_key.name, own):
@@ -173,40 +170,30 @@ class Registered(Model):
 
     def _check_changes(self, verified: VerifiedStatus, presented: Presented, now: int) -> int:
         """Until when it is to be believed after what the feed has told since."""
-        if verified.checkpoint.size < self._forgotten:
+        size = verified.checkpoint.size
+        if size < self._told.forgotten:
             text = "its status is from before more changes than are remembered: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
-        size = verified.checkpoint.size
-        since = [told for told in self._told_of(presented) if told.change.index >= size]
-        for change, ended_at in since:
+        since = [told for told in self._told.of(presented.ids) if told.newest.index >= size]
+        for told in since:
+            change = told.newest
             whose = "" if change.auto_id == presented.auto_id else f" of {change.auto_id.short}"
-            if not whose or ended_at >= size:
+            if not whose or told.ended_at >= size:
                 text = f"since its status there was an entry{whose}: {change.op.name}"
                 raise Contradicted(text, Reason.REVOKED)
-        until = min(
-            (told.change.at + int(limits.ROTATION_GRACE * SECOND) for told in since), default=TIME_MAX
-        )
+        until = min((told.forgives_until(size) for told in since), default=TIME_MAX)
         if until < now:
-            text = f"its status is from before a rotation of {since[0].change.auto_id.short}: a fresh one will do"
+            text = f"its status is from before a rotation of {since[0].newest.auto_id.short}: a fresh one will do"
             raise Contradicted(text, Reason.EXPIRED)
         return until
-
-    def _told_of(self, presented: Presented) -> "list[_Told]":
-        """What the feed has told of this ID and of those above it."""
-        return [self._told[auto_id] for auto_id in presented.ids if auto_id in self._told]
 
     def __repr__(self) -> str:
         return f"Registered({self.log_key.name})"
 
 
-class _Told(NamedTuple):
-    """What is remembered of the changes of one ID.
-
-    Attributes:
-        change: the newest.
-        ended_at: index of the newest after which those below are not believed as before; -1 if there was none. A rotation
-            later on, such as of a key that was revoked, gives them no time.
-    """
-
-    change: Change
-    ended_at: int
+def models_in(trust: Model, log_key: VerifierKey) -> Iterator[Registered]:
+    """The trust models of a log that a composed model has in it."""
+    if isinstance(trust, Registered) and trust.log_key == log_key:
+        yield trust
+    for member in getattr(trust, "members", ()):
+        yield from models_in(member, log_key)

@@ -68,6 +68,10 @@ class _Combined(Model):
     def epoch_of(self, ids: Sequence[AutoId]) -> int:
         return sum(member.epoch_of(ids) for member in self.members)
 
+    def learn_from(self, before: Model) -> None:
+        for member in self.members:
+            member.learn_from(before)
+
     def rests_on(self, authority: str) -> bool:
         return any(member.rests_on(authority) for member in self.members)
 

@@ -191,6 +191,14 @@ class Model(ABC):
             except Exception:  # noqa: BLE001  foreign code; what has changed has changed, and the others must hear of it
                 _log.exception("%s has changed, and somebody who was told failed", type(self).__name__)
 
+    def learn_from(self, before: "Model") -> None:  # noqa: B027  most have nothing to learn
+        """Remember what another model has found out, whose place this one is about to take (`Agent.replace_trust`). A model
+        that knows nothing but its arguments, or keeps it in a file, does not write this.
+
+        Args:
+            before: of whatever kind; a composed one has its parts in `members`.
+        """
+
     def rests_on(self, authority: str) -> bool:
         """Whether a verdict of this model may name this authority though no certificate of the peer's has its key.
 

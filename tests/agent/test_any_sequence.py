@@ -1,5 +1,7 @@
 """Any sequence of operations on a pair of links, over a network that splits, delays and cuts, keeps the invariants."""
 
+from datetime import UTC, datetime, timedelta
+
 import anyio
 import trio
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from autolink.errors import LocalProtocolError
 from autolink.testing import Authority, Network, link_pair
 
 ACME = Authority("acme")
+START = datetime.now(UTC)  # what messages are dated by goes on as the virtual clock does
 DOCUMENTED = (LinkLost, CallError, TimeoutError, EnvelopeRefused, LocalProtocolError, anyio.EndOfStream)
 
 small = st.floats(0, 3)
@@ -32,7 +35,7 @@ step = st.tuples(st.booleans(), operation, st.floats(0, 2), st.one_of(st.just(10
 
 
 def agent(name):
-    made = ACME.agent(name)
+    made = ACME.agent(name, clock=lambda: START + timedelta(seconds=anyio.current_time()))
 
     @made.method("work", forwarded=True)
     async def work(call, body) -> object:

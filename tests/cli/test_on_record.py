@@ -17,7 +17,6 @@ from autolink.registry.entries import Entry, decode_leaf_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.receipt import verify_untrusted as verify_receipt
-from autolink.registry.submitter import Withheld
 from tests.cli.registries import NOBODY, Lies, ends, id_of, pass_a_second
 
 # --- on record ---------------------------------------------------------------------------------------------
@@ -57,7 +56,7 @@ def test_what_is_on_record_already_just_so_is_no_theft_and_its_proof_is_fetched(
     line = ends(sh, 3, "id", "record-rotation", "acme", "--yes", "--void-from", str(index))
     assert line.endswith(f"(key_used): this rotation is on record as entry {told['index']}, voiding nothing")
 
-    async def used(client: RegistryClient, entry: Entry) -> None:
+    async def used(client: RegistryClient, entry: Entry, **_: object) -> None:
         raise EntryRefused(Fault.KEY_USED, "so it says")
 
     sh.ok("id", "new", "other", "--unencrypted")
@@ -174,7 +173,7 @@ def test_a_renewal_whose_answer_was_lost_is_repeated_and_put_in_place(sh, monkey
     before = Keystore().chain("echo")[0]
     submit = RegistryClient.submit
 
-    async def lost(client: RegistryClient, entry: Entry) -> None:
+    async def lost(client: RegistryClient, entry: Entry, **_: object) -> None:
         await submit(client, entry)
         raise LinkLost("the link was lost")
 
@@ -576,30 +575,3 @@ def test_no_key_is_made_for_a_name_that_is_plain_or_not_on_record(sh):
     (sh.path / "file").write_text(plain)
     assert "not bound to keys" in sh.fails(2, *recover, "org")
     assert "new" not in Keystore().names()
-
-
-def test_a_promise_that_was_not_kept_is(sh, monkeypatch):
-    """The registry was gone after its receipt: that convicts whoever runs it, if the entry is not there in time."""
-
-    submitted: list[bytes] = []
-
-    async def gone(client: RegistryClient, entry: Entry) -> None:
-        submitted.append(entry.to_bytes())
-        raise Withheld(b"promise")
-
-    monkeypatch.setattr(RegistryClient, "submit", gone)
-    line = sh.fails(1, "id", "register", "acme")
-    assert "was gone before it said that it had" in line
-    of_what, kept = sorted((Keystore().folder("acme") / "registry").iterdir())
-    assert kept.name.startswith("withheld-")
-    assert [of_what.read_bytes(), kept.read_bytes()] == [*submitted, b"promise"]
-    assert line.endswith(f"its promise is in {kept}")
-
-    async def unable(client: RegistryClient, entry: Entry) -> None:
-        submitted.append(entry.to_bytes())
-        raise EntryRefused(Fault.UNAVAILABLE, "so it says", receipt=b"another")
-
-    monkeypatch.setattr(RegistryClient, "submit", unable)
-    assert "its promise is in" in sh.fails(3, "id", "register", "acme")
-    both = {path.read_bytes() for path in (Keystore().folder("acme") / "registry").iterdir()}
-    assert both == {b"promise", b"another", *submitted}

@@ -39,7 +39,7 @@ def fingerprint(name: str) -> str:
 def lose_the_answer(patch: pytest.MonkeyPatch) -> None:
     submit = RegistryClient.submit
 
-    async def lost(client: RegistryClient, entry: Entry) -> None:
+    async def lost(client: RegistryClient, entry: Entry, **_: Any) -> None:
         await submit(client, entry)
         raise LinkLost("lost")
 
@@ -86,7 +86,12 @@ def test_another_key_than_the_committed_one_replaces_nothing(on_record):
     issue(sh, sh.ok(*ROTATE))
     wrong = ("id", "rotate", "echo", "--next-key", "acme.next-key", "--unencrypted")
     assert "echo.pem is over another key than the one in acme.next-key" in sh.fails(2, *wrong, "echo.pem")
-    issue(sh, sh.ok(*wrong), "wrong.pem")
+    line = sh.fails(2, *wrong)
+    assert line.startswith("the key in acme.next-key is not the one that echo has committed to")
+    blind = sh(*wrong, "--registry", NOBODY)
+    assert blind.exit_code == 0
+    assert "is not reached, so nobody knows yet whether this is the next key of echo" in blind.stderr
+    issue(sh, blind.stdout, "wrong.pem")
     line = sh.fails(3, *wrong, "wrong.pem")
     assert line.startswith("the key in acme.next-key: ")
     assert line.endswith("this is not the key that the ID has committed to (not_committed)")
@@ -99,6 +104,25 @@ def test_another_key_than_the_committed_one_replaces_nothing(on_record):
     assert "commits to no next key" in line
     assert line.endswith("autolink id rotate echo --next-key FILE")
     assert Keystore().chain("echo") == before
+
+
+def test_which_key_was_committed_to_is_asked_of_whoever_has_it_on_record(on_record, monkeypatch):
+    """Behind renewals too, which say nothing of it; and the key that is in force already will do. Whom this one does not
+    know another registry may."""
+    sh = on_record
+    issue(sh, sh.ok("id", "export", "echo", "--request"), "renewed.pem")
+    sh.ok("id", "renew", "echo", "renewed.pem")
+    pass_a_second(monkeypatch)
+    issue(sh, sh.ok(*ROTATE))
+    sh.fails(2, "id", "rotate", "echo", "--next-key", "acme.next-key", "--unencrypted")
+    sh.ok(*ROTATE, "echo.pem")
+    sh.ok(*ROTATE)
+    sh.ok("id", "request", "stray", "-o", "stray.csr", "--unencrypted")
+    issue(sh, (sh.path / "stray.csr").read_text(), "stray.pem")
+    sh.ok("id", "accept", "stray", "stray.pem")
+    asked = sh("id", "rotate", "stray", "--next-key", "acme.next-key", "--unencrypted")
+    assert asked.exit_code == 0
+    assert "does not have stray on record" in asked.stderr
 
 
 def test_a_rotation_that_was_cut_short_is_completed_by_the_same_command(on_record, monkeypatch):

@@ -23,22 +23,24 @@ from autolink.errors import (
 )
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.messages.merkle import leaf_hash
-from autolink.registry import making
+from autolink.registry import making, word
 from autolink.registry import registration as keeping_up
 from autolink.registry.addresses import LOOPBACK
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, RegistryFinder, find_record, publish
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted, encode_leaf
+from autolink.registry.evidence import Unproved
 from autolink.registry.making import Slot
-from autolink.registry.records import State
+from autolink.registry.records import SECOND, State
 from autolink.registry.registration import registered
 from autolink.registry.service_record import ServiceRecord, describe
-from autolink.registry.status import Newest
+from autolink.registry.status import PURPOSE, Newest, Status
 from autolink.registry.submitter import Logged
 from autolink.transport import TcpAddress, parse_address
 from autolink.trust import SelfCertified
 
 from .test_addresses import Names, targets
+from .test_monitor import KEY
 from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
 
 WHERE = "9.9.9.9:1"
@@ -303,6 +305,31 @@ async def test_an_older_status_than_was_seen_is_not_believed(tmp_path: Path) -> 
         assert (await here.find()).addresses == (TcpAddress("9.9.9.9", 1),)  # who has not seen it cannot tell
         with pytest.raises(BadSignature, match="older"):
             await here.find(newest=newest)
+
+
+@pytest.mark.parametrize(("hours", "says"), [(-2, "too long ago"), (2, "to come")])
+async def test_a_status_of_another_time_is_refused_before_it_says_anything(
+    tmp_path: Path, hours: int, says: str
+) -> None:
+    """Not that an ID is revoked which has another key since; nor does it stand in the way of those to come."""
+    async with scene(tmp_path) as here:
+        record, newest = await here.publish(), Newest()
+        methods = here.served.agent.handlers.methods
+        honest = methods["registry.status"]
+        for lie in ({"state": State.REVOKED}, {"certificate": bytes(32)}):
+            here.answer("registry.status")(lambda status, lie=lie: _dated(status, hours, **lie))
+            with pytest.raises(Unproved, match=says):
+                await here.find(newest=newest)
+            methods["registry.status"] = honest
+            assert await here.find(newest=newest) == record
+
+
+def _dated(status: bytes, hours: int, **lie: Any) -> bytes:
+    """A status of another time, which says something else too, under the log's signature."""
+    said = Status.from_untrusted(status)
+    ago = hours * 3600 * SECOND
+    said = replace(said, at=said.at + ago, expires_at=said.expires_at + ago, **lie)
+    return replace(said, signature=word.sign(KEY, PURPOSE, said.body)).to_bytes()
 
 
 @pytest.mark.parametrize("method", ["registry.entries", "registry.status", "registry.proof"])

@@ -20,10 +20,13 @@ from autolink.errors import BadSignature, CallError, EntryRefused, Reason, Refus
 from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
+from autolink.messages.message import TIME_MAX
 from autolink.registry import registration as module
 from autolink.registry import word
-from autolink.registry.answers import Consistency
+from autolink.registry.answers import CHANGES, Consistency
+from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
+from autolink.registry.feed import sign_change
 from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
@@ -40,7 +43,19 @@ from autolink.trust.presented import present
 from .test_monitor import KEY, replaced
 from .test_monitor import client as visitor
 from .test_registered import _address, contact, forks, register, revoke
-from .test_service import ORIGIN, Served, _until, cast, issue, now, opens, registration, serving, staple
+from .test_service import (
+    ORIGIN,
+    Served,
+    _until,
+    cast,
+    entry,
+    issue,
+    now,
+    opens,
+    registration,
+    serving,
+    staple,
+)
 
 pytestmark = pytest.mark.usefixtures("soon")
 
@@ -332,6 +347,52 @@ async def test_what_another_key_has_signed_is_not_believed(tmp_path: Path) -> No
                 await client.submit(registration(issue(acme, "echo"), acme))
             with pytest.raises(BadSignature):
                 await client.catch_up()
+
+
+async def test_a_status_that_is_older_than_the_kept_one_is_not_taken_after_a_restart(tmp_path: Path) -> None:
+    """Young, true and of the same log: but by the file there is more to say."""
+    file, evidence = tmp_path / "kept.status", tmp_path / "evidence"
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        old = served.registrar.status(echo.auto_id)
+        assert old is not None
+        await revoke(served, acme, echo)
+        async with registered(
+            served.join(Agent(echo, trust=SelfCertified())), contact(served), served.key, kept=file
+        ):
+            shown = file.read_bytes()
+
+        async def replayed(call: Any, auto_id: bytes) -> bytes:
+            return old.to_bytes()
+
+        replaced(served, "status", replayed)
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key, kept=file, evidence=evidence) as standing:
+            assert isinstance(standing.error, Unproved)
+            assert agent.evidence == (shown,)
+        assert file.read_bytes() == shown
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes() == old.to_bytes()
+
+
+async def test_a_change_of_an_entry_that_there_is_not_silences_no_feed(tmp_path: Path) -> None:
+    """All changes up to there would count as heard, on every later link. It is kept beside the checkpoint."""
+    evidence = tmp_path / "evidence"
+    async with serving(tmp_path) as served:
+        acme, (echo, other) = await register(served, "echo", "other")
+        model = Registered(served.key)
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(agent, contact(served), served.key, model, evidence=evidence):
+            await _until(lambda: served.agent.topics[CHANGES].statistics().subscribers)
+            told = entry(Op.REVOKE, AutoId(bytes(32)), bytes(32))
+            lie = sign_change(told, State.REVOKED, index=TIME_MAX, at=now(), key=KEY)
+            await served.agent.topics[CHANGES].publish(lie.to_bytes())
+            await _until(lambda: AutoId(bytes(32)) in model._told)
+            served.network.cut()
+            await revoke(served, acme, other)
+            await _until(lambda: other.auto_id in model._told)
+    (kept,) = evidence.glob("*.evidence")
+    assert kept.read_bytes().startswith(lie.to_bytes() + b"\n")
 
 
 # --- stale status, a proof for another record ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from autolink import Agent, Credential, codec, limits
@@ -12,6 +13,7 @@ from autolink.errors import BadSignature, CallError, EntryRefused, Fault, LinkLo
 from autolink.messages import instant
 from autolink.registry.answers import Answer
 from autolink.registry.entries import Entry
+from autolink.registry.evidence import Unproved, evident_in
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.receipt import Receipt, sign_receipt
@@ -20,7 +22,7 @@ from autolink.registry.records import SECOND
 from autolink.registry.registrar import Appended
 from autolink.registry.registration import registered
 from autolink.registry.store import StoreFailed
-from autolink.registry.submitter import Withheld
+from autolink.registry.submitter import Withheld, promise_in
 from autolink.trust import SelfCertified
 
 from .test_monitor import KEY
@@ -186,8 +188,11 @@ async def test_rule_39_a_receipt_is_of_the_moment_at_which_it_comes(
             if says is None:
                 assert (await client.submit(made)).index == 0
                 return
-            with pytest.raises(BadSignature, match=says):
+            with pytest.raises(Unproved, match=says) as unproved:
                 await client.submit(made)
+            receipt, of_what = codec.decode_untrusted(unproved.value.evidence, what="receipt", nodes=3)
+            assert of_what == made.to_bytes()
+            verify_receipt(receipt, served.key, made)
 
 
 async def test_rule_39_a_receipt_binds_for_as_long_as_an_entry_may_take(tmp_path: Path) -> None:
@@ -230,6 +235,68 @@ async def test_rule_39_the_judgement_is_of_when_the_receipt_came_and_the_first_o
 
         async with served.client(served.join(agent)) as client, client.submitting() as submitter:
             assert (await submitter.submit(made)).receipt == first.to_bytes()
+
+
+async def test_rule_39_a_refusal_after_a_receipt_of_another_time_has_that_as_its_cause(
+    tmp_path: Path,
+) -> None:
+    """It is told as the refusal that it is, and what the log has signed is kept by who keeps what it lies."""
+    evidence, later = tmp_path / "evidence", now() + HOUR
+    async with serving(tmp_path) as served:
+        _, (echo,) = await register(served, "echo")
+        given = served.registrar.receipt
+        served.registrar.receipt = lambda entry: sign_receipt(entry, origin=ORIGIN, now=later, key=KEY)  # type: ignore[method-assign]
+        async with visitor(served) as client:
+            with pytest.raises(EntryRefused) as refusal:
+                await client.submit(registration(echo))
+        assert refusal.value.fault is Fault.TAKEN
+        assert not promise_in(refusal.value)
+        cause = evident_in(refusal.value)
+        assert isinstance(cause, Unproved)
+        agent = served.join(Agent(echo, trust=SelfCertified()))
+        async with registered(
+            agent, contact(served), served.key, addresses=["9.9.9.9:1"], evidence=evidence
+        ) as standing:
+            await _until(lambda: [*evidence.glob("*.evidence")])
+            assert isinstance(standing.error, Unproved)
+            served.registrar.receipt = given  # type: ignore[method-assign]
+    (kept,) = evidence.glob("unproved-*.evidence")
+    receipt, _ = codec.decode_untrusted(kept.read_bytes(), what="receipt", nodes=3)
+    assert Receipt.from_untrusted(receipt).received_at == later
+    assert "to come" in kept.with_suffix(".evidence.txt").read_text()
+
+
+@pytest.mark.parametrize("ahead", [0, 61])
+async def test_who_does_not_wait_for_the_outcome_has_been_given_the_promise(
+    tmp_path: Path, ahead: int
+) -> None:
+    """As soon as it has come, and only if it is one."""
+    async with serving(tmp_path) as served:
+        made, taken = registration(Credential.self_issued("acme")), list[bytes]()
+        del served.agent.handlers.channels["registry.submit"]
+
+        @served.agent.handlers.channel("registry.submit")
+        async def silent(channel: Channel[Answer, tuple[int, bytes]]) -> None:
+            async for number, _ in channel:
+                promise = sign_receipt(made.hash, origin=ORIGIN, now=now() + ahead * SECOND, key=KEY)
+                await channel.send(Answer(number=number, receipt=promise.to_bytes()))
+
+        async with visitor(served) as client, client.submitting() as submitter:
+            with anyio.CancelScope() as scope:
+
+                def promised(promise: bytes) -> None:
+                    taken.append(promise)
+                    scope.cancel()
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(lambda: submitter.submit(made, promised=promised))
+                    if ahead:
+                        await _until(lambda: any(one.receipt for one in submitter._waiting.values()))
+                        await anyio.wait_all_tasks_blocked()
+                        scope.cancel()
+        assert len(taken) == (not ahead)
+        for promise in taken:
+            verify_receipt(promise, served.key, made)
 
 
 def _signed(receipt: Receipt) -> Receipt:

@@ -20,9 +20,9 @@ from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
-from autolink.registry.registration import models_in, registered
+from autolink.registry.registration import registered
 from autolink.registry.status import verify_untrusted
-from autolink.registry.trust import Registered
+from autolink.registry.trust import Registered, models_in
 from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified
 
@@ -232,8 +232,11 @@ async def test_another_dialer_and_another_model_may_be_given(tmp_path: Path) -> 
         async with registered(agent, contact(served), served.key, model, dialer=echo):
             await _until(lambda: served.agent.links)
             assert [link.peer.name for link in served.agent.links] == ["echo"]
+            put_in = Registered(served.key)
+            agent.replace_trust(SelfCertified() & put_in)
             await revoke(served, acme, acme)
             await _until(lambda: heeded)
+            assert acme.auto_id in put_in._told
 
 
 async def test_changes_from_before_any_status_that_is_believed_are_not_asked_for(
