@@ -150,7 +150,7 @@ class Sending:
         finally:
             self._writing = False
 
-    # --- the end of it -----------------------------------------------------------------------------------
+    # --- the end of it -------------------------------------------------------------------------------------
 
     def _say_close_notify(self) -> bool:
         """Whether close_notify is out, which it only can be at once where OpenSSL has the connection."""
@@ -183,7 +183,7 @@ class Sending:
             pass  # TLS has failed before; what is left to say is the alert that it wrote then
         return False
 
-    # --- within ------------------------------------------------------------------------------------------
+    # --- within --------------------------------------------------------------------------------------------
 
     async def _write(self, *parts: bytes | bytearray | memoryview) -> None:
         self._write_end = _UNFINISHED
