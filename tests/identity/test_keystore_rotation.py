@@ -18,20 +18,11 @@ from autolink.identity import Credential, CredentialRequest, EntityKind, Keystor
 from autolink.registry import making
 from autolink.registry.log.note import VerifierKey
 
-OLD, NEW = "correct horse", "battery staple"
+from .conftest import SECRET
+
+OLD, NEW = SECRET, "battery staple"
 CALLS = ("open", "fsync", "replace")
 """What changes the disk in a rotation."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Keystore:
-    return Keystore(tmp_path / "home", scrypt_n=16)
-
-
-@pytest.fixture
-def entry(store: Keystore, acme: Credential) -> Path:
-    store.save_new("acme", acme, passphrase=OLD)
-    return store.folder("acme")
 
 
 def following(credential: Credential, now: datetime) -> Credential:
