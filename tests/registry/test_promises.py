@@ -23,10 +23,9 @@ from autolink.registry.store import StoreFailed
 from autolink.registry.submitter import Withheld
 from autolink.trust import SelfCertified
 
-from .test_monitor import KEY
+from .serving import KEY, ORIGIN, Served, now, registration, serving, until
 from .test_monitor import client as visitor
 from .test_registered import contact, register
-from .test_service import ORIGIN, Served, _until, now, registration, serving
 
 pytestmark = pytest.mark.usefixtures("soon")
 
@@ -93,7 +92,7 @@ async def test_rule_39_who_leaves_before_the_receipt_is_out_has_the_promise_kept
         async with visitor(served) as client:
             with pytest.raises((CallError, LinkLost, RemoteProtocolError)):
                 await client.submit(made)
-        await _until(lambda: served.store.head.size == 1)
+        await until(lambda: served.store.head.size == 1)
         assert served.store.record(made.auto_id) is not None
 
 
@@ -132,7 +131,7 @@ async def test_what_an_agent_was_promised_and_not_shown_is_kept_with_the_entry(
         async with registered(
             agent, contact(served), served.key, addresses=["9.9.9.9:1"], evidence=evidence
         ) as standing:
-            await _until(lambda: [*evidence.glob("*.evidence")])
+            await until(lambda: [*evidence.glob("*.evidence")])
             assert isinstance(standing.error, EntryRefused if how == "refuses" else Withheld)
             (kept,) = evidence.glob("promise-*.evidence")
             receipt, entry = codec.decode_untrusted(kept.read_bytes(), what="promise", nodes=3)
@@ -141,7 +140,7 @@ async def test_what_an_agent_was_promised_and_not_shown_is_kept_with_the_entry(
             another = Checkpoint(ORIGIN, served.store.head.size, bytes(32)).signed(KEY)
             standing._seen = verify_checkpoint(another, served.key)
             served.network.cut()
-            await _until(lambda: [*evidence.glob("log-*.evidence")])
+            await until(lambda: [*evidence.glob("log-*.evidence")])
     assert len([*evidence.glob("*.evidence")]) == 2
 
 
@@ -218,7 +217,7 @@ async def test_rule_39_the_judgement_is_of_when_the_receipt_came_and_the_first_o
         async def late(channel: Channel[Answer, tuple[int, bytes]]) -> None:
             async for number, data in channel:
                 await channel.send(Answer(number=number, receipt=first.to_bytes()))
-                await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+                await until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
                 clock[0] += HOUR
                 await channel.send(Answer(number=number, receipt=second.to_bytes()))
                 (outcome,) = served.registrar.append([data])
