@@ -91,10 +91,8 @@ class Sending:
                 self.records_sent += 1
                 self.bytes_sent += len(said)
             await self._wire.flush(self._tls)
-        except SSL.Error as error:
+        except (SSL.Error, OSError) as error:
             raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
-        except OSError as error:
-            raise anyio.BrokenResourceError(error.strerror or type(error).__name__) from error
 
     async def send(self, *parts: bytes | bytearray | memoryview) -> None:
         """Send all of `parts`, one behind the other. Cancelled after the first byte, it leaves the sending side broken for
@@ -126,7 +124,8 @@ class Sending:
         """
         if self.sending:
             raise anyio.BusyResourceError("sending to")
-        self._check_writing()
+        if self._write_end:
+            self._check_writing()
         self._check_wire()
         view = memoryview(data)
         while view and (taken := self._push(view)):
