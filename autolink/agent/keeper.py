@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.agent.opening import author_of, has_ended
+from autolink.agent.opening import NO_VERDICT, author_of, has_ended
 from autolink.errors import LinkLost, Reason, Refused
 from autolink.loop import Scope
 from autolink.trust import judge
@@ -107,8 +107,4 @@ async def _judge_again(link: "LinkLife") -> None:
     except Refused as refused:
         link.refuse(refused)
     except TimeoutError:
-        link.refuse(
-            Refused(
-                Reason.INTERNAL, by="us", peer=link.named, detail="the trust model gave no verdict in time"
-            )
-        )
+        link.refuse(Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT))

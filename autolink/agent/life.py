@@ -53,11 +53,7 @@ class LinkLife(ABC):
         self.stale = False
         self.context = context
         self.protocol = opened.protocol
-        self.traffic = Traffic(
-            opened.stream, opened.protocol, credential=opened.credential, peer_leaf=opened.peer.leaf,
-            peer_id=opened.author, peer_chain=opened.chain, peer_evidence=opened.peer.presented.evidence, dialer=dialer,
-            clock=agent.clock, on_flood=self._flooded, unsaid=opened.unsaid,
-        )  # fmt: skip
+        self.traffic = Traffic(opened, dialer=dialer, clock=agent.clock, on_flood=self._flooded)
         self.tasks: Tasks
         self.server = Server(cast("Link", self))  # only Link is ever made
         self.evidence: EvidenceReceived | None = None
@@ -270,14 +266,8 @@ class LinkLife(ABC):
         return error
 
     def _flooded(self) -> None:
-        self.refuse(
-            Refused(
-                Reason.MALFORMED,
-                by="us",
-                peer=self.named,
-                detail="it floods us and does not read our answers",
-            )
-        )
+        detail = "it floods us and does not read our answers"
+        self.refuse(Refused(Reason.MALFORMED, by="us", peer=self.named, detail=detail))
 
     # --- pings -----------------------------------------------------------------------------------------
 
