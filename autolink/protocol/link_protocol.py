@@ -47,6 +47,8 @@ class LinkProtocol:
     Attributes:
         version: what both speak, once the peer's HELLO is here.
         peer_limits: what the peer takes, likewise.
+        room: called, it says where the peer's next bytes can be written to (what, from where, up to where; None: nowhere)
+            before a memoryview of them is given to `receive_data`, which then need not copy them.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class LinkProtocol:
         self._theirs = LinkState.SILENT
         self._error = ""
         self._reader = FrameReader()
+        self.room = self._reader.room
         self._events: deque[Event] = deque()
         self._channels = Channels(dialer, credit, channels)
         self._served: set[int] = set()  # the peer's channels whose handlers are not released
@@ -95,11 +98,6 @@ class LinkProtocol:
         self._bytes[THEIRS] += len(data)
         if self._ours is not _REFUSED and not self._error:
             self._reader.feed(data)
-
-    def room(self) -> tuple[bytearray, int, int] | None:
-        """Where the peer's next bytes can be written to (what, from where, up to where) before a memoryview of them is given
-        to `receive_data`, which then need not copy them. None: nowhere."""
-        return self._reader.room()
 
     def receive_end(self) -> None:
         """The peer's stream ended cleanly.
@@ -199,7 +197,7 @@ class LinkProtocol:
         """
         if self._ours not in ACCEPTED or self._theirs is _REFUSED:
             raise LocalProtocolError(f"no channel can be opened on a link where we are {self._ours}")
-        if self.draining:
+        if self._theirs is _DRAINING:
             raise LocalProtocolError("the peer is draining and serves no new channel; open another link")
         try:
             return self._channels.allot()
