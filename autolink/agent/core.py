@@ -28,7 +28,7 @@ from autolink.protocol import (
     RefuseReceived,
 )  # fmt: skip
 
-_OPEN: Final = Kind.OPEN
+_OPEN: Final = Kind.OPEN  # looked up on its enumeration, a member costs as much as a call
 
 
 class LinkCore(LinkLife):

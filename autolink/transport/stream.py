@@ -4,8 +4,8 @@ How it works. OpenSSL is a state machine that is called and answers "done", "I w
 write". The loop around it is always the same: call, wait for what it wants (see `Wire`), call again. What is
 subtle is around that:
 
-- Exactly one task reads and one writes; a second one gets BusyResourceError. What is subtle about writing is said in
-  `sending`.
+- Exactly one task reads and one writes; a second one gets BusyResourceError. The direction in which we send has a theory
+  of its own: `sending`.
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
   goes on.
 - A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
