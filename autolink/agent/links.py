@@ -188,7 +188,7 @@ class Links(Author):
     @property
     def links(self) -> tuple[Link, ...]:
         """The links that are open now."""
-        return tuple(cast("Link", link) for link in self._links)
+        return cast("tuple[Link, ...]", tuple(self._links))  # only Link is ever made
 
     @property
     def full(self) -> bool:
