@@ -78,7 +78,7 @@ class LinkLife(ABC):
         return self._stream.info
 
     def take_session(self) -> bytes:
-        """(dialler) For `Sessions`."""
+        """(dialer) For `Sessions`."""
         return self._stream.take_session()
 
     # --- tasks -----------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class SecureStream(Sending):
         self._wire.attach(self._tls)
 
     def take_session(self) -> bytes:
-        """(dialler) The session that the listener's first bytes brought, good for one `handshake` later. It holds keys:
+        """(dialer) The session that the listener's first bytes brought, good for one `handshake` later. It holds keys:
         keep it as you keep those."""
         return _openssl.take_session(self._tls)
 
