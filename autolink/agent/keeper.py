@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.agent.opening import author_of, has_ended
+from autolink.agent.opening import NO_VERDICT, author_of, has_ended
 from autolink.errors import LinkLost, Reason, Refused
 from autolink.loop import Scope
 from autolink.trust import judge
 
 if TYPE_CHECKING:
-    from autolink.agent.core import LinkCore
+    from autolink.agent.life import LinkLife
 
 
 class Keeper:
@@ -35,7 +35,7 @@ class Keeper:
         """A verdict is being made, by a task."""
         return self._judgement is not None
 
-    def next_look(self, link: "LinkCore") -> float:
+    def next_look(self, link: "LinkLife") -> float:
         """When something is due, by the event loop's clock; a verdict stands to its last microsecond."""
         now = link.traffic.loop.current_time()
         if self._judgement is not None:
@@ -45,7 +45,7 @@ class Keeper:
         left = (link.peer.valid_until - link.agent.clock()).total_seconds() + 0.001
         return now + min(limits.KEEPALIVE, max(left, 0.001))
 
-    def look(self, link: "LinkCore") -> None:
+    def look(self, link: "LinkLife") -> None:
         """Do what is due."""
         ended = has_ended(link.peer, link.agent.trust)
         due = link.stale or ended or link.agent.clock() > link.peer.valid_until
@@ -63,7 +63,7 @@ class Keeper:
         if self._judgement is not None:
             self._judgement.cancel()
 
-    async def _judge(self, link: "LinkCore", scope: Scope) -> None:
+    async def _judge(self, link: "LinkLife", scope: Scope) -> None:
         try:
             with scope:
                 await _judge_again(link)
@@ -72,7 +72,7 @@ class Keeper:
             link.attend()  # trust may have changed again meanwhile
 
 
-def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
+def _listen_for(link: "LinkLife", asked_at: float | None) -> float | None:
     """Ping a peer that has been silent, end the link if it still is long after; returns when it was pinged."""
     now, heard_at = anyio.current_time(), link.traffic.heard_at
     if asked_at is not None and heard_at < asked_at:
@@ -85,7 +85,7 @@ def _listen_for(link: "LinkCore", asked_at: float | None) -> float | None:
     return now
 
 
-async def _judge_again(link: "LinkCore") -> None:
+async def _judge_again(link: "LinkLife") -> None:
     link.stale = False
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.chain
@@ -107,8 +107,4 @@ async def _judge_again(link: "LinkCore") -> None:
     except Refused as refused:
         link.refuse(refused)
     except TimeoutError:
-        link.refuse(
-            Refused(
-                Reason.INTERNAL, by="us", peer=link.named, detail="the trust model gave no verdict in time"
-            )
-        )
+        link.refuse(Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT))

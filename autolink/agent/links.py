@@ -28,7 +28,7 @@ from autolink.trust.model import Listener
 
 if TYPE_CHECKING:
     from autolink.agent.agent import Agent
-    from autolink.agent.core import LinkCore
+    from autolink.agent.life import LinkLife
 
 Finder = Callable[[AutoId], Awaitable[Sequence[Address]]]
 """Tells where an Auto ID may be reached, most likely first; raises an AutolinkError or OSError where it cannot."""
@@ -57,7 +57,7 @@ class Links(Author):
         self._sessions = Sessions()
         self._client_context = client_context(credential)
         self.renew_server_context()
-        self._links: set[LinkCore] = set()
+        self._links: set[LinkLife] = set()
         self._rows: set[Row] = set()
         self._refused: Counter[Reason] = Counter()
         self._refused_by_peer: Counter[Reason] = Counter()
@@ -188,14 +188,14 @@ class Links(Author):
     @property
     def links(self) -> tuple[Link, ...]:
         """The links that are open now."""
-        return tuple(cast("Link", link) for link in self._links)
+        return cast("tuple[Link, ...]", tuple(self._links))  # only Link is ever made
 
     @property
     def full(self) -> bool:
         """Whether `limits.LINKS` are open, and the next one is refused as `busy`."""
         return len(self._links) >= limits.LINKS
 
-    def forget(self, link: "LinkCore") -> None:
+    def forget(self, link: "LinkLife") -> None:
         """A link has ended."""
         self._links.discard(link)
         self._sent += link.traffic.messages_sent

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Event)
 
 _SOFTWARE: Final = f"autolink/{__version__}"
+NO_VERDICT: Final = "the trust model gave no verdict in time"
 
 
 class Row:
@@ -98,9 +99,11 @@ async def open_link(
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
         _check_clock(hello, agent.clock())
-        chain, peer, author = await _judge(
-            agent, credential, stream, row, expect=expect, context=context, hello=hello, key_proved_at=key_proved_at
-        )  # fmt: skip
+        circumstances: dict[str, Any] = {
+            "context": context, "evidence": hello.evidence, "cache": agent.verdicts, "expect": expect,
+            "key_proved_at": key_proved_at,
+        }  # fmt: skip
+        chain, peer, author = await _judge(agent, credential, stream, row, hello, circumstances)
         unsaid = protocol.accept()
         if settle:
             stream.say(unsaid)
@@ -150,13 +153,14 @@ async def _judge(
     credential: Credential,
     stream: "SecureStream",
     row: Row,
-    *,
-    expect: PeerId | None,
-    context: Context,
     hello: HelloReceived,
-    key_proved_at: datetime,
+    circumstances: dict[str, Any],
 ) -> tuple[tuple[bytes, ...], VerifiedPeer, AutoId]:
-    """The whole judgement, in time to tell the peer how it ended: what `Opened` holds of it."""
+    """The whole judgement, in time to tell the peer how it ended: what `Opened` holds of it.
+
+    Args:
+        circumstances: what `trust.judge` is told beside the chain.
+    """
     chain = _without_rotations(stream.peer_chain, hello.evidence)
     if not agent.allow_self and _same_key(chain[0], credential.leaf):
         raise Refused(Reason.SELF, by="us", detail="the peer holds our own key")
@@ -165,16 +169,7 @@ async def _judge(
         if not _ends_in_a_root(chain):
             raise Refused(Reason.FULL_HANDSHAKE_NEEDED, by="us", detail="its chain is not complete")
     try:
-        peer = await _verdict(
-            agent,
-            stream,
-            chain,
-            row,
-            expect=expect,
-            context=context,
-            hello=hello,
-            key_proved_at=key_proved_at,
-        )
+        peer = await _verdict(agent, stream, chain, row, circumstances)
     except Refused as refused:
         if stream.resumed and refused.reason is Reason.MALFORMED:
             raise Refused(
@@ -231,17 +226,9 @@ async def _verdict(
     stream: "SecureStream",
     chain: tuple[bytes, ...],
     row: Row,
-    *,
-    expect: PeerId | None,
-    context: Context,
-    hello: HelloReceived,
-    key_proved_at: datetime,
+    circumstances: dict[str, Any],
 ) -> VerifiedPeer:
     """A verdict during which trust did not change."""
-    circumstances: dict[str, Any] = {
-        "context": context, "evidence": hello.evidence, "cache": agent.verdicts, "expect": expect,
-        "key_proved_at": key_proved_at,
-    }  # fmt: skip
     known = recall(agent.trust, chain, **circumstances)
     if known is not None:
         return known
@@ -252,7 +239,7 @@ async def _verdict(
             peer = await judge(agent.trust, chain, **circumstances)
             if not row.stale and not has_ended(peer, agent.trust):
                 return peer
-    raise Refused(Reason.INTERNAL, by="us", detail="the trust model gave no verdict in time")
+    raise Refused(Reason.INTERNAL, by="us", detail=NO_VERDICT)
 
 
 def has_ended(peer: VerifiedPeer, trust: Model) -> bool:

@@ -23,7 +23,7 @@ Only the writer calls `stream.send`, and `stream.send_nowait` only runs while it
 from collections.abc import Callable
 from datetime import datetime
 from os import urandom
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import anyio
 
@@ -31,21 +31,26 @@ from autolink import limits
 from autolink.agent.groups import without_frames
 from autolink.agent.incoming import LIFETIME, Incoming
 from autolink.agent.lane import Lane
+from autolink.agent.opening import Opened
 from autolink.agent.outbox import EndChunk, Outbox
 from autolink.agent.received import Received
 from autolink.errors import BodyError, Code
-from autolink.identity import AutoId, Certificate, Credential
 from autolink.loop import Event as Waker
 from autolink.loop import running_loop
 from autolink.messages import DIALER, LISTENER, Kind, Message, PlainLeaves, encode, sign_batch
 from autolink.messages.message import ID
-from autolink.protocol import ENDS, BatchReceived, Event, LinkProtocol, OwnItem, Part
+from autolink.protocol import ENDS, BatchReceived, Event, OwnItem, Part
 
-if TYPE_CHECKING:
-    from autolink.transport import SecureStream
+_IDS: Final = 256 * ID
+"""Random bytes for message ids that the system is asked for at once, at most."""
+
+_ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})
+"""Kinds whose bodies are not the application's: their sizes are bounded otherwise."""
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
 """Control frames waiting for the writer: what a peer can make us answer, plus credit and cancel for each channel."""
+_HALVED: Final = 16
+"""So many messages, that a half is worth a signature and a verification, which take as long as four or five of them."""
 
 
 class Traffic:
@@ -54,30 +59,19 @@ class Traffic:
     _last_to_sign: ClassVar[object] = None
 
     def __init__(
-        self,
-        stream: "SecureStream",
-        protocol: LinkProtocol,
-        *,
-        credential: Credential,
-        peer_leaf: Certificate,
-        peer_id: AutoId,
-        peer_chain: tuple[bytes, ...],
-        peer_evidence: tuple[bytes, ...],
-        dialer: bool,
-        clock: Callable[[], datetime],
-        on_flood: Callable[[], None],
-        unsaid: bytes = b"",
+        self, opened: Opened, *, dialer: bool, clock: Callable[[], datetime], on_flood: Callable[[], None]
     ) -> None:
-        self.stream = stream
-        self.protocol = protocol
-        self.peer_id = peer_id
-        self._credential = credential
-        self._own_id = credential.auto_id
+        self.stream = stream = opened.stream
+        self.protocol = protocol = opened.protocol
+        self.peer_id = opened.author
+        self._credential = opened.credential
+        self._own_id = opened.credential.auto_id
         self._role, peer_role = (DIALER, LISTENER) if dialer else (LISTENER, DIALER)
         self._largest_body = protocol.peer_limits.message if protocol.peer_limits else limits.MESSAGE
-        self._outgoing = PlainLeaves(credential.auto_id, peer_id)
+        self._outgoing = PlainLeaves(self._own_id, self.peer_id)
         self.incoming = Incoming(
-            credential.auto_id, peer_id, peer_leaf, peer_role, stream.link_id, chain=peer_chain, evidence=peer_evidence
+            self._own_id, self.peer_id, opened.peer.leaf, peer_role, stream.link_id,
+            chain=opened.chain, evidence=opened.peer.presented.evidence,
         )  # fmt: skip
         self._ids = b""
         self._next_id = 0
@@ -87,7 +81,7 @@ class Traffic:
         self._epoch = int(clock().timestamp() * 1_000_000) - int(now * 1_000_000)
         self.lanes: dict[int, Lane] = {}
         self.outbox = Outbox(protocol, self.loop)
-        self._control: list[bytes] = [unsaid] if unsaid else []
+        self._control: list[bytes] = [opened.unsaid] if opened.unsaid else []
         self._mark = object()  # in place of the link, which nothing but its user may keep
         self._on_flood = on_flood
         self._start_writer: Callable[[], None] | None = None
@@ -367,9 +361,3 @@ class Traffic:
 
 def _nobody_listens() -> None:
     """A link that is lost cannot be flooded."""
-
-
-_IDS: Final = 256 * ID
-_HALVED: Final = 16
-"""So many messages, that a half is worth a signature and a verification, which take as long as four or five of them."""
-_ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, cast, final
+from typing import TYPE_CHECKING, Final, Self, final
 from weakref import WeakSet
-
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from autolink import limits
 from autolink.errors import IdentityError, UsageError, no_pickle
@@ -181,7 +178,7 @@ class Credential:
             OSError: a file cannot be read.
         """
         certificates = load_chain(_pem(chain))
-        return cls.from_key(certificates, load_private_key(_pem(key), passphrase))
+        return cls.from_key(certificates, keys.load_private_key(_pem(key), passphrase))
 
     @classmethod
     def from_key(
@@ -356,29 +353,6 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"<Credential {show_name(self.name)!r} {self.auto_id.short} {self.key_type.value}>"
-
-
-def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
-    """Read a PKCS#8 private key in PEM.
-
-    Raises:
-        IdentityError: it is malformed or of a kind that is not accepted, or the passphrase is missing, wrong
-            or too much.
-    """
-    try:
-        key = load_pem_private_key(pem, None if passphrase is None else passphrase.encode())
-    except TypeError:
-        needed = (
-            "is encrypted and needs its passphrase"
-            if passphrase is None
-            else "is not encrypted: give no passphrase"
-        )
-        raise IdentityError(f"the private key {needed}") from None
-    except (ValueError, UnsupportedAlgorithm, InternalError):
-        # One text for both: which of them it was, the parser itself cannot tell for certain.
-        raise IdentityError("the private key is malformed, or its passphrase is wrong") from None
-    keys.key_type(key.public_key())
-    return cast("PrivateKey", key)
 
 
 def check_chain(chain: tuple[Certificate, ...], rotations: Sequence[Certificate] = ()) -> tuple[AutoId, str]:

@@ -150,6 +150,29 @@ def load_spki(der: bytes) -> PublicKey:
     return accepted
 
 
+def load_private_key(pem: bytes, passphrase: str | None = None) -> PrivateKey:
+    """Read a PKCS#8 private key in PEM.
+
+    Raises:
+        IdentityError: it is malformed or of a kind that is not accepted, or the passphrase is missing, wrong
+            or too much.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, None if passphrase is None else passphrase.encode())
+    except TypeError:
+        needed = (
+            "is encrypted and needs its passphrase"
+            if passphrase is None
+            else "is not encrypted: give no passphrase"
+        )
+        raise IdentityError(f"the private key {needed}") from None
+    except (ValueError, UnsupportedAlgorithm, InternalError):
+        # One text for both: which of them it was, the parser itself cannot tell for certain.
+        raise IdentityError("the private key is malformed, or its passphrase is wrong") from None
+    key_type(key.public_key())
+    return cast("PrivateKey", key)
+
+
 def hash_of_key(public_key: PublicKey) -> bytes:
     """SHA-256 of the key's SPKI: its fingerprint, and what a certificate says about its next key."""
     return hashlib.sha256(spki(public_key)).digest()

@@ -22,16 +22,13 @@ What another process or user may do meanwhile decides how this is written:
   the old one's place. So there is no moment without a key that fits, and the folder with the agent's state, which a running
   agent has open, stays where it is. The old key is not kept: its owner has no more use for it, and a thief has. (The request
   of an identity that was issued is replaced just before the chain; where that is all that happened, it is repeated.)
-* Folders and files are opened one from the other by descriptor and without following links, and judged after
-  they are open, so nothing can be exchanged between the look and the use. What is not ours, is readable by
-  others, or has a second name (a hard link) is refused.
+* What is not ours, is readable by others, or could be exchanged between the look and the use is refused (`owned`).
 """
 
 import errno
 import fcntl
 import os
 import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -40,8 +37,8 @@ from typing import Final, final
 
 import platformdirs
 
-from autolink.errors import IdentityError, KeystoreError, display
-from autolink.identity import files, keys
+from autolink.errors import KeystoreError, display
+from autolink.identity import files, keys, owned
 from autolink.identity.certificate import Certificate, dump_chain, load_chain
 from autolink.identity.credential import PEM_BYTES, UNUSED, Credential, check_chain
 from autolink.identity.request import CredentialRequest
@@ -55,9 +52,7 @@ REQUEST: Final = "request.pem"
 
 _FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _REST: Final = _FIRST | frozenset("._-")
-_NOT_OURS: Final = (errno.ELOOP, errno.ENOTDIR)
 _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a FIFO must not hang us
 
 
 def default_home() -> Path:
@@ -106,9 +101,9 @@ class Keystore:
         Raises:
             KeystoreError: the folder is not safe to use.
         """
-        with _errors_about(self._identities):
+        with owned.errors_about(self._identities):
             try:
-                with _folder(self._identities, None) as identities:
+                with owned.open_folder(self._identities, None) as identities:
                     return tuple(sorted(filter(is_entry_name, os.listdir(identities))))  # noqa: PTH208  by descriptor
             except FileNotFoundError:
                 return ()
@@ -162,11 +157,13 @@ class Keystore:
         """
         check_chain(*split_chain(chain))
         with self._entry(name, changing=True) as folder:
-            own = _read_optional(folder, CHAIN)
+            own = owned.read_optional(folder, CHAIN, PEM_BYTES)
             if own is not None:
                 spki = load_chain(own)[0].spki
             else:
-                spki = keys.spki(CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES)).public_key)
+                spki = keys.spki(
+                    CredentialRequest.from_pem(owned.read(folder, REQUEST, PEM_BYTES)).public_key
+                )
             if chain[0].spki != spki:
                 raise KeystoreError("the chain is for another key than the one kept here")
             files.write_atomic(CHAIN, dump_chain(chain), folder=folder)
@@ -193,7 +190,7 @@ class Keystore:
                 raise KeystoreError(
                     "the identity kept here is not the one that was rotated; perhaps it has been meanwhile"
                 )
-            following = _read_optional(folder, NEXT)
+            following = owned.read_optional(folder, NEXT, PEM_BYTES)
             # An earlier rotation was cut short.
             if following is not None and belongs_to(following, leaf.spki_sha256):
                 os.replace(NEXT, KEY, src_dir_fd=folder, dst_dir_fd=folder)
@@ -209,7 +206,7 @@ class Keystore:
     def pending(self, name: str) -> bool:
         """Whether this is a request that nobody has answered yet."""
         with self._entry(name) as folder:
-            return _read_optional(folder, CHAIN) is None
+            return owned.read_optional(folder, CHAIN, PEM_BYTES) is None
 
     def is_encrypted(self, name: str) -> bool:
         """Whether `load` needs a passphrase.
@@ -218,8 +215,8 @@ class Keystore:
             KeystoreError: there is none of this name, or its files are not safe to use.
         """
         with self._entry(name) as folder:
-            if _read_optional(folder, CHAIN) is None:
-                return is_sealed(_read(folder, KEY, KEY_BYTES))
+            if owned.read_optional(folder, CHAIN, PEM_BYTES) is None:
+                return is_sealed(owned.read(folder, KEY, KEY_BYTES))
             return is_sealed(self._chain_and_key(folder)[1])
 
     def chain(self, name: str) -> tuple[Certificate, ...]:
@@ -239,7 +236,7 @@ class Keystore:
             KeystoreError: there is none of this name, or it was not requested here.
         """
         with self._entry(name) as folder:
-            pem = _read_optional(folder, REQUEST)
+            pem = owned.read_optional(folder, REQUEST, PEM_BYTES)
         if pem is None:
             raise KeystoreError(f"{name!r} was not requested here: there is no request to show")
         return pem
@@ -251,8 +248,8 @@ class Keystore:
             KeystoreError: there is none of this name, or see `load`.
         """
         with self._entry(name) as folder:
-            stored = CredentialRequest.from_pem(_read(folder, REQUEST, PEM_BYTES))
-            key = unseal(_read(folder, KEY, KEY_BYTES), passphrase)
+            stored = CredentialRequest.from_pem(owned.read(folder, REQUEST, PEM_BYTES))
+            key = unseal(owned.read(folder, KEY, KEY_BYTES), passphrase)
         return CredentialRequest.from_key(stored.name, key)
 
     def load(self, name: str, *, passphrase: str | None = None) -> Credential:
@@ -268,7 +265,7 @@ class Keystore:
         with self._entry(name) as folder:
             certificates, stored = self._chain_and_key(folder)
             key = unseal(stored, passphrase)
-            unused = _read_optional(folder, UNUSED)
+            unused = owned.read_optional(folder, UNUSED, PEM_BYTES)
             since = None if unused is None else _time(unused)
             chain, rotations = split_chain(certificates)
             return Credential(chain, key, folder=self.folder(name), unused_since=since, rotations=rotations)
@@ -276,12 +273,12 @@ class Keystore:
     def _create(self, name: str, contents: dict[str, bytes]) -> None:
         contents = contents | {UNUSED: datetime.now(UTC).isoformat().encode()}
         hidden = f".new-{secrets.token_hex(8)}"
-        with _errors_about(self.folder(name)):
+        with owned.errors_about(self.folder(name)):
             self._identities.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _folder(self._identities, None) as identities:
+            with owned.open_folder(self._identities, None) as identities:
                 os.mkdir(hidden, 0o700, dir_fd=identities)
                 try:
-                    with _folder(hidden, identities) as folder:
+                    with owned.open_folder(hidden, identities) as folder:
                         for file, data in contents.items():
                             files.write_atomic(file, data, folder=folder)
                     os.rename(hidden, name, src_dir_fd=identities, dst_dir_fd=identities)
@@ -295,10 +292,10 @@ class Keystore:
 
     @contextmanager
     def _entry(self, name: str, *, changing: bool = False) -> Iterator[int]:
-        with _errors_about(self.folder(name)), ExitStack() as opened:
+        with owned.errors_about(self.folder(name)), ExitStack() as opened:
             try:
-                identities = opened.enter_context(_folder(self._identities, None))
-                folder = opened.enter_context(_folder(name, identities))
+                identities = opened.enter_context(owned.open_folder(self._identities, None))
+                folder = opened.enter_context(owned.open_folder(name, identities))
             except FileNotFoundError:
                 raise KeystoreError("there is no such identity") from None
             # A look and what is done upon it must belong together; closing the folder unlocks it.
@@ -314,7 +311,7 @@ class Keystore:
         writes NEXT, then the chain, then moves NEXT to KEY. So they are looked for in this order."""
         while True:
             certificates = self._chain(folder)
-            following, key = _read_optional(folder, NEXT), _read(folder, KEY, KEY_BYTES)
+            following, key = owned.read_optional(folder, NEXT, PEM_BYTES), owned.read(folder, KEY, KEY_BYTES)
             for data in (following, key):
                 if data is not None and belongs_to(data, certificates[0].spki_sha256):
                     return certificates, data
@@ -323,67 +320,10 @@ class Keystore:
 
     @staticmethod
     def _chain(folder: int) -> tuple[Certificate, ...]:
-        pem = _read_optional(folder, CHAIN)
+        pem = owned.read_optional(folder, CHAIN, PEM_BYTES)
         if pem is None:
             raise KeystoreError("this request has no answer yet: accept the issuer's chain first")
         return load_chain(pem)
-
-
-@contextmanager
-def _errors_about(path: Path) -> Iterator[None]:
-    """The one edge where errors get the name of the place, and the operating system's become ours."""
-    shown = display(str(path))
-    try:
-        yield
-    except IdentityError as error:
-        raise KeystoreError(f"{shown}: {error}", error.reason) from None
-    except OSError as error:
-        odd = "a link or another kind of file is in its place"
-        what = odd if error.errno in _NOT_OURS else error.strerror
-        raise KeystoreError(f"{shown}: {what} ({display(str(error.filename or ''), 80)})") from error
-
-
-@contextmanager
-def _folder(name: str | Path, parent: int | None) -> Iterator[int]:
-    """Open a folder of ours. Judged by its descriptor, so it cannot be exchanged afterwards."""
-    descriptor = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)
-    try:
-        _check_ours(os.fstat(descriptor), str(name))
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _read(folder: int, name: str, limit: int) -> bytes:
-    descriptor = os.open(name, _OPEN, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        _check_ours(status, name)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise KeystoreError(
-                f"{name} is no plain file, or has a second name: it may have been put there by others"
-            )
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise KeystoreError(f"{name} is larger than {limit} bytes")
-    return data
-
-
-def _read_optional(folder: int, name: str) -> bytes | None:
-    try:
-        return _read(folder, name, PEM_BYTES)
-    except FileNotFoundError:
-        return None
-
-
-def _check_ours(status: os.stat_result, name: str) -> None:
-    shown = display(name)
-    if status.st_uid != os.geteuid():
-        raise KeystoreError(f"{shown} belongs to another user")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise KeystoreError(
-            f"{shown} is open to other users: chmod go= it, and consider whether its key was read"
-        )
 
 
 def _follows(credential: Credential, leaf: Certificate) -> bool:

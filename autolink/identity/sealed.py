@@ -27,8 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, display
 from autolink.identity import files
-from autolink.identity.credential import load_private_key
-from autolink.identity.keys import PrivateKey, hash_of_key, key_type
+from autolink.identity.keys import PrivateKey, hash_of_key, key_type, load_private_key
 
 SCRYPT_N: Final = 2**17
 """Cost of one guess, with r = 8: 128 MiB of memory (128 * n * r) and 0.2 to 0.6 seconds. (OWASP's advice for

@@ -20,7 +20,7 @@ from autolink.errors import IdentityError, UsageError, no_pickle
 from autolink.identity import keys
 from autolink.identity.autoid import URI_PREFIX, AutoId
 from autolink.identity.certificate import PARSER_ERRORS, Certificate, EntityKind, common_name
-from autolink.identity.credential import PEM_BYTES, Credential, load_private_key
+from autolink.identity.credential import PEM_BYTES, Credential
 from autolink.identity.issuing import build_self_issued
 from autolink.identity.keys import PrivateKey, PublicKey
 from autolink.identity.names import check_common_name, show_name
@@ -54,7 +54,7 @@ class UpstreamIdentity:
             IdentityError: one is malformed, they do not belong together, the name or the kind of key is not allowed, or
                 a self-issued one is not signed by its own key.
         """
-        private_key = load_private_key(key, passphrase)
+        private_key = keys.load_private_key(key, passphrase)
         if len(certificate) > PEM_BYTES:
             raise IdentityError("the certificate is too large")
         try:

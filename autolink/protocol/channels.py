@@ -23,18 +23,18 @@ from collections.abc import Iterable
 from typing import Final
 
 from autolink.protocol.frames import LAST_CHANNEL, OPENS, OwnItem
-from autolink.protocol.table import OVER, Act, Direction, Violation, step_channel
+from autolink.protocol.table import OVER, Act, DirectionState, Violation, step_channel
 
 OURS: Final = 0
 THEIRS: Final = 1
 
-_UNOPENED: Final = Direction.UNOPENED  # looked up on its enumeration, a member costs as much as a call
-_OPEN: Final = Direction.OPEN
-_ENDED: Final = Direction.ENDED
-_CANCELLED: Final = Direction.CANCELLED
+_UNOPENED: Final = DirectionState.UNOPENED  # looked up on its enumeration, a member costs as much as a call
+_OPEN: Final = DirectionState.OPEN
+_ENDED: Final = DirectionState.ENDED
+_CANCELLED: Final = DirectionState.CANCELLED
 
 
-class Way:
+class Direction:
     """One direction of one channel. `returnable`: bytes that were read and not yet given back as credit."""
 
     __slots__ = ("outstanding", "returnable", "state")
@@ -45,7 +45,10 @@ class Way:
         self.returnable = 0
 
 
-_After = tuple[tuple[Way, Way] | None, Direction, int]
+_Channel = tuple[Direction, Direction]
+"""Ours and theirs."""
+
+_After = tuple[_Channel | None, DirectionState, int]
 """What a batch leaves of one channel: None if the channel is new to us, then the sender's direction."""
 
 
@@ -56,13 +59,16 @@ class Channels:
         dialer: whether we dialled.
         window: bytes of credit that we give on each channel.
         most: channels that the peer may have open.
+
+    Attributes:
+        open: how many each party has open; those that are allotted count as ours.
     """
 
     def __init__(self, dialer: bool, window: int, most: int) -> None:
         self._even = THEIRS if dialer else OURS
         self._window = [0, window]
         self._most = [0, most]
-        self._channels: dict[int, tuple[Way, Way]] = {}
+        self._channels: dict[int, _Channel] = {}
         self._highest = [0, 0]
         self._next = 1 if dialer else 2
         self.open = [0, 0]
@@ -96,16 +102,16 @@ class Channels:
             raise Violation(f"{self.open[OURS]} channels are open, the peer allows no more")
         number = self._next
         self._next += 2
-        self._channels[number] = (Way(), Way())
+        self._channels[number] = (Direction(), Direction())
         self.open[OURS] += 1
         return number
 
     def can_send(self, number: int, size: int, waiting: int) -> bool:
         """Whether an item of `size` bytes may follow `waiting` bytes that are not sent yet."""
         channel = self._channels.get(number)
-        if channel is None or (way := channel[OURS]).state in OVER:
+        if channel is None or (direction := channel[OURS]).state in OVER:
             return False
-        outstanding, window = way.outstanding + waiting, self._window[OURS]
+        outstanding, window = direction.outstanding + waiting, self._window[OURS]
         return outstanding + size <= window or 2 * outstanding <= window
 
     def consumed(self, number: int, size: int) -> int:
@@ -113,11 +119,11 @@ class Channels:
         channel = self._channels.get(number)
         if channel is None:
             return 0
-        ours, way = channel
-        if ours.state is _CANCELLED or way.state is not _OPEN:
+        ours, theirs = channel
+        if ours.state is _CANCELLED or theirs.state is not _OPEN:
             return 0
-        way.returnable = min(way.returnable + size, way.outstanding)
-        return way.returnable if 3 * way.returnable >= self._window[THEIRS] else 0
+        theirs.returnable = min(theirs.returnable + size, theirs.outstanding)
+        return theirs.returnable if 3 * theirs.returnable >= self._window[THEIRS] else 0
 
     def must_cancel(self, number: int) -> bool:
         """Whether leaving the channel now takes a CANCEL, because a direction is open and we have sent none."""
@@ -150,8 +156,8 @@ class Channels:
                 channel = self._known(number)
                 if channel is None:
                     raise Violation(f"channel {number}: an item after both directions ended")
-                way = channel[sender]
-                state, outstanding = way.state, way.outstanding
+                direction = channel[sender]
+                state, outstanding = direction.state, direction.outstanding
             size = len(leaf) + len(data) if data else len(leaf)
             if outstanding + size > window and 2 * outstanding > window:
                 raise Violation(f"channel {number}: {size} bytes with {outstanding} of {window} outstanding")
@@ -172,12 +178,14 @@ class Channels:
         if channel is None:
             return
         after = step_channel(channel[sender].state, Act.CREDIT, number)
-        way = channel[1 - sender]
-        if count > way.outstanding:
-            raise Violation(f"channel {number}: a credit of {count} where {way.outstanding} are outstanding")
+        direction = channel[1 - sender]
+        if count > direction.outstanding:
+            raise Violation(
+                f"channel {number}: a credit of {count} where {direction.outstanding} are outstanding"
+            )
         channel[sender].state = after
-        way.outstanding -= count
-        way.returnable = max(0, way.returnable - count)
+        direction.outstanding -= count
+        direction.returnable = max(0, direction.returnable - count)
 
     def cancel(self, sender: int, number: int) -> bool:
         """CANCEL. Returns whether the channel is over; it is not while the other direction is open.
@@ -200,7 +208,7 @@ class Channels:
         self.open[OURS] -= 1
         return True
 
-    def table(self) -> dict[int, tuple[tuple[Direction, int], tuple[Direction, int]]]:
+    def table(self) -> dict[int, tuple[tuple[DirectionState, int], tuple[DirectionState, int]]]:
         """State and outstanding bytes of our and of their direction of every channel that is not over."""
         return {
             number: ((ours.state, ours.outstanding), (theirs.state, theirs.outstanding))
@@ -212,7 +220,7 @@ class Channels:
     def _opener(self, number: int) -> int:
         return self._even ^ (number & 1)
 
-    def _known(self, number: int) -> tuple[Way, Way] | None:
+    def _known(self, number: int) -> _Channel | None:
         """A channel that was opened, or None when it is over."""
         channel = self._channels.get(number)
         if channel is not None and channel[OURS].state is not _UNOPENED:
@@ -237,13 +245,13 @@ class Channels:
         receiver = 1 - sender
         for number, (channel, state, outstanding) in after.items():
             if channel is None:
-                channel = self._channels[number] = (Way(), Way())
+                channel = self._channels[number] = (Direction(), Direction())
                 self.open[sender] += 1
-            way, other = channel[sender], channel[receiver]
-            if way.state is _UNOPENED:
+            direction, other = channel[sender], channel[receiver]
+            if direction.state is _UNOPENED:
                 other.state = _OPEN
                 self._highest[sender] = number
-            way.state, way.outstanding = state, outstanding
+            direction.state, direction.outstanding = state, outstanding
             if other.state is not _OPEN:
                 if other.state is _CANCELLED:
                     dropped.append(number)
@@ -255,7 +263,7 @@ class Channels:
         del self._channels[number]
         self.open[self._even ^ (number & 1)] -= 1
 
-    def _forget_if_over(self, number: int, channel: tuple[Way, Way]) -> bool:
+    def _forget_if_over(self, number: int, channel: _Channel) -> bool:
         over = channel[OURS].state in OVER and channel[THEIRS].state in OVER
         if over:
             self._forget(number)

@@ -2,8 +2,8 @@
 
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, ParamSpec, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import Final, final
 
 from autolink import codec, limits
 from autolink.errors import Code, LocalProtocolError, Reason, RemoteProtocolError
@@ -12,9 +12,6 @@ from autolink.protocol.channels import OURS, THEIRS, Channels
 from autolink.protocol.events import Event, Limits, LinkStatistics
 from autolink.protocol.frames import DATA, Frame, FrameReader, OwnItem, Part
 from autolink.protocol.table import ACCEPTED, LinkState, Violation, step_link
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 VERSIONS: Final = (1,)
 _NONE: Final[frozenset[int]] = frozenset()
@@ -50,6 +47,8 @@ class LinkProtocol:
     Attributes:
         version: what both speak, once the peer's HELLO is here.
         peer_limits: what the peer takes, likewise.
+        room: called, it says where the peer's next bytes can be written to (what, from where, up to where; None: nowhere)
+            before a memoryview of them is given to `receive_data`, which then need not copy them.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class LinkProtocol:
         self._theirs = LinkState.SILENT
         self._error = ""
         self._reader = FrameReader()
+        self.room = self._reader.room
         self._events: deque[Event] = deque()
         self._channels = Channels(dialer, credit, channels)
         self._served: set[int] = set()  # the peer's channels whose handlers are not released
@@ -87,7 +87,7 @@ class LinkProtocol:
     @property
     def wants_data(self) -> bool:
         """False while reading more would only fill memory: `limits.EARLY` bytes wait for our verdict, or it is over."""
-        if self._ours is LinkState.REFUSED:
+        if self._ours is _REFUSED:
             return True  # to be discarded
         if self._error or self._theirs is _REFUSED:
             return False
@@ -98,11 +98,6 @@ class LinkProtocol:
         self._bytes[THEIRS] += len(data)
         if self._ours is not _REFUSED and not self._error:
             self._reader.feed(data)
-
-    def room(self) -> tuple[bytearray, int, int] | None:
-        """Where the peer's next bytes can be written to (what, from where, up to where) before a memoryview of them is given
-        to `receive_data`, which then need not copy them. None: nowhere."""
-        return self._reader.room()
 
     def receive_end(self) -> None:
         """The peer's stream ended cleanly.
@@ -202,7 +197,7 @@ class LinkProtocol:
         """
         if self._ours not in ACCEPTED or self._theirs is _REFUSED:
             raise LocalProtocolError(f"no channel can be opened on a link where we are {self._ours}")
-        if self.draining:
+        if self._theirs is _DRAINING:
             raise LocalProtocolError("the peer is draining and serves no new channel; open another link")
         try:
             return self._channels.allot()
@@ -236,7 +231,9 @@ class LinkProtocol:
             self._channels.items(OURS, items)
         except (Violation, struct.error) as error:
             raise LocalProtocolError(str(error)) from None
-        self._count_batch(OURS, len(items))
+        self._batches[OURS] += 1
+        self._items[OURS] += len(items)
+        self._frames_since_item = 0
         self._ours = after
         self._frames[OURS] += 1
         self._bytes[OURS] += size
@@ -253,9 +250,12 @@ class LinkProtocol:
         Raises:
             LocalProtocolError: more than the peer has sent on the channel.
         """
-        payload = _by_us(frames.encode_credit, channel, count)
-        after = self._may_say(Frame.CREDIT, len(payload))
-        _by_us(self._channels.credit, OURS, channel, count)
+        try:
+            payload = frames.encode_credit(channel, count)
+            after = self._may_say(Frame.CREDIT, len(payload))
+            self._channels.credit(OURS, channel, count)
+        except (Violation, struct.error) as error:
+            raise LocalProtocolError(str(error)) from None
         return self._said(after, frames.encode_frame(Frame.CREDIT, payload))
 
     def cancel(self, channel: int, code: Code) -> bytes:
@@ -266,10 +266,13 @@ class LinkProtocol:
         """
         if self._channels.withdraw(channel):
             return b""
-        payload = _by_us(frames.encode_cancel, channel, payloads.code_number(code))
-        after = self._may_say(Frame.CANCEL, len(payload))
         was_open = channel in self._channels
-        _by_us(self._channels.cancel, OURS, channel)
+        try:
+            payload = frames.encode_cancel(channel, payloads.code_number(code))
+            after = self._may_say(Frame.CANCEL, len(payload))
+            self._channels.cancel(OURS, channel)
+        except (Violation, struct.error) as error:
+            raise LocalProtocolError(str(error)) from None
         return self._said(after, frames.encode_frame(Frame.CANCEL, payload)) if was_open else b""
 
     def release(self, channel: int, code: Code = Code.CANCELLED) -> bytes:
@@ -433,7 +436,9 @@ class LinkProtocol:
         if number != self._batches[THEIRS]:
             raise Violation(f"batch {number} where {self._batches[THEIRS]} is next")
         opened, dropped = self._channels.items(THEIRS, items)
-        self._count_batch(THEIRS, len(items))
+        self._batches[THEIRS] += 1
+        self._items[THEIRS] += len(items)
+        self._frames_since_item = 0
         refused = self._refusals(opened) if opened else []
         unserved = (
             frozenset([*dropped, *(event.channel for event in refused)]) if dropped or refused else _NONE
@@ -444,21 +449,11 @@ class LinkProtocol:
 
     def _refusals(self, opened: list[int]) -> list[events.ChannelRefused]:
         """Which of the channels that the peer opened lawfully are not served."""
-        if self._ours is not _DRAINING and len(self._served) + len(opened) <= self._limits.channels:
-            self._served.update(opened)
-            return []
-        return [
-            events.ChannelRefused(channel, code) for channel in opened if (code := self._refusal(channel))
-        ]
-
-    def _refusal(self, channel: int) -> Code | None:
-        """Why a channel that the peer opened lawfully is not served, or None."""
         if self._ours is _DRAINING:
-            return Code.UNAVAILABLE
-        if len(self._served) >= self._limits.channels:
-            return Code.RESOURCE_EXHAUSTED
-        self._served.add(channel)
-        return None
+            return [events.ChannelRefused(channel, Code.UNAVAILABLE) for channel in opened]
+        places = self._limits.channels - len(self._served)
+        self._served.update(opened[:places])
+        return [events.ChannelRefused(channel, Code.RESOURCE_EXHAUSTED) for channel in opened[places:]]
 
     def _cancel(self, payload: bytes) -> None:
         channel, number = frames.decode_cancel(payload)
@@ -472,11 +467,6 @@ class LinkProtocol:
         if not 0 <= event.last <= self._channels.highest(OURS):
             raise Violation("GOAWAY names a channel that we have not opened")
         self._events.append(event)
-
-    def _count_batch(self, sender: int, items: int) -> None:
-        self._batches[sender] += 1
-        self._items[sender] += items
-        self._frames_since_item = 0
 
 
 def _check_items(items: Sequence[OwnItem]) -> None:
@@ -493,11 +483,3 @@ def _check_items(items: Sequence[OwnItem]) -> None:
             most -= len(data)
         if not 0 < len(leaf) <= most:
             raise LocalProtocolError(f"a leaf of {len(leaf)} bytes, 1 to {most} are possible")
-
-
-def _by_us(act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do what the tables, or the width of a field, may not allow; if so, the mistake is ours."""
-    try:
-        return act(*args, **kwargs)
-    except (Violation, struct.error) as error:
-        raise LocalProtocolError(str(error)) from None

@@ -44,8 +44,8 @@ class LinkState(StrEnum):
     REFUSED = "refused"
 
 
-class Direction(StrEnum):
-    """One direction of a channel."""
+class DirectionState(StrEnum):
+    """How far one direction of a channel has come."""
 
     UNOPENED = "unopened"
     OPEN = "open"
@@ -86,21 +86,21 @@ LINK: Final[Mapping[LinkState, Mapping[Frame, LinkState]]] = {
     LinkState.REFUSED: {},
 }
 
-CHANNEL: Final[Mapping[Direction, Mapping[int, Direction]]] = {
-    Direction.UNOPENED: {Act.OPENING: Direction.OPEN, Act.ONLY: Direction.ENDED},
-    Direction.OPEN: {
-        Act.ITEM: Direction.OPEN,
-        Act.LAST: Direction.ENDED,
-        Act.DATA: Direction.OPEN,
-        Act.CREDIT: Direction.OPEN,
-        Act.CANCEL: Direction.CANCELLED,
+CHANNEL: Final[Mapping[DirectionState, Mapping[int, DirectionState]]] = {
+    DirectionState.UNOPENED: {Act.OPENING: DirectionState.OPEN, Act.ONLY: DirectionState.ENDED},
+    DirectionState.OPEN: {
+        Act.ITEM: DirectionState.OPEN,
+        Act.LAST: DirectionState.ENDED,
+        Act.DATA: DirectionState.OPEN,
+        Act.CREDIT: DirectionState.OPEN,
+        Act.CANCEL: DirectionState.CANCELLED,
     },
-    Direction.ENDED: {Act.CREDIT: Direction.ENDED, Act.CANCEL: Direction.CANCELLED},
-    Direction.CANCELLED: {},
+    DirectionState.ENDED: {Act.CREDIT: DirectionState.ENDED, Act.CANCEL: DirectionState.CANCELLED},
+    DirectionState.CANCELLED: {},
 }
 
 ACCEPTED: Final = frozenset({LinkState.OPEN, LinkState.DRAINING})
-OVER: Final = frozenset({Direction.ENDED, Direction.CANCELLED})
+OVER: Final = frozenset({DirectionState.ENDED, DirectionState.CANCELLED})
 
 
 def step_link(sender: LinkState, other: LinkState, frame: Frame) -> LinkState:
@@ -119,16 +119,16 @@ def step_link(sender: LinkState, other: LinkState, frame: Frame) -> LinkState:
     return after
 
 
-def step_channel(direction: Direction, act: int, number: int) -> Direction:
+def step_channel(state: DirectionState, act: int, number: int) -> DirectionState:
     """The state of a direction of channel `number` after its owner's `act`.
 
     Raises:
         Violation: the act is not allowed now.
     """
-    after = CHANNEL[direction].get(act)
+    after = CHANNEL[state].get(act)
     if after is None:
         name = Act(act).name if act in _ACTS else f"flags {act}"
-        raise Violation(f"channel {number}: {name} in a direction that is {direction}")
+        raise Violation(f"channel {number}: {name} in a direction that is {state}")
     return after
 
 

@@ -118,7 +118,7 @@ class Answer(Enum):
     """A verify callback's.
 
     Attributes:
-        ENOUGH: (dialing) go on with the handshake, and do not look at this chain any further: all is known about it.
+        ENOUGH: (dialer) go on with the handshake, and do not look at this chain any further: all is known about it.
     """
 
     YES = 1

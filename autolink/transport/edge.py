@@ -5,7 +5,7 @@
 | ZeroReturnError | close_notify: the peer ended its direction | EndOfStream |
 | SysCallError -1 | the end without close_notify: truncation, never a clean end | BrokenResourceError |
 | SysCallError, OSError | ECONNRESET, EPIPE, ETIMEDOUT ... | BrokenResourceError |
-| an alert about a certificate | it refused us; read after the handshake by a dialler | Refused by peer |
+| an alert about a certificate | it refused us; read after the handshake by a dialer | Refused by peer |
 | another alert, anything else | its TLS gave up, or its bytes made ours give up | RemoteProtocolError |
 | Error with no arguments | the connection failed before, and OpenSSL says no more | BrokenResourceError |
 """

@@ -57,14 +57,14 @@ async def handshake(
 
     Args:
         transport: a connected non-blocking socket, or any byte stream.
-        context: `client_context` for the dialler, `server_context` for the listener.
+        context: `client_context` for the dialer, `server_context` for the listener.
         dialer: whether this side made the connection.
-        expect: (dialler) sees the presented chain before our certificate is shown, returns an objection or
+        expect: (dialer) sees the presented chain before our certificate is shown, returns an objection or
             None. Not asked where a session is resumed: no chain is shown then.
         peer: how to call the other side in errors, its address for instance.
-        session: (dialler) of `SecureStream.take_session`, to be resumed if the listener still can.
+        session: (dialer) of `SecureStream.take_session`, to be resumed if the listener still can.
 
-    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialler's handshake
+    The caller bounds the time, limits.OPENING for all that comes before ACCEPT. A dialer's handshake
     succeeds before the listener has judged its certificate: its refusal arrives at the first `receive`.
 
     Raises:
@@ -121,7 +121,7 @@ async def _handshake(connection: SSL.Connection, wire: Wire, *, dialer: bool) ->
         connection.set_connect_state()
     else:
         connection.set_accept_state()
-        left -= await wire.feed(connection, left)  # the dialler speaks first
+        left -= await wire.feed(connection, left)  # the dialer speaks first
     while True:
         try:
             done = _openssl.step_handshake(connection)

@@ -4,24 +4,15 @@ How it works. OpenSSL is a state machine that is called and answers "done", "I w
 write". The loop around it is always the same: call, wait for what it wants (see `Wire`), call again. What is
 subtle is around that:
 
-- Exactly one task reads and one writes; a second one gets BusyResourceError.
-- A write that OpenSSL has begun must be finished with the same bytes. Cancelled in between, the next write
-  would put its own bytes behind the old record's header: with longer data nobody notices, and the peer reads
-  a corrupted stream without an error. OpenSSL takes up to limits.TLS_TURN in one call, and has sent some records of it
-  when it wants to be called again. So a `send` left with bytes pending breaks the sending side for good,
-  and no later call, not even the one that says close_notify, touches it. What does not wait cannot be cancelled:
-  `send_nowait` may be called by any task, and leaves what it could not send to the one that writes.
+- Exactly one task reads and one writes; a second one gets BusyResourceError. The direction in which we send has a theory
+  of its own: `sending`.
 - Reading is not cancelled in the middle of anything: OpenSSL keeps a partial record, and the next `receive`
   goes on.
-- A failed write does not end reading. The peer's last words, perhaps its REFUSE, may be in our receive buffer
-  while its reset makes our write fail. After a write that failed OpenSSL does not read any more, so the
-  socket is asked at the beginning of a send and after each wait whether there is an error waiting.
 - A peer can send records without end that carry no data (KeyUpdate, NewSessionTicket). OpenSSL is told to
   return after each (see `_openssl`), and after limits.IDLE_WAKEUPS in a row the peer has broken the protocol.
 - A descriptor's number is reused the moment it is closed, and OpenSSL knows its number only. So nothing calls
   OpenSSL after a wait without having looked whether the stream was closed meanwhile.
 - Fairness: waiting is fair, even for bytes that are there already; a `receive` that did not wait yields once.
-  A `send` yields once per limits.TLS_TURN, or a stream that is never full would never let go.
 - Opening is a conversation of one task, and each thing said in it could leave in a segment of its own and wake the
   peer for nothing. So until `settle` what was said (`say`), the end of the handshake included, leaves together,
   at the latest when we wait for the peer.
@@ -29,7 +20,6 @@ subtle is around that:
   close_notify; who has read that has read everything, and closes at once.
 """
 
-import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import Final
@@ -42,28 +32,18 @@ from autolink.errors import Refused, RemoteProtocolError
 from autolink.loop import Loop
 from autolink.transport import _openssl, tls
 from autolink.transport.edge import translate
+from autolink.transport.sending import Sending
 from autolink.transport.wire import Wire
-
-_SEND_COST: Final = 1024  # a send costs about what copying this much costs
-
-_SPLIT_MESSAGE: Final = 0.01  # seconds between looks whether our reader has read the rest of a split message
 
 _OPENING_RECORDS: Final = 8  # two tickets, HELLO and ACCEPT come together, and are worked off in one turn
 _NOTHING: Final = memoryview(b"")
-_UNFINISHED: Final = "an earlier send was left unfinished"
-_ENDED: Final = "this side has ended its direction"
 _LINK_ID_LABEL: Final = b"EXPORTER-autolink-link"  # RFC 8446, section 7.5
 
 Room = tuple[bytearray, int, int]
 """Where bytes are wanted: what to write to, from where, up to where."""
 
 
-async def _rest_is_read() -> None:
-    """The peer has cut a post-handshake message in two: OpenSSL cannot write before our reader has read the rest."""
-    await anyio.sleep(_SPLIT_MESSAGE)
-
-
-class SecureStream:
+class SecureStream(Sending):
     """One TLS connection; made by `secure_stream`. Bytes: frames are somebody else's business.
 
     Attributes:
@@ -71,32 +51,23 @@ class SecureStream:
             resumed session the leaf alone.
         resumed: a session was resumed.
         link_id: 32 bytes that both ends have and no other connection has.
-        records_sent, records_received: for limits.RECORDS; a record read in pieces counts once for each, and one that is
-            sent is counted when all that OpenSSL got with it is.
-        bytes_sent, bytes_received: application data.
+        records_received: as `records_sent`, for limits.RECORDS; a record read in pieces counts once for each.
+        bytes_received: as `bytes_sent`, application data.
     """
 
     def __init__(
         self, connection: SSL.Connection, wire: Wire, chain: tuple[bytes, ...], loop: Loop, *, peer: str
     ) -> None:
+        super().__init__(connection, wire, loop, peer=peer)
         self.peer_chain = chain
         self.resumed = _openssl.resumed(connection)
         self.link_id: bytes = connection.export_keying_material(_LINK_ID_LABEL, 32)
-        self.records_sent = self.records_received = self.bytes_sent = self.bytes_received = 0
-        self._tls = connection
-        self._wire = wire
-        self._loop = loop
-        self._peer = peer
+        self.records_received = self.bytes_received = 0
         self._opening = True
-        self._unsaid = b""
-        self._reading = self._writing = False
+        self._reading = False
         self._read_end: Exception | None = None
-        self._write_end = ""
-        self._rest = _NOTHING
-        self._blocked = wire.room
         self._full = self._wants_room = False
         self._idle = 0
-        self._unfair = 0
         self._patience: float | None = None  # once goodbye is said: how long the peer has to answer
 
     @cached_property
@@ -104,26 +75,7 @@ class SecureStream:
         """What TLS negotiated."""
         return tls.negotiated(self._tls)
 
-    @property
-    def sending(self) -> bool:
-        """Whether a `send` is under way, or one by `send_nowait` was begun and not finished."""
-        return self._writing or bool(self._rest)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether `finish_send` is due."""
-        return bool(self._rest)
-
-    @property
-    def direct(self) -> bool:
-        """Whether OpenSSL writes the connection itself, so that `send_nowait` can be used."""
-        return self._wire.attached
-
     # --- opening -------------------------------------------------------------------------------------------
-
-    def say(self, data: bytes) -> None:
-        """Before `settle`: have `data`, of at most a few records, leave with what was said before it."""
-        self._unsaid += data
 
     async def hear(self) -> bytes:
         """Before `settle`: the peer's next bytes, at most one record's. What was said leaves first, if we must wait.
@@ -160,30 +112,12 @@ class SecureStream:
         self._opening = False
         self._wire.attach(self._tls)
 
-    async def flush(self) -> None:
-        """Send what was said.
-
-        Raises:
-            anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
-        """
-        try:
-            if self._unsaid:
-                said, self._unsaid = self._unsaid, b""
-                _openssl.write(self._tls, said)  # to memory: all of it
-                self.records_sent += 1
-                self.bytes_sent += len(said)
-            await self._wire.flush(self._tls)
-        except SSL.Error as error:
-            raise anyio.BrokenResourceError(str(translate(error, self._peer))) from error
-        except OSError as error:
-            raise anyio.BrokenResourceError(error.strerror or type(error).__name__) from error
-
     def take_session(self) -> bytes:
-        """(dialler) The session that the listener's first bytes brought, good for one `handshake` later. It holds keys:
+        """(dialer) The session that the listener's first bytes brought, good for one `handshake` later. It holds keys:
         keep it as you keep those."""
         return _openssl.take_session(self._tls)
 
-    # --- reading and writing -------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------------------
 
     async def receive(self, max_bytes: int = limits.TLS_STEP) -> bytes:
         """Between 1 and `max_bytes` bytes. Cancelling it loses nothing.
@@ -240,59 +174,7 @@ class SecureStream:
         finally:
             self._reading = False
 
-    async def send(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Send all of `parts`, one behind the other. Cancelled after the first byte, it leaves the sending side broken for
-        good.
-
-        Raises:
-            anyio.BrokenResourceError: the connection is gone, or an earlier send was left unfinished.
-            anyio.ClosedResourceError: closed on this side, before or meanwhile.
-            anyio.BusyResourceError: another task is sending.
-        """
-        if self.sending:
-            raise anyio.BusyResourceError("sending to")
-        self._writing = True
-        try:
-            await self._loop.checkpoint_if_cancelled()
-            self._check_writing()
-            await self._write(*parts)
-        finally:
-            self._writing = False
-
-    def send_nowait(self, data: bytes) -> bool:
-        """Send `data` from whatever task, as far as the connection takes it at once. Only where `direct`.
-
-        Returns:
-            Whether that was all. If not, the rest is kept here, and the task that sends must call `finish_send`.
-
-        Raises:
-            anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError: as `send`.
-        """
-        if self.sending:
-            raise anyio.BusyResourceError("sending to")
-        self._check_writing()
-        self._check_wire()
-        view = memoryview(data)
-        while view and (taken := self._push(view)):
-            view = view[taken:]
-        if view:
-            self._rest, self._write_end = view, _UNFINISHED
-        return not view
-
-    async def finish_send(self) -> None:
-        """Send what `send_nowait` had to leave. Cancelled, it leaves the sending side broken for good.
-
-        Raises:
-            anyio.BrokenResourceError, anyio.ClosedResourceError: as `send`.
-        """
-        view, self._rest = self._rest, _NOTHING
-        if self._wire.closed:
-            raise anyio.ClosedResourceError
-        self._writing = True
-        try:
-            await self._write(view)
-        finally:
-            self._writing = False
+    # --- ends ----------------------------------------------------------------------------------------------
 
     def say_goodbye(self) -> bool:
         """Say close_notify and end our direction, without waiting, while a task goes on receiving: the end that it meets
@@ -338,13 +220,6 @@ class SecureStream:
     def _peer_is_done(self) -> bool:
         return isinstance(self._read_end, anyio.EndOfStream)
 
-    def _say_close_notify(self) -> bool:
-        """Whether close_notify is out, which it only can be at once where OpenSSL has the connection."""
-        if self._wire.closed or self._write_end or not self._wire.attached or self._shutdown_wants_room():
-            return False
-        self._write_end = _ENDED
-        return True
-
     async def aclose(self) -> None:
         """Say close_notify if that is possible within limits.REFUSAL_DRAIN, and close. Idempotent.
 
@@ -361,6 +236,8 @@ class SecureStream:
     async def abort(self) -> None:
         """Close without a word: the peer sees a cut. Idempotent, and done even when cancelled."""
         await self._wire.close()
+
+    # --- within: reading -----------------------------------------------------------------------------------
 
     def _check_reading(self) -> None:
         if self._wire.closed:
@@ -423,80 +300,3 @@ class SecureStream:
         again = anyio.BrokenResourceError if isinstance(error, Refused) else type(error)
         self._read_end = again(*([str(error)] if str(error) else []))
         return error
-
-    async def _write(self, *parts: bytes | bytearray | memoryview) -> None:
-        self._write_end = _UNFINISHED
-        self._unfair += _SEND_COST
-        self._check_wire()
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                if taken := self._push(view):
-                    view = view[taken:]
-                    self._unfair += taken
-                    if self._unfair < limits.TLS_TURN:
-                        continue
-                    self._unfair = 0
-                    await self.flush()
-                    await self._loop.cancel_shielded_checkpoint()
-                else:
-                    await self._blocked()
-                self._check_wire()
-        await self.flush()
-        self._write_end = ""
-
-    def _check_wire(self) -> None:
-        """Before the first write of a turn: whether there is somebody to write to."""
-        if self._wire.closed:
-            raise anyio.ClosedResourceError
-        if failure := self._wire.failure():
-            self._write_end = os.strerror(failure)
-            raise anyio.BrokenResourceError(self._write_end)
-
-    def _push(self, view: memoryview) -> int:
-        """One call into OpenSSL: how many bytes it took, or 0 when it must wait, for what `_blocked` waits for. Some of them
-        may be sent then: it must get the same ones again."""
-        try:
-            taken = _openssl.write(self._tls, view[: limits.TLS_TURN])
-        except SSL.WantWriteError:
-            self._blocked = self._wire.room
-            return 0
-        except SSL.WantReadError:
-            self._blocked = _rest_is_read
-            return 0
-        except SSL.Error as error:
-            self._write_end = str(translate(error, self._peer)) or "the connection is closed"
-            raise anyio.BrokenResourceError(self._write_end) from error
-        self.records_sent += -(-taken // _openssl.RECORD)
-        self.bytes_sent += taken
-        return taken
-
-    def _check_writing(self) -> None:
-        if self._wire.closed:
-            raise anyio.ClosedResourceError
-        if self._write_end:
-            raise anyio.BrokenResourceError(self._write_end)
-
-    async def _close_notify(self) -> bool:
-        """Whether close_notify is out; not if a record is still unfinished."""
-        if self._wire.closed or self._write_end:
-            return False
-        self._write_end = _ENDED
-        try:
-            while self._shutdown_wants_room():
-                await self._wire.room()
-            await self.flush()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return False  # the connection is gone already, or closed meanwhile
-        return True
-
-    def _shutdown_wants_room(self) -> bool:
-        if self._wire.closed:
-            raise anyio.ClosedResourceError
-        try:
-            self._tls.shutdown()
-        except SSL.WantWriteError:
-            return True
-        except SSL.Error:
-            pass  # TLS has failed before; what is left to say is the alert that it wrote then
-        return False

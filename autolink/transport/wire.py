@@ -44,8 +44,8 @@ class Wire(ABC):
         self._partial = bytearray()
 
     @abstractmethod
-    async def read(self, size: int) -> bytes:
-        """At least one byte and at most about `size`, or nothing at the end."""
+    async def read(self) -> bytes:
+        """At least one byte and at most about limits.TLS_STEP, or nothing at the end."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -57,7 +57,7 @@ class Wire(ABC):
 
     @abstractmethod
     async def room(self) -> None:
-        """Return when `tls` may be able to write more than it could."""
+        """Return when OpenSSL may be able to write more than it could."""
 
     def shut(self) -> None:
         """As `send_eof`, at once. Only where `attached`."""
@@ -98,7 +98,7 @@ class Wire(ABC):
         try:
             await self.send_eof()
             discarded = 0
-            while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await self.read(limits.TLS_STEP)):
+            while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await self.read()):
                 discarded += len(data)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the peer is gone: nothing is left to say, and nobody to say it to
@@ -112,7 +112,7 @@ class Wire(ABC):
             count, end = _records(buffer, most) if buffer else (0, 0)
             if count:
                 break
-            data = await self.read(limits.TLS_STEP)
+            data = await self.read()
             if not data:
                 if buffer:
                     _openssl.give_incoming(tls, bytes(buffer))
@@ -151,13 +151,13 @@ class SocketWire(Wire):
         self._socket = sock
         self._waiting_for_room: anyio.Lock | None = None
 
-    async def read(self, size: int) -> bytes:
+    async def read(self) -> bytes:
         while True:
             if self._waits:
                 await self._loop.wait_readable(self._socket)
             self._waits = True
             try:
-                return self._socket.recv(size)
+                return self._socket.recv(limits.TLS_STEP)
             except BlockingIOError:
                 continue
 
@@ -214,7 +214,7 @@ class StreamWire(Wire):
         self._stream = stream
         self._waits: set[anyio.CancelScope] = set()
 
-    async def read(self, size: int) -> bytes:
+    async def read(self) -> bytes:
         with self._until_closed():
             try:
                 return await self._stream.receive(limits.TLS_STEP)

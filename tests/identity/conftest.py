@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from autolink.identity import Credential, CredentialRequest, EntityKind
+from autolink.identity import Credential, CredentialRequest, EntityKind, Keystore
+
+CHEAP = 16
+"""An scrypt cost for tests; one in `test_sealed` uses the real one."""
+
+SECRET = "correct horse"
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -33,6 +39,17 @@ def acme(now: datetime) -> Credential:
 def seller(acme: Credential, now: datetime) -> Credential:
     request = CredentialRequest.new("seller")
     return request.complete(acme.issue(request, kind=EntityKind.AGENT, now=now))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Keystore:
+    return Keystore(tmp_path / "home", scrypt_n=CHEAP)
+
+
+@pytest.fixture
+def entry(store: Keystore, acme: Credential) -> Path:
+    store.save_new("acme", acme, passphrase=SECRET)
+    return store.folder("acme")
 
 
 @pytest.fixture

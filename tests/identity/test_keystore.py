@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autolink.errors import IdentityError, KeystoreError
 from autolink.identity import (
@@ -24,31 +21,13 @@ from autolink.identity import (
     CredentialRequest,
     EntityKind,
     Keystore,
-    KeyType,
     default_home,
     environment_passphrase,
     keys,
     keystore,
-    load_key,
-    save_key,
-    sealed,
 )
 
-CHEAP = 16
-"""An scrypt cost for tests; one test below uses the real one."""
-
-SECRET = "correct horse"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Keystore:
-    return Keystore(tmp_path / "home", scrypt_n=CHEAP)
-
-
-@pytest.fixture
-def entry(store: Keystore, acme: Credential) -> Path:
-    store.save_new("acme", acme, passphrase=SECRET)
-    return store.folder("acme")
+from .conftest import CHEAP, SECRET
 
 
 def test_an_identity_is_loaded_as_it_was_saved(store: Keystore, acme: Credential, entry: Path) -> None:
@@ -57,13 +36,6 @@ def test_an_identity_is_loaded_as_it_was_saved(store: Keystore, acme: Credential
     keys.verify(acme.leaf.public_key, loaded.sign(b"data"), b"data")
     assert store.names() == ("acme",)
     assert store.chain("acme") == acme.chain
-
-
-@pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519, KeyType.ML_DSA_65])
-def test_every_kind_of_key_survives_being_sealed(kind: KeyType) -> None:
-    key = keys.generate(kind)
-    again = sealed.unseal(sealed.seal(key, SECRET, scrypt_n=CHEAP), SECRET)
-    assert keys.spki(again.public_key()) == keys.spki(key.public_key())
 
 
 def test_files_and_folders_are_the_owners_alone_whatever_the_umask(store: Keystore, acme: Credential) -> None:
@@ -83,16 +55,6 @@ def test_files_and_folders_are_the_owners_alone_whatever_the_umask(store: Keysto
     }
 
 
-def test_rule_14_a_guess_at_the_passphrase_costs_64_mib_and_a_fifth_of_a_second(acme: Credential) -> None:
-    """The real cost, once. Below 0.1 s even a machine of some years hence would be a surprise worth a look."""
-    assert 128 * sealed.SCRYPT_N * 8 >= 64 * 1024 * 1024
-    started = time.process_time()
-    content = sealed.seal(acme.private_key, SECRET)
-    assert time.process_time() - started > 0.1
-    assert json.loads(content)["n"] == sealed.SCRYPT_N
-    assert keys.spki(sealed.unseal(content, SECRET).public_key()) == acme.leaf.spki
-
-
 def test_rule_14_the_key_is_nowhere_in_the_clear(entry: Path, acme: Credential) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -109,12 +71,6 @@ def test_a_wrong_or_missing_passphrase_says_so(store: Keystore, entry: Path) -> 
         store.load("acme")
 
 
-def test_a_passphrase_is_the_same_typed_on_another_system(acme: Credential) -> None:
-    """One keyboard sends é as one code point, another as two."""
-    content = sealed.seal(acme.private_key, "caf\u00e9", scrypt_n=CHEAP)
-    sealed.unseal(content, "cafe\u0301")
-
-
 def test_a_key_is_stored_in_the_clear_only_when_that_is_spelled_out(
     store: Keystore, acme: Credential
 ) -> None:
@@ -126,50 +82,6 @@ def test_a_key_is_stored_in_the_clear_only_when_that_is_spelled_out(
     assert b"BEGIN PRIVATE KEY" in (store.folder("acme") / "key").read_bytes()
     assert store.load("acme").peer_id == acme.peer_id
     assert store.load("acme", passphrase="not needed").peer_id == acme.peer_id
-
-
-SEALED = sealed.seal(keys.generate(KeyType.P256), SECRET, scrypt_n=CHEAP)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("format", "autolink-key/2"),
-        ("kdf", "none"),
-        ("n", CHEAP * 2),
-        ("n", 2**40),
-        ("n", 0),
-        ("n", 17),
-        ("n", True),
-        ("n", "16"),
-        ("r", 1),
-        ("p", 2),
-        ("salt", "00" * 32),
-        ("salt", 5),
-        ("aead", "none"),
-        ("nonce", "00" * 12),
-        ("nonce", "zz"),
-        ("key_sha256", "00" * 32),
-        ("sealed", ""),
-        ("sealed", "not base64"),
-        ("extra", 1),
-    ],
-)
-def test_no_field_of_a_key_file_can_be_changed(field: str, value: Any) -> None:
-    """Each is authenticated, or known beforehand; an enormous cost is refused before it is paid."""
-    with pytest.raises(KeystoreError):
-        sealed.unseal(json.dumps({**json.loads(SEALED), field: value}).encode(), SECRET)
-
-
-@given(st.binary(max_size=300) | st.integers(0, len(SEALED) - 2).map(lambda size: SEALED[:size]))
-def test_any_other_bytes_are_no_key_file(data: bytes) -> None:
-    with pytest.raises(IdentityError):
-        sealed.unseal(data, SECRET)
-
-
-def test_a_deeply_nested_key_file_is_malformed() -> None:
-    with pytest.raises(KeystoreError, match="malformed"):
-        sealed.unseal(b"[" * 30_000, SECRET)
 
 
 # --- names -------------------------------------------------------------------------------------------------
@@ -221,77 +133,6 @@ def test_an_identity_that_is_not_there_is_named(store: Keystore, entry: Path) ->
         with pytest.raises(KeystoreError, match="nobody: there is no such identity"):
             missing.load("nobody", passphrase=SECRET)
     assert Keystore(store.home / "elsewhere").names() == ()
-
-
-# --- what others may have done to the files ----------------------------------------------------------------
-
-
-def refused(store: Keystore, text: str) -> None:
-    with pytest.raises(KeystoreError, match=text) as raised:
-        store.load("acme", passphrase=SECRET)
-    assert str(store.folder("acme")) in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["key", "chain.pem"])
-def test_rule_46_a_file_that_is_a_link_is_not_read(store: Keystore, entry: Path, name: str) -> None:
-    (entry / name).rename(entry / "real")
-    (entry / name).symlink_to(entry / "real")
-    refused(store, "a link or another kind of file")
-    (entry / name).unlink()
-    os.link(entry / "real", entry / name)
-    refused(store, "second name")
-
-
-@pytest.mark.parametrize("which", ["entry", "all"])
-def test_rule_46_a_folder_that_is_a_link_is_not_entered(
-    store: Keystore, entry: Path, acme: Credential, which: str
-) -> None:
-    folder = entry if which == "entry" else entry.parent
-    folder.rename(store.home / "elsewhere")
-    folder.symlink_to(store.home / "elsewhere")
-    refused(store, "a link or another kind of file")
-    before = sorted((store.home / "elsewhere").rglob("*"))
-    with pytest.raises(KeystoreError):
-        store.save_new("acme", acme, passphrase=SECRET)
-    assert sorted((store.home / "elsewhere").rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"), [("key", 0o640), ("chain.pem", 0o604), (".", 0o750), ("..", 0o701)]
-)
-def test_rule_46_what_others_can_open_is_not_used(store: Keystore, entry: Path, name: str, mode: int) -> None:
-    (entry / name).chmod(mode)
-    refused(store, "open to other users")
-
-
-def test_rule_46_what_belongs_to_another_user_is_not_used(
-    store: Keystore, entry: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same folder seen by another user who could read it."""
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    refused(store, "belongs to another user")
-
-
-def test_rule_46_a_pipe_in_place_of_a_file_does_not_hang(store: Keystore, entry: Path) -> None:
-    (entry / "key").unlink()
-    os.mkfifo(entry / "key", 0o600)
-    refused(store, "no plain file")
-
-
-def test_a_file_that_is_too_large_missing_or_somebody_elses_is_refused(
-    store: Keystore, entry: Path, now: datetime
-) -> None:
-    chain = (entry / "chain.pem").read_bytes()
-    (entry / "chain.pem").write_bytes(Credential.self_issued("other", now=now).leaf.pem)
-    refused(store, "does not belong")
-    (entry / "chain.pem").write_bytes(b"hello")
-    refused(store, "malformed")
-    (entry / "chain.pem").write_bytes(bytes(10**6))
-    refused(store, "larger than")
-    (entry / "chain.pem").write_bytes(chain)
-    (entry / "key").unlink()
-    refused(store, "No such file")
 
 
 # --- atomicity ---------------------------------------------------------------------------------------------
@@ -460,30 +301,7 @@ def test_somebody_elses_request_is_not_stored(store: Keystore) -> None:
         store.save_request("seller", received, passphrase=SECRET)
 
 
-# --- the next key, home and passphrase ---------------------------------------------------------------------
-
-
-def test_the_next_key_goes_to_a_file_of_its_own(acme: Credential, tmp_path: Path) -> None:
-    assert acme.next_key is not None
-    path = tmp_path / "acme.next"
-    save_key(path, acme.next_key, None, unencrypted=True)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert keys.hash_of_key(load_key(path, None).public_key()) == acme.leaf.next_key_hash
-    with pytest.raises(KeystoreError, match="never written over"):
-        save_key(path, acme.next_key, None, unencrypted=True)
-    with pytest.raises(KeystoreError, match="cannot be written"):
-        save_key(tmp_path / "no" / "folder", acme.next_key, None, unencrypted=True)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_key_file_that_is_none_says_which(tmp_path: Path) -> None:
-    path = tmp_path / "acme.next"
-    with pytest.raises(KeystoreError, match=r"acme\.next cannot be read"):
-        load_key(path, SECRET)
-    path.write_bytes(SEALED)
-    assert keys.key_type(load_key(path, SECRET).public_key()) is KeyType.P256
-    with pytest.raises(KeystoreError, match=r"acme\.next: wrong passphrase"):
-        load_key(path, "wrong")
+# --- home, passphrase and time of arrival ------------------------------------------------------------------
 
 
 def test_home_is_autolink_home_or_the_platforms_place(

@@ -14,24 +14,15 @@ from typing import Any
 import pytest
 
 from autolink.errors import IdentityError, KeystoreError
-from autolink.identity import Credential, CredentialRequest, EntityKind, Keystore, keys, keystore, sealed
+from autolink.identity import Credential, CredentialRequest, EntityKind, Keystore, keys, owned, sealed
 from autolink.registry import making
 from autolink.registry.log.note import VerifierKey
 
-OLD, NEW = "correct horse", "battery staple"
+from .conftest import SECRET
+
+OLD, NEW = SECRET, "battery staple"
 CALLS = ("open", "fsync", "replace")
 """What changes the disk in a rotation."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Keystore:
-    return Keystore(tmp_path / "home", scrypt_n=16)
-
-
-@pytest.fixture
-def entry(store: Keystore, acme: Credential) -> Path:
-    store.save_new("acme", acme, passphrase=OLD)
-    return store.folder("acme")
 
 
 def following(credential: Credential, now: datetime) -> Credential:
@@ -232,19 +223,19 @@ def test_a_rotation_in_the_middle_of_a_load_is_no_broken_identity(
     store: Keystore, entry: Path, acme: Credential, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before each file that the load reads, another process rotates once more."""
-    real, current, left = keystore._read, acme, [3]
+    real, current, left = owned.read, acme, [3]
 
     def read(folder: int, name: str, limit: int) -> bytes:
         nonlocal current
         if left[0]:
             left[0] -= 1
-            monkeypatch.setattr(keystore, "_read", real)
+            monkeypatch.setattr(owned, "read", real)
             current = following(current, now)
             store.rotate("acme", current, passphrase=OLD)
-            monkeypatch.setattr(keystore, "_read", read)
+            monkeypatch.setattr(owned, "read", read)
         return real(folder, name, limit)
 
-    monkeypatch.setattr(keystore, "_read", read)
+    monkeypatch.setattr(owned, "read", read)
     assert store.load("acme", passphrase=OLD).leaf == current.leaf
     assert left == [0]
 

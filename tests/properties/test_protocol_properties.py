@@ -23,7 +23,7 @@ from autolink.protocol.frames import (
     encode_credit,
     encode_frame,
 )
-from autolink.protocol.table import Direction
+from autolink.protocol.table import DirectionState
 
 always_the_same = settings(deadline=None, derandomize=True, database=None, max_examples=300)
 HELLO = {"clock": 1, "software": "test/1"}
@@ -239,7 +239,7 @@ def check(world):
     for party, link in enumerate(world.links):
         table = link._channels.table()
         for number, ((ours, outstanding), (theirs, held)) in table.items():
-            assert {ours, theirs} - {Direction.ENDED, Direction.CANCELLED}, "over and not forgotten"
+            assert {ours, theirs} - {DirectionState.ENDED, DirectionState.CANCELLED}, "over and not forgotten"
             assert outstanding == world.outstanding[party].get(number, 0)
             assert 0 <= held <= world.outstanding[1 - party].get(number, 0) <= WINDOW // 2 + 3 * WINDOW
         assert all(0 <= count <= CHANNELS for count in link._channels.open)
@@ -315,9 +315,9 @@ def test_a_receiver_that_reads_everything_never_leaves_a_sender_waiting(sequence
     world.settle()
     for link in world.links:
         for number, (ours, _) in link._channels.table().items():
-            if ours[0] is Direction.OPEN and number == channel:
+            if ours[0] is DirectionState.OPEN and number == channel:
                 other = world.links[1 - world.links.index(link)]._channels.table()[number]
-                assert link.can_send(number, size) or other[0][0] is Direction.CANCELLED
+                assert link.can_send(number, size) or other[0][0] is DirectionState.CANCELLED
 
 
 @pytest.mark.parametrize("cut", range(0, len(WIRE), 7))

@@ -211,6 +211,18 @@ def test_both_ends_allow_an_item_by_the_same_inequality(small, lane, before, siz
         small.raw(small.dialer, (lane, 0, bytes(size)))
 
 
+def test_of_channels_opened_together_those_are_served_for_which_there_is_a_place(small):
+    """Two handlers run on: of two new channels in one batch the first has the last place."""
+    for _ in range(2):
+        number = small.channel(small.dialer)
+        small.say(small.dialer, (number, 2, b"last"))
+        small.say(small.listener, (number, 2, b"last"))
+    served, other = small.dialer.open_channel(), small.dialer.open_channel()
+    batch, *refused = small.say(small.dialer, (served, 1, b"x"), (other, 1, b"x"))
+    assert batch.dropped == {other}
+    assert refused == [ChannelRefused(other, Code.RESOURCE_EXHAUSTED)]
+
+
 def test_what_waits_for_the_writer_counts_as_sent(small, lane):
     assert small.dialer.can_send(lane, W, waiting=0)
     assert small.dialer.can_send(lane, W, waiting=W // 2)

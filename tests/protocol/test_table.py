@@ -18,7 +18,7 @@ from autolink.protocol.table import (
     CHANNEL,
     LINK,
     Act,
-    Direction,
+    DirectionState,
     LinkState,
     Violation,
     step_channel,
@@ -148,15 +148,15 @@ def at(pair, owner, opener, state):
     """A channel of `opener` on which `owner`'s direction is in `state`, its number, the other direction open."""
     other = pair.other(owner)
     number = opener.open_channel()
-    if state is Direction.UNOPENED:
+    if state is DirectionState.UNOPENED:
         return number
-    only = state is Direction.ENDED and owner is opener
+    only = state is DirectionState.ENDED and owner is opener
     pair.say(opener, (number, 3 if only else 1, b"first"))
-    if not only and state is Direction.ENDED:
+    if not only and state is DirectionState.ENDED:
         pair.say(owner, (number, 2, b"last"))
-    if state is Direction.CANCELLED:
+    if state is DirectionState.CANCELLED:
         pair.carry(owner, owner.cancel(number, Code.CANCELLED))
-    if state is not Direction.UNOPENED and opener is owner:
+    if state is not DirectionState.UNOPENED and opener is owner:
         pair.say(other, (number, 0, b"something to give credit for"))
     return number
 
@@ -172,13 +172,13 @@ def do(pair, owner, act, number):
 
 @pytest.mark.parametrize("whose", ["its opener", "the other party"])
 @pytest.mark.parametrize("act", list(Act))
-@pytest.mark.parametrize("state", list(Direction))
+@pytest.mark.parametrize("state", list(DirectionState))
 def test_each_act_in_each_state_of_a_direction_does_what_the_table_says(linked, state, act, whose):
     """Opening is the opener's alone, so an unopened direction of the other party allows nothing."""
     opener = linked.dialer
     owner = opener if whose == "its opener" else linked.listener
     number = at(linked, owner, opener, state)
-    after = CHANNEL[state].get(act) if owner is opener or state is not Direction.UNOPENED else None
+    after = CHANNEL[state].get(act) if owner is opener or state is not DirectionState.UNOPENED else None
     if after is None:
         with pytest.raises(RemoteProtocolError, match=f"channel {number}"):
             do(linked, owner, act, number)
@@ -193,7 +193,7 @@ def test_the_tables_raise_for_what_they_do_not_hold():
     with pytest.raises(Violation, match="BATCH from a party that is silent"):
         step_link(LinkState.SILENT, LinkState.OPEN, Frame.BATCH)
     with pytest.raises(Violation, match="channel 9: flags 7"):
-        step_channel(Direction.OPEN, 7, 9)
+        step_channel(DirectionState.OPEN, 7, 9)
 
 
 def test_accept_needs_the_hello_of_the_party_that_it_accepts(pair):
@@ -215,7 +215,7 @@ def test_the_document_shows_the_tables_of_the_code():
     names = ["128-255" if frame is Frame.EXTENSION else frame.name for frame in Frame]
     rows = [(state, [LINK[state].get(frame, "✗") for frame in Frame]) for state in LinkState]
     assert table("sender is", names, rows) in DOCUMENT
-    rows = [(state, [CHANNEL[state].get(act, "✗") for act in Act]) for state in Direction]
+    rows = [(state, [CHANNEL[state].get(act, "✗") for act in Act]) for state in DirectionState]
     assert table("direction is", [act.name for act in Act], rows) in DOCUMENT
 
 

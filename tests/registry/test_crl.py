@@ -24,7 +24,7 @@ from autolink.trust.chain import verify_path
 
 from .conftest import new_key
 from .public import Kept, agent, kept, publish_crl
-from .test_service import registration, serving
+from .serving import registration, serving
 
 
 @pytest.fixture

@@ -39,9 +39,8 @@ from autolink.registry.submitter import Logged
 from autolink.transport import TcpAddress, parse_address
 from autolink.trust import SelfCertified
 
+from .serving import AT, KEY, ORIGIN, Served, entry, issue, registration, serving, until
 from .test_addresses import Names, targets
-from .test_monitor import KEY
-from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
 
 WHERE = "9.9.9.9:1"
 
@@ -494,9 +493,9 @@ async def test_an_agent_publishes_itself_once_and_again_when_its_handlers_change
             async with registered(agent, contact, here.served.key, addresses=["unix:/run/agent"]):
                 pass
         async with registered(agent, contact, here.served.key, addresses=[WHERE]) as standing:
-            await _until(lambda: "our service record is on record" in caplog.text)
+            await until(lambda: "our service record is on record" in caplog.text)
             assert [offer.name for offer in (await here.find()).methods] == ["echo"]
-            await _until(lambda: standing.status and standing.status.status.entries == 2)
+            await until(lambda: standing.status and standing.status.status.entries == 2)
         async with registered(agent, contact, here.served.key, addresses=[WHERE]) as standing:
             assert standing.status is not None
             size = here.served.store.head.size
@@ -506,9 +505,9 @@ async def test_an_agent_publishes_itself_once_and_again_when_its_handlers_change
                 return body
 
             standing.refresh()
-            await _until(lambda: here.served.store.head.size == size + 1)
+            await until(lambda: here.served.store.head.size == size + 1)
             assert standing.status.status.state is State.ACTIVE
-            await _until(lambda: caplog.text.count("our service record is on record") == 2)
+            await until(lambda: caplog.text.count("our service record is on record") == 2)
             assert [offer.name for offer in (await here.find()).methods] == ["echo", "more"]
 
 

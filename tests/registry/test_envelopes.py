@@ -13,7 +13,7 @@ from autolink.messages import verify
 from autolink.registry.trust import Registered
 from autolink.trust import SelfCertified
 
-from .test_service import Cast, Served, _until, cast, issue, registration, serving, staple
+from .serving import Cast, Served, cast, issue, registration, serving, staple, until
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def test_what_is_kept_of_a_link_shows_the_status_of_its_time(tmp_path: Pat
             (far,) = players.echo.links
 
             async def shown(evidence: tuple[bytes, ...]) -> None:
-                await _until(lambda: far.peer.presented.evidence == evidence)
+                await until(lambda: far.peer.presented.evidence == evidence)
                 await link.call("order", "tea")
 
             await staple(served, players.caller)

@@ -14,7 +14,7 @@ from autolink.testing import Network
 from autolink.transport import parse_address
 from autolink.trust import AllOf, AnyOf, Context, Grounds, Model, Pinned, SelfCertified, UnsafeAnyone
 
-from .test_service import ORIGIN, Served, registration, serving, staple
+from .serving import ORIGIN, Served, registration, serving, staple
 
 
 def by(served: Served) -> str:

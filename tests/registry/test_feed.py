@@ -24,9 +24,9 @@ from autolink.registry.records import State
 from autolink.registry.trust import Registered
 from autolink.trust import Grounds, Model, NotVouched, Pinned, SelfCertified
 
-from .test_monitor import KEY, replaced
+from .serving import KEY, ORIGIN, Served, cast, entry, issue, now, opens, registration, serving, until
 from .test_monitor import client as visitor
-from .test_service import ORIGIN, Served, _until, cast, entry, issue, now, opens, registration, serving
+from .test_monitor import replaced
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ async def test_an_end_ends_live_links_at_both_ends_with_its_reason_and_no_new_on
         ):
             for agent, model in zip((players.echo, players.caller), players.models, strict=True):
                 tasks.start_soon(_follow, served, agent, model)
-            await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 2)
+            await until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 2)
             async with (
                 players.caller.connect("echo:1", expect=players.echo.peer_id) as link,
                 players.caller.connect("echo:1", expect=players.echo.peer_id) as resumed,
             ):
                 assert (link.tls.resumed, resumed.tls.resumed) == (False, True)
-                await _until(lambda: len(players.echo.links) == 2)
+                await until(lambda: len(players.echo.links) == 2)
                 ends = [link, resumed, *players.echo.links]
                 ended = players.acme if whom == "acme" else players.echo.credential
                 place = await client.place(ended.auto_id)
@@ -109,10 +109,10 @@ async def test_a_subscriber_that_never_reads_holds_nobody_up(tmp_path: Path) -> 
                 await topic.publish(bytes(1_024))
             assert (topic.statistics().subscribers, topic.statistics().disconnected) == (0, 1)
             tasks.start_soon(client.follow, lambda change: heard.append(change.index))
-            await _until(lambda: topic.statistics().subscribers == 1)
+            await until(lambda: topic.statistics().subscribers == 1)
             await client.submit(registration(acme))
             places = [await _register_and_revoke(client, acme, f"agent-{number}") for number in range(3)]
-            await _until(lambda: heard == places)
+            await until(lambda: heard == places)
             missed = await lazy._link.call("registry.changes_since", 0, returns=list[tuple[int, bytes]])
             assert [place for place, _ in missed] == places
             tasks.cancel_scope.cancel()

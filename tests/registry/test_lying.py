@@ -1,13 +1,12 @@
-"""A registry that is down, slow, wrong about the time, or lies: each is refused with its reason, and what shows it is kept.
+"""A registry that lies: each lie is refused with its reason, and what shows it is kept.
 
 What only an audit or a monitor can find is in `test_monitor` and `test_sources`; what a finder is told, in `test_discovery`.
 On the real clock: SQLite works in threads.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,31 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential
+from autolink import Agent, Credential
 from autolink.errors import BadSignature, CallError, EntryRefused, Reason, Refused, RemoteProtocolError
 from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
-from autolink.messages.merkle import leaf_hash
 from autolink.messages.message import TIME_MAX
-from autolink.registry import registration as module
 from autolink.registry import word
 from autolink.registry.answers import CHANGES, Consistency
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.feed import sign_change
-from autolink.registry.ledger import standing as standing_of
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoint
 from autolink.registry.log.note import VerifierKey
-from autolink.registry.records import SECOND, Record, State
+from autolink.registry.records import SECOND, State
 from autolink.registry.registration import registered
-from autolink.registry.status import PURPOSE, Newest, Status, sign_status
+from autolink.registry.status import PURPOSE, Newest, Status
 from autolink.registry.status import verify_untrusted as verify_status
 from autolink.registry.trust import Registered
-from autolink.testing import Network
 from autolink.trust import Context, Contradicted, NotVouched, SelfCertified
 from autolink.trust.presented import present
 
-from .test_monitor import KEY, replaced
-from .test_monitor import client as visitor
-from .test_registered import _address, contact, forks, register, revoke
-from .test_service import (
+from .serving import (
+    KEY,
     ORIGIN,
     Served,
-    _until,
     cast,
     entry,
     issue,
@@ -54,160 +46,17 @@ from .test_service import (
     opens,
     registration,
     serving,
+    signed,
     staple,
+    until,
 )
+from .test_monitor import client as visitor
+from .test_monitor import replaced
+from .test_registered import contact, forks, register, revoke
 
 pytestmark = pytest.mark.usefixtures("soon")
 
 HOUR = 3600 * SECOND
-
-
-# --- time --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "max_age", "reason"),
-    [
-        (50, None, None), (90, None, Reason.NOT_YET_VALID), (-3000, None, None), (-3700, None, Reason.EXPIRED),
-        (-3000, 3060.0, None), (-3000, 2900.0, Reason.EXPIRED),
-    ],
-)  # fmt: skip
-async def test_a_registry_whose_clock_is_ahead_or_behind(
-    tmp_path: Path, seconds: int, max_age: float | None, reason: Reason | None
-) -> None:
-    """A minute is forgiven to come, and what is behind has aged by as much."""
-    async with serving(tmp_path) as served:
-        players = await cast(served)
-        players.echo.replace_trust(SelfCertified() & Registered(served.key, max_age=max_age))
-        record = served.store.record(players.caller.auto_id)
-        assert record is not None
-        players.caller.replace_evidence(signed(served, record, record.touched, now() + seconds * SECOND))
-        assert await opens(served, players) is reason
-
-
-def signed(served: Served, record: Record, place: int, at: int) -> bytes:
-    """A status as the log would sign it at some time, with the proof of the entry at a place."""
-    (leaf,) = served.store.read_leaves(record.touched, record.touched + 1)
-    return sign_status(
-        record, standing_of(served.store, record, at), origin=ORIGIN, leaf=leaf_hash(leaf),
-        proof=served.registrar.proof(place), now=at, key=KEY,
-    ).to_bytes()  # fmt: skip
-
-
-@pytest.mark.parametrize("seconds", [-90, -50, 50, 90])
-async def test_a_peer_whose_clock_is_ahead_or_behind(tmp_path: Path, seconds: int) -> None:
-    """Its status is of the log's time, so only how far apart two agents are counts, as for every link."""
-    async with serving(tmp_path) as served:
-        players = await cast(served)
-        skewed = Agent(
-            players.caller.credential, trust=SelfCertified() & players.models[1],
-            clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds),
-        )  # fmt: skip
-        players.caller = served.join(skewed)
-        await staple(served, skewed)
-        reason = await opens(served, players)
-        assert reason is None if abs(seconds) < 60 else reason in (Reason.CLOCK_SKEW, Reason.NOT_YET_VALID)
-
-
-@pytest.mark.parametrize(("hours", "says"), [(-2, "too long ago"), (2, "to come: set the clock")])
-async def test_an_agent_takes_no_status_of_another_time_for_itself(
-    tmp_path: Path, hours: int, says: str
-) -> None:
-    """What was shown before goes on being shown, what shows the lie is kept, and the next good one is taken."""
-    evidence = tmp_path / "evidence"
-    async with serving(tmp_path) as served:
-        _, (echo,) = await register(served, "echo")
-        record = served.store.record(echo.auto_id)
-        assert record is not None
-        lie = signed(served, record, record.touched, now() + hours * HOUR)
-
-        async def lies(call: Any, auto_id: bytes) -> bytes:
-            return lie
-
-        answer = served.agent.handlers.methods["registry.status"]
-        agent, started = (served.join(Agent(echo, trust=SelfCertified())) for _ in range(2))
-        async with registered(agent, contact(served), served.key, evidence=evidence) as standing:
-            shown, before = agent.evidence, standing.status
-            assert shown
-            replaced(served, "status", lies)
-            standing.refresh()
-            await _until(lambda: evidence.exists() and [*evidence.glob("*.evidence")])
-            assert isinstance(standing.error, Unproved)
-            assert (agent.evidence, standing.status, standing.missing) == (shown, before, "")
-            async with registered(started, contact(served), served.key) as anew:
-                assert (started.evidence, anew.status) == ((), None)
-                assert says in anew.missing
-            served.agent.handlers.methods["registry.status"] = answer
-            standing.refresh()
-            await _until(lambda: standing.error is None)
-            assert agent.evidence != shown
-    (kept,) = evidence.glob("*.evidence")
-    assert kept.read_bytes() == lie
-    assert says in kept.with_suffix(".evidence.txt").read_text()
-
-
-# --- down, and slow ----------------------------------------------------------------------------------------
-
-
-async def test_a_registry_that_is_down_is_logged_and_dialled_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "autolink")
-    key = Ed25519PrivateKey.generate()
-    async with serving(tmp_path, key=key) as served:
-        _, (echo,) = await register(served, "echo")
-        where, log_key, peer_id = contact(served), served.key, served.agent.peer_id
-    agent, file = Agent(echo, trust=SelfCertified()), tmp_path / "kept.status"
-    Network().join(agent)
-    async with registered(agent, where, log_key, kept=file) as standing:
-        assert standing.status is None
-        assert standing.error is not None
-        assert agent.evidence == ()
-        assert standing.missing == f"we have no status to show: {standing.error}"
-    assert "we have no status to show" in caplog.text
-    assert not file.exists()
-    async with serving(tmp_path, key=key) as served:
-        served.join(agent)
-        expected = Contact(served.agent.peer_id, _address())
-        assert peer_id != expected.peer_id
-        async with registered(agent, str(expected), log_key, kept=file) as standing:
-            assert standing.status is not None
-            served.network.cut()
-            await _until(lambda: standing.error is not None)
-            await _until(lambda: standing.error is None)
-    assert "answers again" in caplog.text
-    shown = agent.evidence
-    restarted = Agent(echo, trust=SelfCertified())
-    Network().join(restarted)
-    async with registered(restarted, where, log_key, kept=file) as standing:
-        assert restarted.evidence == shown
-        assert not standing.missing
-        assert "our status is good until" in caplog.text
-    late = Agent(echo, trust=SelfCertified(), clock=lambda: datetime.now(UTC) + timedelta(hours=2))
-    Network().join(late)
-    async with registered(late, where, log_key, kept=file) as standing:
-        assert standing.missing.startswith("our status was good until ")
-
-
-async def test_a_slow_registry_is_given_up_and_dialled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
-    async with serving(tmp_path) as served:
-        _, (echo,) = await register(served, "echo")
-        agent = served.join(Agent(echo, trust=SelfCertified()))
-        answer = served.agent.handlers.methods.pop("registry.consistency")
-
-        @served.agent.handlers.method("registry.consistency")
-        async def silent(call: Any, asked: Any) -> None:
-            await anyio.sleep_forever()
-
-        async with registered(agent, contact(served), served.key) as standing:
-            assert isinstance(standing.error, TimeoutError)
-            assert standing.status is None
-            monkeypatch.setattr(module, "_PATIENCE", 5)
-            served.agent.handlers.methods["registry.consistency"] = answer
-            await _until(lambda: standing.status is not None)
 
 
 # --- wrong root, forked log ----------------------------------------------------------------------------------
@@ -325,7 +174,7 @@ async def test_a_forked_log_changes_nothing_of_what_an_agent_shows(
                 await register(forked, "one", "two")
                 forks(served, forked)
                 standing.refresh()
-                await _until(lambda: "what shows that the registry lies is in" in caplog.text)
+                await until(lambda: "what shows that the registry lies is in" in caplog.text)
                 assert isinstance(standing.error, Unproved)
                 both = seen + b"\n" + forked.store.head.checkpoint
     assert agent.evidence == shown
@@ -383,14 +232,14 @@ async def test_a_change_of_an_entry_that_there_is_not_silences_no_feed(tmp_path:
         model = Registered(served.key)
         agent = served.join(Agent(echo, trust=SelfCertified()))
         async with registered(agent, contact(served), served.key, model, evidence=evidence):
-            await _until(lambda: served.agent.topics[CHANGES].statistics().subscribers)
+            await until(lambda: served.agent.topics[CHANGES].statistics().subscribers)
             told = entry(Op.REVOKE, AutoId(bytes(32)), bytes(32))
             lie = sign_change(told, State.REVOKED, index=TIME_MAX, at=now(), key=KEY)
             await served.agent.topics[CHANGES].publish(lie.to_bytes())
-            await _until(lambda: AutoId(bytes(32)) in model._told)
+            await until(lambda: AutoId(bytes(32)) in model._told)
             served.network.cut()
             await revoke(served, acme, other)
-            await _until(lambda: other.auto_id in model._told)
+            await until(lambda: other.auto_id in model._told)
     (kept,) = evidence.glob("*.evidence")
     assert kept.read_bytes().startswith(lie.to_bytes() + b"\n")
 
@@ -405,11 +254,11 @@ async def test_a_stale_status_is_refused_and_a_fresh_one_renews_a_live_link(tmp_
         async with served.network.listening(players.echo, "echo:1"):
             await staple(served, players.caller)
             async with players.caller.connect("echo:1", expect=players.echo.peer_id) as link:
-                await _until(lambda: players.echo.links)
+                await until(lambda: players.echo.links)
                 (far,) = players.echo.links
                 first = far.peer.valid_until
                 await staple(served, players.caller)
-                await _until(lambda: far.peer.valid_until > first)
+                await until(lambda: far.peer.valid_until > first)
                 with anyio.fail_after(5):
                     await link.closed()  # nothing renews it now
             with pytest.raises(Refused) as refusal:

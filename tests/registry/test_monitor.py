@@ -25,11 +25,8 @@ from autolink.registry.watch import Report
 from autolink.trust import SelfCertified
 
 from .conftest import ORIGIN
+from .serving import KEY, Served, entry, issue, now, registration, serving
 from .test_registered import register, revoke
-from .test_service import Served, entry, issue, now, registration, serving
-
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-"""The one that `serving` uses."""
 
 
 def monitor(served: Served, **how: Any) -> Monitor:

@@ -11,7 +11,7 @@ from autolink.errors import EntryRefused, Fault
 from autolink.registry.policy import Invited, Open, Rate
 from autolink.trust import SelfCertified
 
-from .test_service import issue, registration, serving
+from .serving import issue, registration, serving
 
 
 async def test_rule_41_only_those_who_were_invited_register_themselves(tmp_path: Path) -> None:

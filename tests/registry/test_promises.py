@@ -25,10 +25,9 @@ from autolink.registry.store import StoreFailed
 from autolink.registry.submitter import Withheld, promise_in
 from autolink.trust import SelfCertified
 
-from .test_monitor import KEY
+from .serving import KEY, ORIGIN, Served, now, registration, serving, until
 from .test_monitor import client as visitor
 from .test_registered import contact, register
-from .test_service import ORIGIN, Served, _until, now, registration, serving
 
 pytestmark = pytest.mark.usefixtures("soon")
 
@@ -95,7 +94,7 @@ async def test_rule_39_who_leaves_before_the_receipt_is_out_has_the_promise_kept
         async with visitor(served) as client:
             with pytest.raises((CallError, LinkLost, RemoteProtocolError)):
                 await client.submit(made)
-        await _until(lambda: served.store.head.size == 1)
+        await until(lambda: served.store.head.size == 1)
         assert served.store.record(made.auto_id) is not None
 
 
@@ -134,7 +133,7 @@ async def test_what_an_agent_was_promised_and_not_shown_is_kept_with_the_entry(
         async with registered(
             agent, contact(served), served.key, addresses=["9.9.9.9:1"], evidence=evidence
         ) as standing:
-            await _until(lambda: [*evidence.glob("*.evidence")])
+            await until(lambda: [*evidence.glob("*.evidence")])
             assert isinstance(standing.error, EntryRefused if how == "refuses" else Withheld)
             (kept,) = evidence.glob("promise-*.evidence")
             receipt, entry = codec.decode_untrusted(kept.read_bytes(), what="promise", nodes=3)
@@ -143,7 +142,7 @@ async def test_what_an_agent_was_promised_and_not_shown_is_kept_with_the_entry(
             another = Checkpoint(ORIGIN, served.store.head.size, bytes(32)).signed(KEY)
             standing._seen = verify_checkpoint(another, served.key)
             served.network.cut()
-            await _until(lambda: [*evidence.glob("log-*.evidence")])
+            await until(lambda: [*evidence.glob("log-*.evidence")])
     assert len([*evidence.glob("*.evidence")]) == 2
 
 
@@ -223,7 +222,7 @@ async def test_rule_39_the_judgement_is_of_when_the_receipt_came_and_the_first_o
         async def late(channel: Channel[Answer, tuple[int, bytes]]) -> None:
             async for number, data in channel:
                 await channel.send(Answer(number=number, receipt=first.to_bytes()))
-                await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+                await until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
                 clock[0] += HOUR
                 await channel.send(Answer(number=number, receipt=second.to_bytes()))
                 (outcome,) = served.registrar.append([data])
@@ -257,7 +256,7 @@ async def test_rule_39_a_refusal_after_a_receipt_of_another_time_has_that_as_its
         async with registered(
             agent, contact(served), served.key, addresses=["9.9.9.9:1"], evidence=evidence
         ) as standing:
-            await _until(lambda: [*evidence.glob("*.evidence")])
+            await until(lambda: [*evidence.glob("*.evidence")])
             assert isinstance(standing.error, Unproved)
             served.registrar.receipt = given  # type: ignore[method-assign]
     (kept,) = evidence.glob("unproved-*.evidence")
@@ -291,7 +290,7 @@ async def test_who_does_not_wait_for_the_outcome_has_been_given_the_promise(
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(lambda: submitter.submit(made, promised=promised))
                     if ahead:
-                        await _until(lambda: any(one.receipt for one in submitter._waiting.values()))
+                        await until(lambda: any(one.receipt for one in submitter._waiting.values()))
                         await anyio.wait_all_tasks_blocked()
                         scope.cancel()
         assert len(taken) == (not ahead)

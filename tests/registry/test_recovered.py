@@ -31,7 +31,7 @@ from autolink.trust import (
     judge,
 )
 
-from .test_service import ORIGIN, Served, issue, registration, serving
+from .serving import ORIGIN, Served, issue, registration, serving
 
 DELAY = timedelta(days=8)
 

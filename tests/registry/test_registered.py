@@ -26,7 +26,7 @@ from autolink.registry.trust import Registered, models_in
 from autolink.testing import Network
 from autolink.trust import Pinned, SelfCertified
 
-from .test_service import AT, ORIGIN, Served, _until, entry, issue, registration, serving
+from .serving import AT, ORIGIN, Served, entry, issue, registration, serving, until
 
 pytestmark = pytest.mark.usefixtures("soon")
 
@@ -81,7 +81,7 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
                 await link.closed()
             assert Reason.REVOKED in agents[0].statistics().refused
         # It was told of its own end by the feed, and shows what is true at once.
-        await _until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
+        await until(lambda: standings[1].status.status.state is State.REVOKED)  # type: ignore[union-attr]
         assert [each.missing for each in standings] == ["", "we are revoked there"]
 
 
@@ -116,7 +116,7 @@ async def test_who_is_not_on_record_is_told_and_shows_its_status_when_it_is(
             async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
                 await client.submit(registration(late, acme))
             standing.refresh()
-            await _until(lambda: standing.status is not None)
+            await until(lambda: standing.status is not None)
             assert verify_untrusted(agent.evidence[0], served.key).status.auto_id == late.auto_id
 
 
@@ -200,7 +200,7 @@ async def test_an_older_status_than_was_shown_is_not_and_its_keeping_has_an_end(
             for _ in range(3):
                 standing.error = None
                 standing.refresh()
-                await _until(lambda: standing.error is not None)
+                await until(lambda: standing.error is not None)
                 assert "older than one that was seen" in str(standing.error)
     assert agent.evidence == shown
     (kept,) = evidence.glob("*.evidence")
@@ -218,7 +218,7 @@ async def test_evidence_that_cannot_be_kept_is_told(tmp_path: Path, caplog: pyte
             note = Checkpoint(ORIGIN, 2, bytes(32)).signed(key)
             standing._seen = verify_checkpoint(note, served.key)
             served.network.cut()
-            await _until(lambda: "cannot be kept" in caplog.text)
+            await until(lambda: "cannot be kept" in caplog.text)
             assert isinstance(standing.error, LogConvicted)
 
 
@@ -230,12 +230,12 @@ async def test_another_dialer_and_another_model_may_be_given(tmp_path: Path) -> 
         heeded: list[object] = []
         model.on_change(lambda: heeded.append(1))
         async with registered(agent, contact(served), served.key, model, dialer=echo):
-            await _until(lambda: served.agent.links)
+            await until(lambda: served.agent.links)
             assert [link.peer.name for link in served.agent.links] == ["echo"]
             put_in = Registered(served.key)
             agent.replace_trust(SelfCertified() & put_in)
             await revoke(served, acme, acme)
-            await _until(lambda: heeded)
+            await until(lambda: heeded)
             assert acme.auto_id in put_in._told
 
 
@@ -308,19 +308,19 @@ async def test_a_renewed_certificate_is_used_when_it_is_on_record_and_no_link_is
 
         if first == "taken":
             standing.go_on_with(newer)
-            await _until(lambda: "another certificate of ours on record" in caplog.text)
+            await until(lambda: "another certificate of ours on record" in caplog.text)
         else:
             await put_on_record(served, newer)
             standing.refresh()
-            await _until(lambda: "another certificate of ours on record" in caplog.text)
+            await until(lambda: "another certificate of ours on record" in caplog.text)
         assert serves.credential is echo
         await links_still()
         if first == "taken":
             await put_on_record(served, newer)
         else:
             standing.go_on_with(newer)
-        await _until(lambda: serves.credential is newer)
-        await _until(lambda: link.peer.presented.leaf == newer.leaf)
+        await until(lambda: serves.credential is newer)
+        await until(lambda: link.peer.presented.leaf == newer.leaf)
         await links_still()
         assert caplog.text.count("another certificate of ours on record") == 1
 
@@ -353,7 +353,7 @@ async def test_workers_that_took_a_certificate_before_it_was_on_record_have_a_fi
         agent = served.join(Agent(newer, trust=SelfCertified()))
         async with registered(agent, contact(served), served.key) as standing:
             await put_on_record(served, newer)
-            await _until(
+            await until(
                 lambda: standing.status and standing.status.status.certificate == newer.leaf.fingerprint
             )
 
@@ -369,7 +369,7 @@ async def test_a_certificate_that_ends_is_not_waited_with(tmp_path: Path) -> Non
             assert agent.credential is echo
             served.network.cut()
             clock[0] += timedelta(hours=1, minutes=1)
-            await _until(lambda: agent.credential is newer)
+            await until(lambda: agent.credential is newer)
 
 
 async def test_a_status_is_renewed_long_before_those_who_ask_for_a_young_one_refuse_it(
@@ -383,7 +383,7 @@ async def test_a_status_is_renewed_long_before_those_who_ask_for_a_young_one_ref
         agent = served.join(Agent(echo, trust=SelfCertified()))
         async with registered(agent, contact(served), served.key) as standing:
             first = standing.status
-            await _until(lambda: standing.status.status.at > first.status.at)  # type: ignore[union-attr]
+            await until(lambda: standing.status.status.at > first.status.at)  # type: ignore[union-attr]
 
 
 # --- a rotation above -------------------------------------------------------------------------------------------
@@ -413,8 +413,8 @@ async def test_a_rotation_above_costs_no_link_of_those_who_show_what_is_true_aft
         link = await stack.enter_async_context(agents[1].connect("echo:1", expect=agents[0].peer_id))
         before = link.peer.valid_until
         await rotate(served, acme)
-        await _until(lambda: all(acme.auto_id in model._told for model in models))
-        await _until(lambda: link.peer.valid_until > before)  # the fresh one's hour, not the grace
+        await until(lambda: all(acme.auto_id in model._told for model in models))
+        await until(lambda: link.peer.valid_until > before)  # the fresh one's hour, not the grace
         await link.ping()
         assert not any(agent.statistics().refused for agent in agents)
 

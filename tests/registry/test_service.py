@@ -2,9 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,143 +10,38 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Credential, CredentialRequest, EntityKind
-from autolink.errors import CallError, Code, EntryRefused, Fault, Reason, Refused
+from autolink import Agent, Credential
+from autolink.errors import CallError, Code, EntryRefused, Fault, Refused
 from autolink.identity import AutoId, keys
-from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.messages.message import TIME_MAX
 from autolink.registry import feed, word
 from autolink.registry import registrar as registrar_module
-from autolink.registry.client import RegistryClient
 from autolink.registry.database import StoreFailed
-from autolink.registry.entries import FIRST, Entry, Guardians, Op
+from autolink.registry.entries import Entry, Op
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
-from autolink.registry.policy import Open, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
-from autolink.registry.registrar import Appended, Registrar
-from autolink.registry.service import RegistryService
+from autolink.registry.registrar import Appended
 from autolink.registry.store import SqliteStore
 from autolink.registry.submitter import Submitter, Withheld
-from autolink.registry.trust import Registered
 from autolink.testing import Network
 from autolink.trust import SelfCertified
 
 from .conftest import new_key
-
-ORIGIN = "registry.example/log"
-AT = "registry:1"
-
-
-@dataclass
-class Served:
-    """A registry that runs, and the network that it is reached in."""
-
-    network: Network
-    store: SqliteStore
-    registrar: Registrar
-    policy: Any
-    agent: Agent
-
-    @property
-    def key(self) -> Any:
-        return self.registrar.verifier_key
-
-    @asynccontextmanager
-    async def client(self, agent: Agent) -> AsyncIterator[RegistryClient]:
-        async with agent.connect(AT, expect=self.agent.peer_id) as link:
-            yield RegistryClient(link, self.key)
-
-    def join(self, agent: Agent) -> Agent:
-        self.network.join(agent)
-        return agent
-
-
-def now() -> int:
-    return microseconds(datetime.now(UTC))
-
-
-@asynccontextmanager
-async def serving(
-    folder: Path, policy: Any = None, key: Any = None, clock: Callable[[], int] = now
-) -> AsyncIterator[Served]:
-    if not (folder / "log.db").exists():
-        SqliteStore.create(folder, ORIGIN)
-    with SqliteStore(folder) as store:
-        registrar = Registrar(store, key or Ed25519PrivateKey.from_private_bytes(bytes(range(32))), clock)
-        policy = policy or Open(Rate(anyio.current_time))
-        service = RegistryService(store, registrar, policy)
-        agent = Agent(
-            Credential.self_issued("registry"), trust=SelfCertified(), handlers=service.handlers,
-            clock=lambda: instant(clock()),
-        )  # fmt: skip
-        network = Network()
-        network.join(agent)
-        async with service.running(agent), network.listening(agent, AT):
-            yield Served(network, store, registrar, policy, agent)
-
-
-def entry(op: Op, auto_id: AutoId, previous: bytes, **fields: Any) -> Entry:
-    return Entry(ORIGIN, op, auto_id, previous, now() + 60_000_000, **fields)
-
-
-def registration(credential: Credential, issuer: Credential | None = None) -> Entry:
-    following = credential.next_key or new_key()
-    made = entry(
-        Op.REGISTER, credential.auto_id, FIRST, issuer=issuer.auto_id if issuer else None,
-        certificate=credential.leaf.der, next_key=keys.hash_of_key(following.public_key()), guardians=Guardians(),
-    ).signed(credential.auto_id, credential.private_key)  # fmt: skip
-    return made.signed(issuer.auto_id, issuer.private_key) if issuer else made
-
-
-def issue(issuer: Credential, name: str) -> Credential:
-    request = CredentialRequest.new(name)
-    return request.complete(issuer.issue(request, kind=EntityKind.AGENT))
-
-
-@dataclass
-class Cast:
-    """acme and two agents of its, all on record, believing whom the registry says is active."""
-
-    acme: Credential
-    echo: Agent
-    caller: Agent
-    models: tuple[Registered, Registered]
-
-
-async def cast(served: Served) -> Cast:
-    acme = Credential.self_issued("acme")
-    agents, models = [], (Registered(served.key), Registered(served.key))
-    async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
-        await client.submit(registration(acme))
-        for name, model in zip(("echo", "caller"), models, strict=True):
-            credential = issue(acme, name)
-            await client.submit(registration(credential, acme))
-            agents.append(served.join(Agent(credential, trust=SelfCertified() & model)))
-    await staple(served, *agents)
-    return Cast(acme, *agents, models)
-
-
-async def opens(served: Served, players: Cast) -> Reason | None:
-    """Whether a link opens between two agents, and why not."""
-    try:
-        async with served.network.listening(players.echo, "echo:1"):
-            async with players.caller.connect("echo:1", expect=players.echo.peer_id):
-                return None
-    except Refused as refusal:
-        return refusal.reason
-
-
-async def staple(served: Served, *agents: Agent) -> None:
-    """Have agents fetch and show their newest status."""
-    for agent in agents:
-        status = served.registrar.status(agent.auto_id)
-        assert status is not None
-        agent.replace_evidence(status.to_bytes())
+from .serving import (
+    ORIGIN,
+    Served,
+    cast,
+    entry,
+    issue,
+    now,
+    registration,
+    serving,
+    until,
+)
 
 
 async def test_an_entry_is_submitted_receipted_and_proved(tmp_path: Path) -> None:
@@ -218,12 +111,6 @@ async def test_who_shows_no_status_or_anothers_is_refused(tmp_path: Path) -> Non
                 pass
 
 
-async def _until(condition: Any) -> None:
-    with anyio.fail_after(5):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
-
-
 async def test_rule_42_a_change_is_signed_once_however_many_hear_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,12 +131,12 @@ async def test_rule_42_a_change_is_signed_once_however_many_hear_of_it(
                 for number in range(5):
                     reader = Agent(Credential.self_issued(f"reader-{number}"), trust=SelfCertified())
                     tasks.start_soon(_hear, served, reader, heard)
-                await _until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 5)
+                await until(lambda: served.agent.topics["registry.changes"].statistics().subscribers == 5)
                 signed.clear()
                 head = (await client.place(acme.auto_id)).head
                 revoked = entry(Op.REVOKE, acme.auto_id, head)
                 await client.submit(revoked.signed(acme.auto_id, acme.private_key))
-                await _until(lambda: len(heard) == 5)
+                await until(lambda: len(heard) == 5)
                 tasks.cancel_scope.cancel()
     assert signed.count(feed.PURPOSE) == 1
     assert len(set(heard)) == 1
@@ -290,7 +177,7 @@ async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: P
                     await submitter.submit(made)
             going_on.set()
             verify_receipt(error.value.receipt, served.key, made)
-            await _until(lambda: served.store.head.size == 1)  # the promise is kept all the same
+            await until(lambda: served.store.head.size == 1)  # the promise is kept all the same
 
 
 async def test_rule_39_nothing_is_promised_that_does_not_wait_already(
@@ -306,10 +193,10 @@ async def test_rule_39_nothing_is_promised_that_does_not_wait_already(
         async with served.client(served.join(Agent(first, trust=SelfCertified()))) as client:
             async with client.submitting() as submitter, anyio.create_task_group() as tasks:
                 tasks.start_soon(submitter.submit, registration(first))
-                await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+                await until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
                 heard = served.agent.statistics().messages_verified
                 tasks.start_soon(submitter.submit, registration(second))
-                await _until(lambda: served.agent.statistics().messages_verified > heard)
+                await until(lambda: served.agent.statistics().messages_verified > heard)
                 for _ in range(50):
                     await anyio.lowlevel.checkpoint()
                 assert [bool(waiting.receipt) for waiting in submitter._waiting.values()] == [True, False]
@@ -318,7 +205,7 @@ async def test_rule_39_nothing_is_promised_that_does_not_wait_already(
 
 
 async def _cut_when_promised(served: Served, submitter: Submitter) -> None:
-    await _until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
+    await until(lambda: any(waiting.receipt for waiting in submitter._waiting.values()))
     served.network.cut()
 
 
@@ -347,7 +234,7 @@ async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Pa
             async with anyio.create_task_group() as tasks:
                 for number, one in enumerate(made):
                     tasks.start_soon(submit, submitter, one)
-                    await _until(lambda wanted=number: _promises(submitter) > wanted)
+                    await until(lambda wanted=number: _promises(submitter) > wanted)
                 served.network.cut()
         assert len(promised) == 3
         going_on.set()
