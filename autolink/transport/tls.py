@@ -8,15 +8,15 @@ application byte.
 The callback refuses, in this order:
 
 1. an ALPN other than `autolink/1`: the peer is not talking to us;
-2. more certificates than limits.CHAIN, not counting (dialer) those behind the self-issued root, which are to show that
-   it was rotated; (dialer) what the caller's `expect` objects to: an impostor never sees our certificate;
+2. more certificates than limits.CHAIN, not counting (at a dialer) those behind the self-issued root, which are to show that
+   it was rotated; (at a dialer) what the caller's `expect` objects to: an impostor never sees our certificate;
 3. every error of OpenSSL's but two kinds. The issuer is unknown (it always is: no store is loaded here, whom
    we believe is not TLS's business); a validity time is over or has not come (judged again with the caller's
    clock). So signatures along the chain, CA flags, path lengths, purposes and critical extensions are
    OpenSSL's to refuse;
 4. any certificate of the chain with a key or a signature algorithm that is off the list.
 
-(Dialer) a chain that has passed once is not examined again, but its ALPN, its length and what the caller expects are.
+(At a dialer) a chain that has passed once is not examined again, but its ALPN, its length and what the caller expects are.
 
 TLS then checks CertificateVerify, so a chain that arrives in `SecureStream.peer_chain` is one whose leaf's
 key the peer holds, and nothing more.
