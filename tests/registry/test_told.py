@@ -20,9 +20,8 @@ from autolink.registry.trust import Registered
 from autolink.trust import Context, Contradicted, Model, Pinned, SelfCertified
 from autolink.trust.presented import present
 
-from .test_monitor import KEY
+from .serving import KEY, cast, entry, now, opens, registration, serving, staple
 from .test_registered import revoke
-from .test_service import cast, entry, now, opens, registration, serving, staple
 
 
 async def test_what_a_feed_makes_us_remember_is_bounded_and_what_is_forgotten_still_counts(
