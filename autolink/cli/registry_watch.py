@@ -42,6 +42,7 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
 from autolink.registry.monitor import Monitor
+from autolink.registry.served import Served
 from autolink.registry.sources import FolderSource, open_source
 from autolink.registry.watch import Report
 
@@ -72,7 +73,8 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
     """Replay a log, and say whether every entry, state and signature of it agree.
 
     It is read from a registry's FOLDER, which may be served meanwhile, from a folder of tiles (c2sp.org/tlog-tiles), or
-    from a registry or any file server by its URL. Exit status 1 if the log is convicted; what shows it is then in a file.
+    from a registry or any file server by its URL. All entries, records and statuses that a registry serves by URL are
+    compared, and their proofs. Exit status 1 if the log is convicted; what shows it is then in a file.
     """
     compared = None
     with about(display(where)), open_source(where) as source:
@@ -82,17 +84,19 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
             else:
                 replayed = Audit(log_key)
                 replayed.replay(source)
-                if source.serves_statuses():
-                    compared = replayed.check_served(source)
+                if source.is_registry():
+                    served = Served(replayed, source)
+                    compared = {"entries": served.check_entries(), "ids": served.check_ids()}
         except LogConvicted as convicted:
             _convict(convicted, evidence, as_json=as_json)
             ctx.exit(Status.FAILED)
-    facts = _facts(replayed) | {"statuses_compared": compared}
+    facts = _facts(replayed) | {"served": compared}
     if as_json:
         print_json({"ok": True, "log": log_key.name, **facts})
         return
     states = ", ".join(f"{count} {state}" for state, count in facts["states"].items())
-    print_facts({"log": log_key.name, **facts, "states": states or "none"})
+    agrees = compared and "{entries} entries, {ids} records and statuses agree".format_map(compared)
+    print_facts({"log": log_key.name, **facts, "states": states or "none", "served": agrees})
 
 
 def _facts(replayed: Audit) -> dict[str, Any]:

@@ -5,12 +5,12 @@ log has signed. What a log says of an ID at a size that was reached can then be 
 entries: a false status, a record that no entry made, a fork or an entry that should never have been taken convicts it,
 and the evidence says which.
 
-`Audit.replay` and `Audit.check_served` do that with a log wherever it is (`sources`); both may be called again later, and go
-on from where the audit is.
+`Audit.replay` does that with a log wherever it is (`sources`), and may be called again later, to go on from where the audit
+is. What a registry serves beside its log is compared in `served`.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -26,8 +26,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import Record, State
 from autolink.registry.source import Progress, Source, SourceFailed
 from autolink.registry.state import apply
-from autolink.registry.status import Status, VerifiedStatus
-from autolink.registry.status import verify_untrusted as verify_status
+from autolink.registry.status import Status
 from autolink.registry.temporary import TemporaryLedger
 
 _PAGE: Final = 256
@@ -61,13 +60,14 @@ class Audit:
             that: the record as it was last written.
 
     Attributes:
+        key: the log's.
         ledger: the state after the entries so far.
         time: of the last entry, microseconds.
         checkpoint: the signed note that was found right last: beside another root of its size it is evidence.
     """
 
     def __init__(self, key: VerifierKey, *, recovered: Callable[[Record], object] | None = None) -> None:
-        self._key, self._recovered = key, recovered
+        self.key, self._recovered = key, recovered
         self._passed = 0  # log time up to which recoveries were told
         self._ready: int | None = None  # when the next one takes place
         self.ledger = TemporaryLedger()
@@ -103,7 +103,7 @@ class Audit:
             logged_at, entry = decode_leaf_untrusted(leaf)
             if logged_at < self.time:
                 raise LogConvicted("its time is before that of the entry before", index=index, evidence=leaf)
-            applied = apply(self.ledger, entry, origin=self._key.name, now=logged_at, index=index)
+            applied = apply(self.ledger, entry, origin=self.key.name, now=logged_at, index=index)
         except EntryRefused as refusal:
             raise LogConvicted(f"{refusal.fault}: {refusal}", index=index, evidence=leaf) from refusal
         self.pass_time(logged_at)
@@ -167,7 +167,7 @@ class Audit:
             RemoteProtocolError, BadSignature: the checkpoint is none of this log's.
         """
         note = source.checkpoint() if note is None else note
-        signed = verify_checkpoint(note, self._key)
+        signed = verify_checkpoint(note, self.key)
         if signed.size < self.size:
             raise SourceFailed(f"a checkpoint of {signed.size} entries, and {self.size} were seen before")
         for leaf in source.leaves(self.size, signed) if signed.size > self.size else ():
@@ -184,47 +184,6 @@ class Audit:
         if progress is not None:
             progress(self.size, signed.size)
         return signed
-
-    def check_served(
-        self, source: Source, ids: Collection[AutoId] | None = None, *, progress: Progress | None = None
-    ) -> int:
-        """Compare what a registry says of IDs now with what follows from its entries; where it has gone on, so does this.
-
-        Args:
-            ids: whose; all that are on record now if not given.
-            progress: told statuses, so far and in all.
-
-        Returns:
-            How many were compared.
-
-        Raises:
-            LogConvicted: what it has signed is not so.
-            SourceFailed: it says nothing of one that is on record, or only something old.
-            RemoteProtocolError, BadSignature: what it says is not signed by the log.
-            UsageError: nobody serves statuses there.
-        """
-        wanted, done = self.ledger.count() if ids is None else len(ids), 0
-        for done, auto_id in enumerate(self.ledger.ids() if ids is None else ids, 1):
-            data = source.status(auto_id)
-            if data is not None:
-                self._check_served(source, auto_id, verify_status(data, self._key))
-            elif self.ledger.record(auto_id) is not None:
-                raise SourceFailed(f"{auto_id.short} is on record, and there is no status of it")
-            if progress is not None:
-                progress(done, max(done, wanted))
-        return done
-
-    def _check_served(self, source: Source, auto_id: AutoId, verified: VerifiedStatus) -> None:
-        status, signed = verified.status, verified.checkpoint
-        if status.auto_id != auto_id:
-            raise SourceFailed(f"a status of {status.auto_id.short}, asked for that of {auto_id.short}")
-        if signed.size < self.size:
-            raise SourceFailed(f"the status of {auto_id.short} is of {signed.size} entries: there are more")
-        self.replay(source, status.proof.checkpoint)
-        if status.at < self.time:
-            text = f"the status of {auto_id.short} is of a time before the last entry that it counts"
-            raise LogConvicted(text, evidence=status.to_bytes())
-        self.check_status(status)
 
     def _record(self, auto_id: AutoId, at: int) -> Record | None:
         found = self.ledger.record(auto_id)

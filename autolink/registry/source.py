@@ -45,8 +45,8 @@ class Source(Protocol):
             SourceFailed: one is not there, or not what was signed.
         """
 
-    def serves_statuses(self) -> bool:
-        """Whether a registry is there that can be asked for statuses.
+    def is_registry(self) -> bool:
+        """Whether a registry is there, which can be asked for statuses, records and entries.
 
         Raises:
             SourceFailed: that cannot be found out.
@@ -58,6 +58,20 @@ class Source(Protocol):
         Raises:
             UsageError: nobody serves statuses there.
             SourceFailed: it cannot be read.
+        """
+
+    def record_json(self, auto_id: AutoId) -> bytes | None:
+        """What is served as an ID's record (`views.RecordView`); None for nothing.
+
+        Raises:
+            UsageError, SourceFailed: as `status`.
+        """
+
+    def entry_json(self, index: int) -> bytes | None:
+        """What is served as an entry (`views.EntryView`); None for nothing.
+
+        Raises:
+            UsageError, SourceFailed: as `status`.
         """
 
     def __enter__(self) -> Self: ...

@@ -63,11 +63,17 @@ def open_source(where: str) -> Source:
 class _Silent:
     """A source that is read only, and needs no closing."""
 
-    def serves_statuses(self) -> bool:
+    def is_registry(self) -> bool:
         return False
 
     def status(self, auto_id: AutoId) -> bytes | None:
-        raise UsageError("nobody serves statuses there: ask the registry by its URL")
+        raise _served_nowhere()
+
+    def record_json(self, auto_id: AutoId) -> bytes | None:
+        raise _served_nowhere()
+
+    def entry_json(self, index: int) -> bytes | None:
+        raise _served_nowhere()
 
     def close(self) -> None:
         """Nothing more is read."""
@@ -79,6 +85,10 @@ class _Silent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _served_nowhere() -> UsageError:
+    return UsageError("nobody serves that there: ask the registry by its URL")
 
 
 @final
@@ -332,11 +342,17 @@ class UrlSource(_TileSource):
             raise UsageError(f"{display(url)} is no URL: {error}") from None
         super().__init__(url, self._get)
 
-    def serves_statuses(self) -> bool:
+    def is_registry(self) -> bool:
         return self._get("v1/log", limits.NOTE) is not None
 
     def status(self, auto_id: AutoId) -> bytes | None:
         return self._get(f"v1/ids/{auto_id.hex}/status", limits.STATUS)
+
+    def record_json(self, auto_id: AutoId) -> bytes | None:
+        return self._get(f"v1/ids/{auto_id.hex}", limits.LOG_VIEW)
+
+    def entry_json(self, index: int) -> bytes | None:
+        return self._get(f"v1/entries/{index}", limits.LOG_VIEW)
 
     def close(self) -> None:
         self._client.close()

@@ -88,7 +88,7 @@ def test_the_public_side_is_served_beside_the_agent(market, shell, monkeypatch):
     reached = ("--registry", contact, "--log-key", log_key)
     shell.ok("id", "register", "acme", *reached)
     found = shell.json("registry", "audit", url, "--log-key", log_key)
-    assert (found["entries"], found["statuses_compared"]) == (1, 1)
+    assert (found["entries"], found["served"]) == (1, {"entries": 1, "ids": 1})
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
     server = market.start("registry", "serve", "reg", "--as", "keeper", "--http", f"unix:{shell.path}/http")

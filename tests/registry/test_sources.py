@@ -16,26 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
-from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, UsageError
-from autolink.messages.merkle import leaf_hash
 from autolink.registry.audit import Audit
 from autolink.registry.evidence import LogConvicted
-from autolink.registry.http import PublicSide
-from autolink.registry.httpd import serving_http
-from autolink.registry.ledger import Standing
 from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, Tile, encode_bundle
-from autolink.registry.records import State
-from autolink.registry.registrar import Registrar
 from autolink.registry.source import SourceFailed, SourceLost
 from autolink.registry.sources import FolderSource, TileFolderSource, UrlSource, open_source
-from autolink.registry.status import sign_status
 from autolink.registry.tiling import export_tiles
-from autolink.transport import TcpAddress, parse_address
 
 from .conftest import ORIGIN
 from .public import KEY, Kept, kept
@@ -88,7 +79,7 @@ def test_a_folder_is_audited_while_its_registry_runs(public: Kept) -> None:
         signed = audit.replay(source, progress=lambda done, of: told.append((done, of)))
         assert signed.size == audit.size == SIZE
         assert told == [(256, SIZE), (512, SIZE), (SIZE, SIZE)]
-        assert not source.serves_statuses()
+        assert not source.is_registry()
         with pytest.raises(UsageError, match="by its URL"):
             source.status(public.acme.auto_id)
 
@@ -216,30 +207,9 @@ def test_tiles_behind_a_plain_file_server_are_audited_by_url(public: Kept, expor
         assert audited(url, public.key).size == SIZE
         assert audited(f"{url}/", public.key).size == SIZE
         with open_source(url) as source:
-            assert not source.serves_statuses()
+            assert not source.is_registry()
         with pytest.raises(SourceFailed, match="no checkpoint"):
             audited(f"{url}/tile", public.key)
-
-
-async def test_a_registry_is_audited_by_url_and_every_status_that_it_serves_is_compared(small: Kept) -> None:
-    async with serving_http(PublicSide(small.store, small.registrar), parse_address("127.0.0.1:0")) as (at,):
-        assert isinstance(at, TcpAddress)
-
-        def audit_it() -> None:
-            told: list[tuple[int, int]] = []
-            audit = Audit(small.key)
-            with open_source(f"http://127.0.0.1:{at.port}") as source:
-                audit.replay(source)
-                assert source.serves_statuses()
-                small.add(small.acme.service(), small.acme.revoke())  # it goes on meanwhile
-                assert audit.check_served(source, progress=lambda done, of: told.append((done, of))) == 2
-                assert told == [(1, 2), (2, 2)]
-                assert audit.size == 4
-                assert audit.check_served(source, [small.echo.auto_id]) == 1
-                nobody = small.echo.auto_id.derive("nobody")
-                assert audit.check_served(source, [nobody]) == 1  # on record neither here nor there
-
-        await to_thread.run_sync(audit_it)
 
 
 @pytest.mark.parametrize("where", ["/nowhere", ".", "ftp://registry/", "http://[::1", "http://a b/"])
@@ -344,63 +314,6 @@ def test_a_log_that_became_shorter_is_not_gone_on_with(public: Kept, small: Kept
     audit = audited(exported, public.key)
     with FolderSource(small.folder) as source, pytest.raises(SourceFailed, match="were seen before"):
         audit.replay(source)
-
-
-class Lying:
-    """The log in a folder, and statuses that somebody else makes."""
-
-    def __init__(self, small: Kept, says: Callable[[Any], bytes | None]) -> None:
-        self._folder, self.status = FolderSource(small.folder), says
-        self.checkpoint, self.leaves = self._folder.checkpoint, self._folder.leaves
-
-    def serves_statuses(self) -> bool:
-        return True
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.close()
-
-
-def test_a_false_status_convicts_the_log_and_an_old_or_withheld_one_is_said_to_be_so(small: Kept) -> None:
-    registrar, audit = small.registrar, Audit(small.key)
-
-    def checked(says: Callable[[Any], bytes | None]) -> None:
-        with Lying(small, says) as source:
-            audit.replay(source)
-            audit.check_served(source, [small.echo.auto_id])
-
-    def signed(registrar: Registrar, **odd: Any) -> bytes:
-        record = small.log.record(small.echo)
-        leaf = leaf_hash(small.leaves[record.touched])
-        values = {
-            "origin": ORIGIN, "leaf": leaf, "proof": registrar.proof(record.touched), "now": small.log.now, "key": KEY,
-        }  # fmt: skip
-        where = odd.pop("standing", small.log.standing(small.echo))
-        return sign_status(record, where, **values | odd).to_bytes()
-
-    old = signed(registrar)
-    checked(lambda _: old)
-    lie = signed(registrar, standing=Standing(State.REVOKED, small.echo.auto_id))
-    with pytest.raises(LogConvicted, match="not what follows") as conviction:
-        checked(lambda _: lie)
-    assert conviction.value.evidence == lie
-    early = signed(registrar, now=small.store.head.time - 1)
-    with pytest.raises(LogConvicted, match="before the last entry"):
-        checked(lambda _: early)
-    small.add(small.acme.service())
-    with pytest.raises(SourceFailed, match="there are more"):
-        checked(lambda _: old)
-    with pytest.raises(SourceFailed, match="there is no status"):
-        checked(lambda _: None)
-    other = registrar.status(small.acme.auto_id)
-    assert other is not None
-    with pytest.raises(SourceFailed, match="asked for that of"):
-        checked(lambda _: other.to_bytes())
-    forged = signed(registrar, key=Ed25519PrivateKey.generate())
-    with pytest.raises(BadSignature):
-        checked(lambda _: forged)
 
 
 # --- a server that is hostile, or broken ---------------------------------------------------------------------
@@ -554,8 +467,8 @@ def test_an_export_does_not_go_on_with_what_is_not_this_logs(public: Kept, small
 
 
 def test_an_export_does_not_write_what_was_not_signed(public: Kept, tmp_path: Path) -> None:
-    with Lying(public, lambda _: None) as source:
-        source.leaves = lambda start, signed: iter([*public.leaves[: signed.size - 1], b"another"])
+    with FolderSource(public.folder) as source:
+        source.leaves = lambda start, signed: iter([*public.leaves[: signed.size - 1], b"another"])  # type: ignore[method-assign]
         with pytest.raises(SourceFailed, match="not those that were signed"):
             export_tiles(source, tmp_path / "out", public.key)
     assert not (tmp_path / "out" / "checkpoint").exists()

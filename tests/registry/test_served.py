@@ -1,0 +1,288 @@
+"""What a registry serves beside its log agrees with its entries, or is found out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import to_thread
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink.errors import BadSignature, UsageError
+from autolink.identity import AutoId
+from autolink.messages.merkle import leaf_hash, path, root
+from autolink.registry.audit import Audit
+from autolink.registry.evidence import LogConvicted
+from autolink.registry.http import PublicSide
+from autolink.registry.httpd import serving_http
+from autolink.registry.ledger import Standing
+from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.log.proof import LogProof
+from autolink.registry.openapi import Asked, Reply
+from autolink.registry.records import State
+from autolink.registry.resources import Resources
+from autolink.registry.served import Served
+from autolink.registry.source import SourceFailed
+from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.status import sign_status
+from autolink.transport import TcpAddress, parse_address
+
+from .conftest import ORIGIN
+from .public import KEY, Kept, kept
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Any:
+    with kept(tmp_path / "registry") as made:
+        yield made
+
+
+class Registry:
+    """One whose answers a test may change."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept, self._folder = kept, FolderSource(kept.folder)
+        self.checkpoint, self.leaves = self._folder.checkpoint, self._folder.leaves
+        self._resources = Resources(kept.store, kept.registrar)
+        self.lies: dict[str, Callable[[Any], Any]] = {}
+        """By what is asked for: from the true answer to the one that is given."""
+
+    def is_registry(self) -> bool:
+        return True
+
+    def status(self, auto_id: AutoId) -> bytes | None:
+        found = self._kept.registrar.status(auto_id)
+        return self._said("status", found.to_bytes() if found else None)
+
+    def record_json(self, auto_id: AutoId) -> bytes | None:
+        return self._said("record", self._asked(self._resources.record, auto_id=auto_id.hex))
+
+    def entry_json(self, index: int) -> bytes | None:
+        return self._said("entry", self._asked(self._resources.entry, index=str(index)))
+
+    def _asked(self, operation: Callable[[Asked], Reply], **path: str) -> bytes:
+        return operation(Asked(path, {}, "", "")).body
+
+    def _said(self, what: str, answer: bytes | None) -> bytes | None:
+        lie = self.lies.get(what)
+        return answer if lie is None else lie(answer)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.close()
+
+
+@pytest.fixture
+def registry(small: Kept) -> Any:
+    with Registry(small) as source:
+        yield source
+
+
+@pytest.fixture
+def served(small: Kept, registry: Registry) -> Served:
+    audit = Audit(small.key)
+    audit.replay(registry)
+    return Served(audit, registry)
+
+
+def changed(**fields: Any) -> Callable[[bytes], bytes]:
+    """JSON with other values."""
+    return lambda true: json.dumps(json.loads(true) | fields).encode()
+
+
+async def test_a_registry_is_audited_by_url_and_all_that_it_serves_is_compared(small: Kept) -> None:
+    async with serving_http(PublicSide(small.store, small.registrar), parse_address("127.0.0.1:0")) as (at,):
+        assert isinstance(at, TcpAddress)
+
+        def audit_it() -> None:
+            told: list[tuple[int, int]] = []
+            audit = Audit(small.key)
+            with open_source(f"http://127.0.0.1:{at.port}") as source:
+                audit.replay(source)
+                assert source.is_registry()
+                served = Served(audit, source)
+                small.add(small.acme.service(), small.acme.revoke())  # it goes on meanwhile
+                assert served.check_entries(progress=lambda done, of: told.append((done, of))) == 2
+                assert audit.size == 4
+                assert served.check_ids(progress=lambda done, of: told.append((done, of))) == 2
+                assert told == [(1, 2), (2, 2)] * 2
+                assert served.check_entries() == 4
+                assert served.check_ids([small.echo.auto_id]) == 1
+                nobody = small.echo.auto_id.derive("nobody")
+                assert served.check_ids([nobody]) == 1  # on record neither here nor there
+
+        await to_thread.run_sync(audit_it)
+
+
+def test_only_a_registry_serves_something_beside_its_log(small: Kept) -> None:
+    with FolderSource(small.folder) as source:
+        assert not source.is_registry()
+        for ask in (source.status, source.record_json):
+            with pytest.raises(UsageError, match="ask the registry by its URL"):
+                ask(small.acme.auto_id)
+        with pytest.raises(UsageError, match="ask the registry by its URL"):
+            source.entry_json(0)
+
+
+# --- statuses ------------------------------------------------------------------------------------------------
+
+
+def test_a_false_status_convicts_the_log_and_an_old_or_withheld_one_is_said_to_be_so(
+    small: Kept, registry: Registry, served: Served
+) -> None:
+    def checked(status: bytes | None) -> None:
+        registry.lies["status"] = lambda _: status
+        served.check_ids([small.echo.auto_id])
+
+    def signed(**odd: Any) -> bytes:
+        record = small.log.record(small.echo)
+        leaf, proof = leaf_hash(small.leaves[record.touched]), small.registrar.proof(record.touched)
+        values = {"origin": ORIGIN, "leaf": leaf, "proof": proof, "now": small.log.now, "key": KEY}
+        where = odd.pop("standing", small.log.standing(small.echo))
+        return sign_status(record, where, **values | odd).to_bytes()
+
+    old = signed()
+    checked(old)
+    lie = signed(standing=Standing(State.REVOKED, small.echo.auto_id))
+    with pytest.raises(LogConvicted, match="not what follows") as conviction:
+        checked(lie)
+    assert conviction.value.evidence == lie
+    with pytest.raises(LogConvicted, match="before the last entry"):
+        checked(signed(now=small.store.head.time - 1))
+    small.add(small.acme.service())
+    registry.lies.clear()
+    served.check_ids([small.acme.auto_id])
+    with pytest.raises(SourceFailed, match="there are more"):
+        checked(old)
+    with pytest.raises(SourceFailed, match="there is no status"):
+        checked(None)
+    other = small.registrar.status(small.acme.auto_id)
+    assert other is not None
+    with pytest.raises(SourceFailed, match="asked for that of"):
+        checked(other.to_bytes())
+    with pytest.raises(BadSignature):
+        checked(signed(key=Ed25519PrivateKey.generate()))
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------
+
+HASH = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("state", "revoked"), ("because", HASH), ("own_state", "revoked"), ("name", "somebody"), ("auto_id", HASH),
+        ("issuer", HASH), ("bound", None), ("key", HASH), ("issuers", [HASH]), ("next_key", HASH), ("entries", 0),
+        ("registered", 7), ("certified", 7), ("touched", 7), ("revoked_by", HASH), ("deactivated_by", HASH),
+        ("rotations", ["-----BEGIN CERTIFICATE-----"]), ("voids", [{"key": HASH, "start": 0}]), ("service", "AAAA"),
+        ("guardians", {"count": 1, "threshold": 1, "delay_seconds": 1}),
+        ("certificate", "-----BEGIN CERTIFICATE-----"), ("places", []), ("places", [0]), ("places", [1, 2]),
+    ],
+)  # fmt: skip
+def test_each_field_of_a_record_is_compared(
+    small: Kept, registry: Registry, served: Served, field: str, value: Any
+) -> None:
+    if value is None:
+        value = not small.log.record(small.echo).bound
+    registry.lies["record"] = changed(**{field: value})
+    with pytest.raises(SourceFailed, match=f"the record of {small.echo.auto_id.short} .*`{field}`"):
+        served.check_ids([small.echo.auto_id])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("index", 0), ("logged_at", 7), ("op", "revoke"), ("auto_id", HASH), ("hash", HASH), ("previous", HASH),
+        ("expires_at", 7), ("issuer", None), ("certificate", None), ("next_key", None), ("guardians", None),
+        ("void_from", 7), ("revealed", [HASH]), ("service", "AAAA"), ("signed_by", []), ("leaf", "AAAA"),
+        ("leaf_hash", HASH),
+    ],
+)  # fmt: skip
+def test_each_field_of_an_entry_is_compared(
+    registry: Registry, served: Served, field: str, value: Any
+) -> None:
+    def second(true: bytes) -> bytes:
+        return changed(**{field: value})(true) if json.loads(true)["index"] else true
+
+    registry.lies["entry"] = second
+    with pytest.raises(SourceFailed, match=f"entry 1 is served with another `{field}`"):
+        served.check_entries()
+
+
+@pytest.mark.parametrize("what", ["entry", "record"])
+def test_what_is_no_answer_is_said_to_be_none(
+    small: Kept, registry: Registry, served: Served, what: str
+) -> None:
+    def check() -> None:
+        served.check_entries()
+        served.check_ids([small.echo.auto_id])
+
+    for answer in (b"", b"[]", b"[" * 200_000, b"\xff", b'{"index": "0"}', b'{"index": 1e999}'):
+        registry.lies[what] = lambda _, answer=answer: answer
+        with pytest.raises(SourceFailed, match=f"{what} .*is served in another form"):
+            check()
+    registry.lies[what] = lambda _: None
+    with pytest.raises(SourceFailed, match=f"{what} .*is not served"):
+        check()
+    registry.lies[what] = changed(newer="a field that a later version adds")
+    check()
+
+
+@pytest.mark.parametrize("what", ["entry", "record"])
+def test_a_proof_that_is_none_of_it_is_found_out_and_one_of_another_tree_convicts(
+    small: Kept, registry: Registry, served: Served, what: str
+) -> None:
+    def check(proof: LogProof) -> None:
+        registry.lies[what] = changed(proof=proof.to_bytes().decode())
+        served.check_entries()
+        served.check_ids([small.echo.auto_id])
+
+    own = small.registrar.proof(1)
+    for wrong in (small.registrar.proof(0), LogProof(1, (), own.checkpoint), LogProof(1, own.path, b"none")):
+        with pytest.raises(SourceFailed, match=f"the proof of .*{what}"):
+            check(wrong)
+    leaf = leaf_hash(small.leaves[0 if what == "entry" else 1])  # a tree that has nothing else
+    other = Checkpoint(ORIGIN, 1, leaf).signed(KEY)
+    with pytest.raises(SourceFailed, match="were seen before|is of entry 0"):
+        check(LogProof(0, (), other))
+
+
+def test_a_root_that_only_a_proof_shows_convicts_the_log(
+    small: Kept, registry: Registry, served: Served
+) -> None:
+    """Whom it was shown to was to believe in another past."""
+    hashes = [leaf_hash(small.leaves[0]), bytes(32)]
+    note = Checkpoint(ORIGIN, 2, root(hashes)).signed(KEY)
+    registry.lies["entry"] = changed(proof=LogProof(0, path(hashes, 0), note).to_bytes().decode())
+    with pytest.raises(LogConvicted, match="root") as conviction:
+        served.check_entries()
+    assert conviction.value.evidence == note
+
+
+def test_a_record_that_goes_on_between_two_questions_is_asked_for_again(
+    small: Kept, registry: Registry, served: Served
+) -> None:
+    went_on = []
+
+    def goes_on(true: bytes) -> bytes:
+        if not went_on:
+            small.add(small.echo.service())
+            went_on.append(True)
+            return registry._asked(registry._resources.record, auto_id=small.echo.auto_id.hex)
+        return true
+
+    registry.lies["record"] = goes_on
+    assert served.check_ids([small.echo.auto_id]) == 1
+    registry.lies["record"] = changed(entries=7)
+    with pytest.raises(SourceFailed, match="more entries than its status"):
+        served.check_ids([small.echo.auto_id])
+
+
+def test_a_record_of_the_past_is_said_to_be_so(small: Kept, registry: Registry, served: Served) -> None:
+    registry.lies["record"] = changed(at=0)
+    with pytest.raises(SourceFailed, match="of a time before the last entry"):
+        served.check_ids([small.echo.auto_id])
