@@ -58,7 +58,7 @@ _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 def _evidence_option(function: F) -> F:
     return option(
-        "--evidence", type=_FOLDER, default=EVIDENCE, show_default=True,
+        "--evidence", type=_FOLDER, default=EVIDENCE,
         help="Folder for what shows that the log is wrong.",
     )(function)  # fmt: skip
 
@@ -129,7 +129,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     "--id", "who", metavar="AUTOID|NAME", multiple=True, help="Whom to watch; all if not given. Repeatable."
 )
 @option(
-    "--state", type=FILE, default="monitor.checkpoint", show_default=True,
+    "--state", type=FILE, default="monitor.checkpoint",
     help="Where the newest checkpoint is kept: the next time the log must go on from it, and what is behind it is told. "
     "Each set of IDs wants its own.",
 )  # fmt: skip
@@ -141,10 +141,10 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     "--seen", type=FILE, multiple=True,
     help="A checkpoint or proof that somebody else was shown: the log must agree with it, too. Repeatable.",
 )  # fmt: skip
-@option("--every", type=Number(1, 86_400), default=60, show_default=True, help="Seconds between two looks.")
+@option("--every", type=Number(1, 86_400), default=60, help="Seconds between two looks.")
 @option("--once", is_flag=True, help="Look once, and end.")
 @option(
-    "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=300, show_default=True,
+    "--max-age", type=Number(0, limits.STATUS_AGE, min_open=True), default=300,
     help="Seconds that the registry's word on somebody may be old.",
 )  # fmt: skip
 @_evidence_option

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 from autolink import limits
-from autolink.errors import RemoteProtocolError, UsageError, display
+from autolink.errors import RemoteProtocolError, SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
@@ -48,7 +48,7 @@ def open_source(where: str) -> Source:
     """A URL, a registry's folder, or a folder of tile files.
 
     Raises:
-        UsageError: it is none of these, or the packages that a URL takes are not installed.
+        SetupError: it is none of these, or the packages that a URL takes are not installed.
     """
     if where.startswith(("http://", "https://")):
         return UrlSource(where)
@@ -57,7 +57,7 @@ def open_source(where: str) -> Source:
         return FolderSource(folder)
     if (folder / CHECKPOINT).is_file():
         return TileFolderSource(folder)
-    raise UsageError(f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it")
+    raise SetupError(f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it")
 
 
 class _Silent:
@@ -99,13 +99,13 @@ class FolderSource(_Silent):
         folder: of `SqliteStore`.
 
     Raises:
-        UsageError: there is no registry in it.
+        SetupError: there is no registry in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._name, self._folder = display(str(folder)), folder
         if not (folder / DATABASE).is_file():
-            raise UsageError(f"there is no registry in {self._name}")
+            raise SetupError(f"there is no registry in {self._name}")
         self._db = _open_readonly(folder / DATABASE)
 
     def checkpoint(self) -> bytes:
@@ -225,7 +225,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
             if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
                 raise sqlite3.DatabaseError("it is no registry's")
         except UNREADABLE as error:
-            raise UsageError(f"{display(str(path))} cannot be read: {told(error)}") from error
+            raise SetupError(f"{display(str(path))} cannot be read: {told(error)}") from error
         opened.pop_all()
     return db
 
@@ -314,7 +314,8 @@ class UrlSource(_TileSource):
         clock: seconds.
 
     Raises:
-        UsageError: no URL, or httpx is not installed.
+        UsageError: no URL.
+        SetupError: httpx is not installed.
     """
 
     def __init__(
@@ -328,9 +329,9 @@ class UrlSource(_TileSource):
         try:
             import httpx
         except ImportError as error:
-            raise UsageError(
-                f"a log is read over the network by a package that is not here ({error}): "
-                "pip install 'autolink-agents[registry]'"
+            raise SetupError(
+                f"to read a log by its URL takes the extra `registry` ({error}): pip install 'autolink-agents[registry]', "
+                "in a checkout '.[registry]'"
             ) from error
         self._broken: type[Exception] = httpx.TransportError
         try:

@@ -53,7 +53,7 @@ def test_a_folder_without_a_registry_is_told(shell):
 
 
 def test_what_cannot_be_audited_is_told(shell):
-    line = shell.fails(2, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
+    line = shell.fails(1, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
     assert "no URL, and no folder with a registry" in line
     assert "is no log's key" in shell.fails(2, "registry", "audit", "nowhere", "--log-key", "nonsense")
 
