@@ -75,6 +75,14 @@ def path(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     return tuple(siblings)
 
 
+def levels(leaf_hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """All hashes of a tree: those of its leaves, those over two of them, and so on up to the one root."""
+    found = [leaf_hashes]
+    while len(found[-1]) > 1:
+        found.append(_parents(found[-1]))
+    return found
+
+
 def path_length(index: int, count: int) -> int:
     """How many hashes the path of leaf `index` of `count` has: one per level, less those where it is last and
     odd."""

@@ -46,6 +46,15 @@ def test_a_streaming_root_may_have_a_rest_behind_it_and_be_copied():
         assert (copied.count, copied.root()) == (size + 1, by_the_book([*LEAVES[:size], LEAVES[0]]))
 
 
+def test_all_levels_of_a_tree_end_with_its_root_and_hold_the_paths_of_a_complete_one():
+    for size in range(1, len(LEAVES) + 1):
+        levels = merkle.levels(LEAVES[:size])
+        assert (levels[0], [*levels[-1]]) == (LEAVES[:size], [merkle.root(LEAVES[:size])])
+    levels = merkle.levels(LEAVES[:64])
+    for index in range(64):
+        assert tuple(levels[at][index >> at ^ 1] for at in range(6)) == merkle.path(LEAVES[:64], index)
+
+
 def test_every_path_leads_to_the_root():
     """Each leaf of each size up to 70, path length included."""
     for size in range(1, len(LEAVES) + 1):

@@ -136,34 +136,34 @@ class Known:
     first.
 
     Args:
-        most: tiles, of 0.7 KiB each. Of a sixty-fourth as many that are not of level 0 (which has most of them) all hashes
-            are kept too, in 8 KiB.
+        most: tiles of level 0, of 0.7 KiB each. Of a sixty-fourth as many of the levels above, through which most paths
+            lead, every hash is kept, in 33 KiB.
     """
 
     def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
         self._most = most
-        self._kept: dict[tuple[int, int], list[bytes]] = {}  # last used last
-        self._rows: dict[tuple[int, int], bytes] = {}
+        self._kept: dict[int, list[bytes]] = {}  # last used last
+        self._whole: dict[tuple[int, int], list[Sequence[bytes]]] = {}
 
-    def row(self, level: int, index: int, read: ReadTile) -> bytes:
-        """The hashes of a full tile of a higher level, in a row."""
-        found = self._rows.pop((level, index), None)
+    def whole(self, level: int, index: int, read: ReadTile) -> list[Sequence[bytes]]:
+        """A full tile of a level above 0: its hashes, those over two of them, over four, and so on."""
+        found = self._whole.pop((level, index), None)
         if found is None:
-            found = read(level, index, WIDTH)
-            if len(self._rows) > self._most // 64:
-                del self._rows[next(iter(self._rows))]
-        self._rows[level, index] = found
+            found = merkle.levels(_hashes(read(level, index, WIDTH), WIDTH))
+            if len(self._whole) > self._most // 64:
+                del self._whole[next(iter(self._whole))]
+        self._whole[level, index] = found
         return found
 
-    def sixteenths(self, level: int, index: int, read: ReadTile) -> list[bytes]:
-        """The roots over sixteen hashes each of a full tile."""
-        found = self._kept.pop((level, index), None)
+    def sixteenths(self, index: int, read: ReadTile) -> list[bytes]:
+        """The roots over sixteen hashes each of a full tile of level 0."""
+        found = self._kept.pop(index, None)
         if found is None:
-            row = _hashes(read(level, index, WIDTH), WIDTH)
+            row = _hashes(read(0, index, WIDTH), WIDTH)
             found = [merkle.root(row[at : at + _PART]) for at in range(0, WIDTH, _PART)]
             if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
-        self._kept[level, index] = found
+        self._kept[index] = found
         return found
 
 
@@ -214,21 +214,27 @@ class Tree:
         level = 0
         while height > 0:
             number, place = divmod(index, WIDTH)
-            width = width_at(level, number, self.size)
-            row, low = (
-                self._row(level, number, width),
-                min(height, _PART_HEIGHT if width == WIDTH else HEIGHT),
-            )
-            begin = place >> low << low
-            path += merkle.path(
-                _hashes(row[begin * HASH : (begin + (1 << low)) * HASH], 1 << low), place - begin
-            )
-            if high := min(height, HEIGHT) - low:
-                part = place >> _PART_HEIGHT
-                begin = part >> high << high
-                parts = self._known.sixteenths(level, number, self._tile)
-                path += merkle.path(parts[begin : begin + (1 << high)], part - begin)
+            within = min(height, HEIGHT)
+            if level and width_at(level, number, self.size) == WIDTH:
+                whole = self._known.whole(level, number, self._tile)
+                path += [whole[at][place >> at ^ 1] for at in range(within)]
+            else:
+                path += self._within_tile(level, number, place, within)
             index, height, level = number, height - HEIGHT, level + 1
+        return path
+
+    def _within_tile(self, level: int, number: int, place: int, height: int) -> tuple[bytes, ...]:
+        """The same within one tile, of level 0 or not full: up to two to the power of `height` of its hashes."""
+        width = width_at(level, number, self.size)
+        row, low = self._row(level, number, width), min(height, _PART_HEIGHT if width == WIDTH else HEIGHT)
+        begin = place >> low << low
+        path = merkle.path(_hashes(row[begin * HASH : (begin + (1 << low)) * HASH], 1 << low), place - begin)
+        if high := height - low:
+            part = place >> _PART_HEIGHT
+            begin = part >> high << high
+            path += merkle.path(
+                self._known.sixteenths(number, self._tile)[begin : begin + (1 << high)], part - begin
+            )
         return path
 
     def consistency(self, old: int) -> tuple[bytes, ...]:
@@ -281,8 +287,10 @@ class Tree:
         level, within = divmod(height, HEIGHT)
         number, first = divmod(index << within, WIDTH)
         width = width_at(level, number, self.size)
+        if level and width == WIDTH:
+            return self._known.whole(level, number, self._tile)[within][first >> within]
         if within >= _PART_HEIGHT and width == WIDTH:
-            parts, part = self._known.sixteenths(level, number, self._tile), first // _PART
+            parts, part = self._known.sixteenths(number, self._tile), first // _PART
             return merkle.root(parts[part : part + (1 << within - _PART_HEIGHT)])
         row = self._row(level, number, width)
         return merkle.root(_hashes(row[first * HASH : (first + (1 << within)) * HASH], 1 << within))
@@ -292,7 +300,7 @@ class Tree:
             if level not in self._partial:
                 self._partial[level] = self._tile(level, index, width)
             return self._partial[level]
-        return self._known.row(level, index, self._tile) if level else self._tile(level, index, width)
+        return self._tile(level, index, width)
 
     def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
