@@ -129,7 +129,8 @@ async def _newest_service(client: RegistryClient, status: Status) -> tuple[int, 
             if entry.op is Op.SERVICE:
                 return place, entry.hash
             if entry.op in _NEW_KEY:
-                raise NotFound(f"{status.auto_id.short} has no service record since its {entry.op.name}")
+                since = "was registered" if entry.op is Op.REGISTER else "has its key"
+                raise NotFound(f"{status.auto_id.short} has published no service record since it {since}")
             wanted, outran = entry.previous, entry.op is Op.GUARDIANS
     raise NotFound(
         f"{status.auto_id.short} has no service record in its last {limits.SERVICE_BEHIND} entries"

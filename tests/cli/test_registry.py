@@ -432,7 +432,10 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
     shell.ok("id", "register", "stall", "--unencrypted")
     stall, caller = id_of(shell, "stall"), ("--as", "buyer", "--trust", "self-certified")
     line = shell.fails(5, "call", stall, "echo", *caller)
-    assert "has no service record since its REGISTER: its owner must run it with --advertise" in line
+    assert (
+        "has published no service record since it was registered: its owner must run it with --advertise"
+        in line
+    )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")

@@ -201,7 +201,7 @@ async def test_only_the_current_keys_word_counts(tmp_path: Path) -> None:
             rotated = corp.rotate(corp.next_key, now=clock() + timedelta(seconds=5))
             slot = Slot.at(ORIGIN, clock(), await client.place(corp.auto_id))
             await client.submit(making.rotate(rotated, slot))
-            with pytest.raises(NotFound, match="since its ROTATE"):
+            with pytest.raises(NotFound, match="since it has its key"):
                 await find_record(client, corp.auto_id, now=clock())
             assert await publish(client, rotated, record, now=clock()) is not None
             assert await find_record(client, corp.auto_id, now=clock()) == record
