@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -347,12 +348,15 @@ def test_workers_that_die_at_once_are_started_less_and_less_often(site):
     )
     server = site.start("-v", "run", "dying:handlers", "--as", "seller", "--trust", "self-certified", *TWO)
     pauses = []
-    while len(pauses) < 8:
+    while 0.8 not in pauses:
         told = re.findall(
             r"ended with status 7; another one starts in ([\d.]+) s", server.log_until("status 7")
         )
         pauses += map(float, told)
-    assert pauses == [0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.8, 0.8]
+    # Two that start together count as one; whether they do, one that dies at once may have died before.
+    assert pauses == sorted(pauses)
+    assert set(pauses) >= {0.1, 0.2, 0.4, 0.8}
+    assert all(later in (before, 2 * before) for before, later in pairwise(pauses))
     server.process.terminate()
     assert server.process.wait(30) == 0
 
