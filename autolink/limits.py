@@ -456,12 +456,16 @@ HTTP_READERS: Final = 4
 FETCH: Final = 60.0
 """Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""
 
+FETCH_TRIES: Final = 3
+"""... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
+
 LOG_VIEW: Final = 512 * KIB
 """Bytes of a record or an entry as JSON. In base64 its certificates, those of 32 rotations included, take less than 80 KiB,
 an entry 88 and again what is in it, a proof 70."""
 
-FETCH_TRIES: Final = 3
-"""... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
+LOG_VIEW_NODES: Final = 4_096
+"""... and commas and brackets in it: ours have about 400, LOG_PAGE places included. To say what is wrong with each of
+170,000 elements took 500 MB."""
 
 # --- load tests ----------------------------------------------------------------------------------------------
 

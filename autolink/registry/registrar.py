@@ -154,13 +154,18 @@ class Registrar:
             change = sign_change(entry, applied.record.state, index=index, at=now, key=self._key).to_bytes()
         return Appended(index, now, applied.record, change)
 
-    def proof(self, index: int) -> LogProof:
+    def proof(self, index: int, head: Head | None = None) -> LogProof:
         """That an entry is in the log, for whoever has the log's key and the entry.
+
+        Args:
+            head: of the snapshot that the caller holds; of now if not given.
 
         Raises:
             UsageError: there is no such entry.
             StoreFailed: the store is damaged, so that nobody would believe the proof.
         """
+        if head is not None:
+            return self._proof(index, head)[1]
         with self._store.snapshot() as head:
             return self._proof(index, head)[1]
 

@@ -134,13 +134,15 @@ class Resources:
         return _json(views.entry_view(leaf, self._registrar.proof(index)))
 
     def record(self, asked: Asked) -> Reply:
-        auto_id, now = _auto_id(asked), self._registrar.now()
-        with self._store.snapshot():
+        auto_id = _auto_id(asked)
+        # An audit holds this against as many entries as the proof's checkpoint counts: all of it is of one moment.
+        with self._store.snapshot() as head:
+            now = self._registrar.now()
             record = self._record(auto_id, now)
             where = standing(self._store, record, now)
             places = self._store.history(auto_id, 0, limits.LOG_PAGE)
+            proof = self._registrar.proof(record.touched, head)
         published = crl.served(self._store, record)
-        proof = self._registrar.proof(record.touched)
         return _json(views.record_view(record, where, at=now, places=places, proof=proof, crl=published))
 
     def status(self, asked: Asked) -> Reply:

@@ -20,6 +20,7 @@ from autolink.registry.audit import Audit, verify_checkpoint
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.ledger import standing
 from autolink.registry.log.proof import LogProof
+from autolink.registry.log.tree import check_inclusion
 from autolink.registry.records import Record
 from autolink.registry.source import Progress, Source, SourceFailed
 from autolink.registry.status import Status, verify_untrusted
@@ -120,6 +121,8 @@ class Served:
         found, at = self._audit.ledger.record(status.auto_id), view["at"]
         if found is None or at < self._audit.time:
             raise SourceFailed(f"{what} is of a time before the last entry")
+        if at > status.expires_at:  # by when a recovery that is under way, say, would have taken place
+            raise SourceFailed(f"{what} is of a time to come")
         record = found.at(at)
         where = standing(self._audit.ledger, record, at)
         expected = record_view(record, where, at=at, places=view["places"], proof=proof, crl=None)
@@ -128,21 +131,28 @@ class Served:
             raise SourceFailed(f"{what} has `places` that cannot be those of its entries")
 
     def _proof(self, text: str, index: int, leaf: bytes, what: str) -> LogProof:
-        """A proof that leads from this leaf to a root of the log's."""
+        """A proof that leads from this leaf to a root of the log's. The root comes first: it is signed, so
+        another one convicts the log, wherever the path may lead."""
+        audit = self._audit
         try:
             proof = LogProof.from_untrusted(text.encode())
-            proof.verify(leaf, self._audit.key)
+            signed = verify_checkpoint(proof.checkpoint, audit.key)
+            if signed.size < audit.size:
+                raise SourceFailed(f"the proof of {what} is under {signed.size} entries: there are more")
+            audit.replay(self._source, proof.checkpoint)
+            if proof.index != index:
+                raise SourceFailed(f"the proof of {what} is of entry {proof.index}, not {index}")
+            check_inclusion(leaf, index, audit.size, audit.root, proof.path)
         except (RemoteProtocolError, BadSignature) as error:
             raise SourceFailed(f"the proof of {what}: {error}") from None
-        if proof.index != index:
-            raise SourceFailed(f"the proof of {what} is of entry {proof.index}, not {index}")
-        self._audit.replay(self._source, proof.checkpoint)
         return proof
 
 
 def _parsed(adapter: TypeAdapter[T], data: bytes | None, what: str) -> T:
     if data is None:
         raise SourceFailed(f"{what} is in the log, and is not served")
+    if sum(map(data.count, (b",", b"[", b"{"))) > limits.LOG_VIEW_NODES:
+        raise SourceFailed(f"{what} is served in another form: more than {limits.LOG_VIEW_NODES} elements")
     try:
         return adapter.validate_json(data, strict=True)
     except ValidationError as error:

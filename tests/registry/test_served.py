@@ -1,6 +1,7 @@
 """What a registry serves beside its log agrees with its entries, or is found out."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from autolink import limits
 from autolink.errors import BadSignature, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash, path, root
@@ -247,7 +249,7 @@ def test_a_proof_that_is_none_of_it_is_found_out_and_one_of_another_tree_convict
             check(wrong)
     leaf = leaf_hash(small.leaves[0 if what == "entry" else 1])  # a tree that has nothing else
     other = Checkpoint(ORIGIN, 1, leaf).signed(KEY)
-    with pytest.raises(SourceFailed, match="were seen before|is of entry 0"):
+    with pytest.raises(SourceFailed, match=f"the proof of .*{what}.* is under 1 entries: there are more"):
         check(LogProof(0, (), other))
 
 
@@ -257,10 +259,11 @@ def test_a_root_that_only_a_proof_shows_convicts_the_log(
     """Whom it was shown to was to believe in another past."""
     hashes = [leaf_hash(small.leaves[0]), bytes(32)]
     note = Checkpoint(ORIGIN, 2, root(hashes)).signed(KEY)
-    registry.lies["entry"] = changed(proof=LogProof(0, path(hashes, 0), note).to_bytes().decode())
-    with pytest.raises(LogConvicted, match="root") as conviction:
-        served.check_entries()
-    assert conviction.value.evidence == note
+    for way in (path(hashes, 0), (), (bytes(32),)):  # the root is signed, whether or not the path leads there
+        registry.lies["entry"] = changed(proof=LogProof(0, way, note).to_bytes().decode())
+        with pytest.raises(LogConvicted, match="root") as conviction:
+            served.check_entries()
+        assert conviction.value.evidence == note
 
 
 def test_a_record_that_goes_on_between_two_questions_is_asked_for_again(
@@ -279,6 +282,54 @@ def test_a_record_that_goes_on_between_two_questions_is_asked_for_again(
     assert served.check_ids([small.echo.auto_id]) == 1
     registry.lies["record"] = changed(entries=7)
     with pytest.raises(SourceFailed, match="more entries than its status"):
+        served.check_ids([small.echo.auto_id])
+
+
+@pytest.mark.parametrize("who", ["acme", "echo"])
+def test_a_log_that_grows_while_a_record_is_answered_agrees(
+    small: Kept, served: Served, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """By an entry of that ID, or of the one above it: the record, how it stands and the proof are of one moment."""
+    history, grown = small.store.history, []
+
+    def late(*asked: Any) -> list[int]:
+        if not grown:
+            grown.append(True)
+            small.add(small.acme.revoke() if who == "acme" else small.echo.service())
+        return history(*asked)
+
+    monkeypatch.setattr(small.store, "history", late)
+    assert served.check_ids([small.echo.auto_id]) == 1
+    assert served.check_ids() == 2
+    assert grown
+
+
+@pytest.mark.parametrize("count", [limits.LOG_VIEW_NODES // 2 - 8, limits.LOG_VIEW // 3 - 20])
+@pytest.mark.parametrize("name", ["voids", "rotations", "places", "later"])
+def test_many_wrong_items_are_told_in_little_memory(
+    small: Kept, registry: Registry, served: Served, name: str, count: int
+) -> None:
+    content = b'{"%s":[%s{}]}' % (name.encode(), b"{}," * count)
+    assert len(content) <= limits.LOG_VIEW
+    registry.lies["record"] = lambda true: content
+    tracemalloc.start()
+    with pytest.raises(SourceFailed, match="the record of .* is served in another form"):
+        served.check_ids()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * limits.MIB
+
+
+def test_a_record_of_a_time_to_come_is_said_to_be_so(small: Kept, registry: Registry, served: Served) -> None:
+    """It would show a recovery that is under way as one that has taken place."""
+    small.add(small.echo.recover())
+
+    def later(true: bytes) -> bytes:
+        small.log.wait(8 * 24 * 3600)
+        return registry._asked(registry._resources.record, auto_id=small.echo.auto_id.hex)
+
+    registry.lies["record"] = later
+    with pytest.raises(SourceFailed, match="of a time to come"):
         served.check_ids([small.echo.auto_id])
 
 
