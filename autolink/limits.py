@@ -454,14 +454,14 @@ HTTP_READERS: Final = 4
 """Threads that make answers, each with a connection to the database and 8 MiB of its pages."""
 
 FETCH: Final = 60.0
-"""Seconds for one tile or bundle of a log that somebody else serves, however slowly it drips."""
+"""Seconds for one answer of who serves a log, however slowly its body drips."""
 
 FETCH_TRIES: Final = 3
 """... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
 
 LOG_VIEW: Final = 512 * KIB
 """Bytes of a record or an entry as JSON. In base64 its certificates, those of 32 rotations included, take less than 80 KiB,
-an entry 88 and again what is in it, a proof 70."""
+an entry 88 and again what is in it, and a proof is less than the rest."""
 
 LOG_VIEW_NODES: Final = 4_096
 """... and commas and brackets in it: ours have about 400, LOG_PAGE places included. To say what is wrong with each of

@@ -198,6 +198,7 @@ class Agent(Links):
 
         Raises:
             UsageError: not an address, or none.
+            SetupError: the path of a Unix socket cannot be one here.
             OSError: it cannot be listened on.
         """
         if not addresses:

@@ -180,7 +180,7 @@ class Links(Author):
         """Use a new ticket key from now on: sessions of earlier links are not resumed here any more.
 
         Raises:
-            UsageError: OPENSSL_CONF sets options that we cannot take back.
+            SetupError: OPENSSL_CONF sets options that we cannot take back.
         """
         context = server_context(self.credential, resume=self.resume, trust=repr(self.trust))
         self._server_context = context, self.clock()

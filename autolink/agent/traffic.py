@@ -49,6 +49,7 @@ _ANY_SIZE: Final = frozenset({Kind.ERROR, Kind.FORWARD})
 
 _CONTROLS: Final = limits.REPLIES + 2 * limits.CHANNELS
 """Control frames waiting for the writer: what a peer can make us answer, plus credit and cancel for each channel."""
+
 _HALVED: Final = 16
 """So many messages, that a half is worth a signature and a verification, which take as long as four or five of them."""
 
@@ -299,7 +300,7 @@ class Traffic:
         waiting = self.outbox.channels
         if waiting < _HALVED or waiting != len(self.lanes) or Traffic._last_to_sign is not self._mark:
             return limits.BATCH_LEAVES
-        return waiting // 2
+        return min(waiting // 2, limits.BATCH_LEAVES)
 
     def _controls(self) -> bytes:
         frames = b"".join(self._control)

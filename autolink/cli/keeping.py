@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from autolink.cli.show import say
-from autolink.errors import EntryRefused, Fault, display
+from autolink.errors import AutolinkError, EntryRefused, Fault, display
 from autolink.identity import Keystore, files
 from autolink.registry.entries import Entry
 
@@ -28,8 +28,8 @@ def keep_promise(name: str, entry: Entry, promise: bytes, error: BaseException) 
     contents = {"receipt": promise, "entry": entry.to_bytes()}  # a receipt names it by its hash alone
     try:
         then = f"its promise is in {display(f'{keep(name, what, contents)}.receipt')}"
-    except OSError as full:
-        then = f"its promise cannot be kept ({full.strerror})"
+    except (OSError, AutolinkError) as why:
+        then = f"its promise cannot be kept ({getattr(why, 'strerror', why)})"
     if not isinstance(error, Exception):  # of which nobody tells more
         say(f"the registry had not answered: {then}")
     elif not refused:

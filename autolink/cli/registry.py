@@ -162,7 +162,8 @@ def _public_side(
     """Serves it for the block, and gives where; nowhere if nobody asked for it, and then nothing of the extra is needed.
 
     Raises:
-        UsageError: it is no address, or the packages that HTTP takes are not installed.
+        UsageError: it is no address.
+        SetupError: the packages that HTTP takes are not installed.
     """
     if http is None:
         return nullcontext(())

@@ -21,7 +21,16 @@ from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.show import describe, print_facts, print_json, say
 from autolink.cli.submitting import Submission, open_key
 from autolink.cli.voiding import check_void_from
-from autolink.errors import AutolinkError, EntryRefused, Fault, LinkLost, UsageError, display
+from autolink.errors import (
+    AutolinkError,
+    CallError,
+    EntryRefused,
+    Fault,
+    LinkLost,
+    Refused,
+    UsageError,
+    display,
+)
 from autolink.identity import (
     AutoId,
     Certificate,
@@ -114,8 +123,8 @@ def check_committed(rotation: Rotation, reached: Reach) -> None:
             )
     except NotOnRecord:
         say(f"the registry does not have {name} on record, {unknown} {name}")
-    except (LinkLost, TimeoutError):
-        say(f"the registry is not reached, {unknown} {name}")
+    except (LinkLost, Refused, CallError, TimeoutError) as error:
+        say(f"the registry does not answer ({error or 'too late'}), {unknown} {name}")
 
 
 def give_request(rotation: Rotation, output: Path, *, as_json: bool) -> None:

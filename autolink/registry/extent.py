@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
-from autolink.errors import UsageError, display
+from autolink.errors import SetupError, display
 
 NAME: Final = "signed"
 """The file: a decimal number of 20 digits and the CRC-32 of these, so that each write is of the same few bytes."""
@@ -25,11 +25,11 @@ def check_extent(folder: Path, found: int) -> None:
     """All that a folder's log has signed is among the `found` entries.
 
     Raises:
-        UsageError: it is not, and what can be done.
+        SetupError: it is not, and what can be done.
         OSError: the file is there, and cannot be read.
     """
     if found < (signed := read_extent(folder)):
-        raise UsageError(
+        raise SetupError(
             f"the registry in {display(str(folder))} has lost entries that it has signed: of {signed} there are {found}. "
             f"Restore a newer copy of its database; without one, remove the file {NAME!r} to go on with what there is, "
             "which whoever has seen more will hold against this log"

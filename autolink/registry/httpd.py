@@ -97,9 +97,8 @@ class _Connection:
     async def serve(self) -> None:
         """Answer requests until the client ends, is late, or is not to be understood."""
         answering = False
-        with (
-            anyio.CancelScope() as patience
-        ):  # one whose end moves: to make two for each request takes longer
+        # One scope whose end moves: to make two for each request takes longer.
+        with anyio.CancelScope() as patience:
             for _ in range(limits.HTTP_REQUESTS):
                 patience.deadline = anyio.current_time() + limits.HTTP_REQUEST
                 request = await self._request()

@@ -15,7 +15,7 @@ from typing import Final, final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec
-from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, UsageError
+from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, SetupError
 from autolink.identity import AutoId
 from autolink.messages.merkle import EMPTY, leaf_hash
 from autolink.registry.database import StoreFailed
@@ -69,7 +69,7 @@ class Registrar:
         clock: microseconds since 1970.
 
     Raises:
-        UsageError: the key is not the one that has signed the log so far, or the log is not what was signed.
+        SetupError: the key is not the one that has signed the log so far, or the log is not what was signed.
     """
 
     def __init__(self, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
@@ -89,11 +89,11 @@ class Registrar:
         try:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
         except (BadSignature, RemoteProtocolError) as error:
-            raise UsageError(f"the log {self._store.origin} was not signed by this key: {error}") from error
+            raise SetupError(f"the log {self._store.origin} was not signed by this key: {error}") from error
         (last,) = self._store.read_leaves(head.size - 1, head.size)
         on_time = last.startswith(codec.pack([head.time, None])[:-1])  # a leaf begins with its time
         if (signed.size, signed.root) != (head.size, self._frontier.root()) or not on_time:
-            raise UsageError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
+            raise SetupError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
 
     def now(self) -> int:
         """Log time: the clock's, or the last entry's if that is later."""

@@ -344,7 +344,7 @@ class UrlSource(_TileSource):
         super().__init__(url, self._get)
 
     def is_registry(self) -> bool:
-        return self._get("v1/log", limits.NOTE) is not None
+        return self._get("v1/log", limits.LOG_VIEW) is not None
 
     def status(self, auto_id: AutoId) -> bytes | None:
         return self._get(f"v1/ids/{auto_id.hex}/status", limits.STATUS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from autolink import limits
-from autolink.errors import UsageError, display
+from autolink.errors import SetupError, display
 from autolink.identity import files
 from autolink.messages.merkle import leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
@@ -40,7 +40,7 @@ def export_tiles(
     Raises:
         RemoteProtocolError, BadSignature: a checkpoint, here or there, is none of this log's.
         SourceFailed: entries are missing or not what was signed, or the folder is ahead of the source.
-        UsageError: the folder cannot be written.
+        SetupError: the folder cannot be written.
     """
     note = source.checkpoint()
     signed = checkpoint.verify_untrusted(note, key)
@@ -56,7 +56,7 @@ def export_tiles(
         for tile in full:
             shutil.rmtree(folder / f"{tile.path}.p", ignore_errors=True)
     except OSError as error:
-        raise UsageError(f"{display(str(folder))} cannot be written: {error.strerror}") from error
+        raise SetupError(f"{display(str(folder))} cannot be written: {error.strerror}") from error
     return signed
 
 

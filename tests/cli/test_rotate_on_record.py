@@ -90,7 +90,7 @@ def test_another_key_than_the_committed_one_replaces_nothing(on_record):
     assert line.startswith("the key in acme.next-key is not the one that echo has committed to")
     blind = sh(*wrong, "--registry", NOBODY)
     assert blind.exit_code == 0
-    assert "is not reached, so nobody knows yet whether this is the next key of echo" in blind.stderr
+    assert "), so nobody knows yet whether this is the next key of echo" in blind.stderr
     issue(sh, blind.stdout, "wrong.pem")
     line = sh.fails(3, *wrong, "wrong.pem")
     assert line.startswith("the key in acme.next-key: ")

@@ -187,7 +187,7 @@ async def test_only_the_current_keys_word_counts(tmp_path: Path) -> None:
         async with served.client(served.join(Agent(corp, trust=SelfCertified()))) as client:
             await client.submit(registration(corp))
             record = describe(handlers(), [WHERE], now=clock())
-            with pytest.raises(NotFound, match="REGISTER"):
+            with pytest.raises(NotFound, match="since it was registered"):
                 await find_record(client, corp.auto_id, now=clock())
             assert await publish(client, corp, record, now=clock()) is not None
             assert await publish(client, corp, record, now=clock()) is None
