@@ -94,17 +94,26 @@ class Submitter:
             await self._channel.send((number, data))
             if self._ended is None:
                 await waiting.promised.wait()
-                if promised is not None and waiting.receipt and self._wrong_with(waiting, entry) is None:
-                    promised(waiting.receipt)
+            promise = (
+                waiting.receipt
+            )  # one that comes behind the answer is looked at by nobody, and counts for nothing
+            wrong = self._wrong_with(promise, entry, waiting.received_at) if promise else None
+            if promise and not wrong and promised is not None:
+                promised(promise)
+            if self._ended is None:
                 with anyio.move_on_after(_PATIENCE):
                     await waiting.done.wait()
         finally:
             del self._waiting[number]
-        return self._judge(entry, data, waiting)
+        return self._judge(data, waiting.answer, promise, wrong)
 
-    def _judge(self, entry: Entry, data: bytes, waiting: "_Waiting") -> Logged:
-        answer, promise = waiting.answer, waiting.receipt
-        wrong = self._wrong_with(waiting, entry) if promise else None
+    def _judge(
+        self,
+        data: bytes,
+        answer: Answer | None,
+        promise: bytes,
+        wrong: BadSignature | RemoteProtocolError | None,
+    ) -> Logged:
         if answer is not None and answer.fault:
             raise _refusal(answer, b"" if wrong else promise, data) from wrong
         if not promise:
@@ -125,12 +134,14 @@ class Submitter:
             raise Withheld(promise, f"does not prove that it has: {error}", entry=data) from error
         return Logged(answer.index, answer.logged_at, promise, proof, leaf)
 
-    def _wrong_with(self, waiting: "_Waiting", entry: Entry) -> BadSignature | RemoteProtocolError | None:
+    def _wrong_with(
+        self, promise: bytes, entry: Entry, received_at: int
+    ) -> BadSignature | RemoteProtocolError | None:
         """Why a receipt is no promise, if it is none."""
         try:
-            given = receipt.verify_untrusted(waiting.receipt, self._log_key, entry)
-            with against(receipt.beside(waiting.receipt, entry.to_bytes())):
-                receipt.check_fresh(given, waiting.received_at)
+            given = receipt.verify_untrusted(promise, self._log_key, entry)
+            with against(receipt.beside(promise, entry.to_bytes())):
+                receipt.check_fresh(given, received_at)
         except (BadSignature, RemoteProtocolError) as error:
             return error
         return None

@@ -11,6 +11,7 @@ from autolink import Agent, Credential, codec, limits
 from autolink.agent.channel import Channel
 from autolink.errors import BadSignature, CallError, EntryRefused, Fault, LinkLost, RemoteProtocolError
 from autolink.messages import instant
+from autolink.registry import receipt as receipts
 from autolink.registry.answers import Answer
 from autolink.registry.entries import Entry
 from autolink.registry.evidence import Unproved, evident_in
@@ -296,6 +297,23 @@ async def test_who_does_not_wait_for_the_outcome_has_been_given_the_promise(
         assert len(taken) == (not ahead)
         for promise in taken:
             verify_receipt(promise, served.key, made)
+
+
+async def test_a_receipt_is_verified_once_however_many_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[bytes] = []
+    real = receipts.verify_untrusted
+
+    def verify(data: bytes, *more: Any) -> Receipt:
+        verified.append(data)
+        return real(data, *more)
+
+    monkeypatch.setattr(receipts, "verify_untrusted", verify)
+    async with serving(tmp_path) as served, visitor(served) as client:
+        taken: list[bytes] = []
+        logged = await client.submit(registration(Credential.self_issued("acme")), promised=taken.append)
+    assert verified == taken == [logged.receipt]
 
 
 def _signed(receipt: Receipt) -> Receipt:
