@@ -343,8 +343,8 @@ LOG_ENTRY: Final = 65_535
 """Bytes of one entry: what the two bytes of its length in a bundle (c2sp.org/tlog-tiles) can say."""
 
 LOG_TILES_KNOWN: Final = 16_384
-"""Full tiles of whose inside a registry remembers what proofs take longest to compute: 12 MiB, for four million entries,
-and for those above them half of one."""
+"""Full tiles of whose inside a registry remembers what proofs take longest to compute: 20 MiB, for four million entries,
+and for those above them 4."""
 
 NOTE: Final = 128 * KIB
 """Bytes of a signed note. It must be able to carry 16 signatures (c2sp.org/signed-note): of ML-DSA-87 these are 98 KiB."""

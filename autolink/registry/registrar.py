@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import codec
 from autolink.errors import BadSignature, EntryRefused, Fault, RemoteProtocolError, SetupError
 from autolink.identity import AutoId
-from autolink.messages.merkle import EMPTY, leaf_hash
+from autolink.messages.merkle import leaf_hash
 from autolink.registry.database import StoreFailed
 from autolink.registry.entries import Entry, encode_leaf
 from autolink.registry.feed import TELLING, sign_change
@@ -26,7 +26,7 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
-from autolink.registry.log.tree import Known, Tree, check_inclusion
+from autolink.registry.log.tree import Known, Tree
 from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
 from autolink.registry.state import apply
@@ -78,7 +78,7 @@ class Registrar:
         head = store.head
         self._known = Known()
         self._proving = Lock()  # over all that is remembered of the tree
-        self._tree, self._root = Tree(0, store.read_tile, self._known), EMPTY
+        self._tree = Tree(0, store.read_tile, self._known)
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -189,17 +189,21 @@ class Registrar:
         )
 
     def _proof(self, index: int, head: Head) -> tuple[bytes, LogProof]:
-        """An entry's leaf hash, and the proof of it; they have been checked against the root that was signed."""
+        """An entry's leaf hash, and the proof of it; nothing of it but follows from the root that was signed."""
         try:
             with self._proving:
                 if self._tree.size != head.size:
-                    root = verify_untrusted(head.checkpoint, self.verifier_key).root
-                    self._tree, self._root = Tree(head.size, self._store.read_tile, self._known), root
-                path, leaf, root = self._tree.inclusion(index), self._tree.leaf(index), self._root
-            check_inclusion(leaf, index, head.size, root, path)
+                    self._tree = self._signed_tree(head)
+                path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
         except (BadSignature, RemoteProtocolError) as error:
             raise StoreFailed(f"the log {self._store.origin} is damaged: {error}") from None
         return leaf, LogProof(index, path, head.checkpoint)
+
+    def _signed_tree(self, head: Head) -> Tree:
+        tree = Tree(head.size, self._store.read_tile, self._known)
+        if tree.root() != verify_untrusted(head.checkpoint, self.verifier_key).root:
+            raise BadSignature("log: its tiles are not those of the tree that was signed")
+        return tree
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now, by log time: the entry's own will be."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from autolink.errors import UsageError
+from autolink.errors import RemoteProtocolError, UsageError
 from autolink.identity import Certificate, Credential, KeyType, certificate, keys
 from autolink.identity.certificate import begin_of
 from autolink.messages.merkle import leaf_hash, leaf_hashes
@@ -145,9 +145,31 @@ def test_what_is_remembered_of_a_tree_gives_the_same_proofs_as_it_grows() -> Non
             check_inclusion(leaves[index], index, size, frontier.root(), path)
             assert tree.consistency(index) == consistency_proof(index, size, read)
         assert len(known._kept) <= 5
+    assert tree.inclusion(7)
     asked = 0
     assert tree.inclusion(7)
-    assert asked <= 2  # of level 0; higher ones are known, and so are the roots at the edge
+    assert asked == 1  # of level 0; higher ones are known, and so are the roots at the edge
+
+
+@pytest.mark.parametrize(
+    ("level", "number", "known"),
+    [(0, 3, False), (0, 3, True), (1, 0, False)],
+    ids=["of hashes", "of hashes, and known", "above them"],
+)
+def test_a_full_tile_that_is_not_what_the_one_above_it_says_gives_no_proof(
+    level: int, number: int, known: bool
+) -> None:
+    """Its sixteenth in which the entry is, even where what is above that is remembered."""
+    leaves = leaf_hashes(number.to_bytes(4) for number in range(WIDTH * WIDTH))
+    _, changed = Frontier().extended(leaves)
+    tiles = {(tile.level, tile.index): bytearray(row) for tile, row in changed}
+    tree = Tree(len(leaves), lambda level, index, width: bytes(tiles[level, index]))
+    assert tree.inclusion(3 * WIDTH + 7)
+    if not known:
+        tree = Tree(len(leaves), tree._read)
+    tiles[level, number][5] ^= 1
+    with pytest.raises(RemoteProtocolError, match=f"{level}/{number} is not what the one above"):
+        tree.inclusion(3 * WIDTH + 7)
 
 
 @pytest.mark.parametrize(

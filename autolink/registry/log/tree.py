@@ -128,50 +128,51 @@ _PART_HEIGHT: Final = HEIGHT // 2
 _PART: Final = 1 << _PART_HEIGHT
 """Hashes of a sixteenth of a tile."""
 
+Levels = list[bytes]
+"""Hashes that stand in a row, those over two of them in a row, over four, and so on up to the one root."""
+
 
 class Known:
-    """What was computed of full tiles, which never change: of each the sixteen roots over sixteen of its hashes.
+    """What was computed of full tiles, which never change, and was found to be what the tiles above them say.
 
-    The next path through it takes twenty hashes where the first took hundreds. The tiles that were asked for longest ago go
-    first.
+    Of a tile of level 0 only what is above its sixteenths is kept, so a path through it takes fifteen hashes where the first
+    took 255. The tiles that were asked for longest ago go first.
 
     Args:
-        most: tiles of level 0, of 0.7 KiB each. Of a sixty-fourth as many of the levels above, through which most paths
-            lead, every hash is kept, in 33 KiB.
+        most: tiles of level 0, of 1.3 KiB each. Of a sixty-fourth as many of the levels above, through which most paths
+            lead, every hash is kept, in 17 KiB.
     """
 
     def __init__(self, most: int = limits.LOG_TILES_KNOWN) -> None:
         self._most = most
-        self._kept: dict[int, list[bytes]] = {}  # last used last
-        self._whole: dict[tuple[int, int], list[Sequence[bytes]]] = {}
+        self._kept: dict[int, Levels] = {}  # last used last
+        self._whole: dict[tuple[int, int], Levels] = {}
 
-    def whole(self, level: int, index: int, read: ReadTile) -> list[Sequence[bytes]]:
-        """A full tile of a level above 0: its hashes, those over two of them, over four, and so on."""
-        found = self._whole.pop((level, index), None)
-        if found is None:
-            found = merkle.levels(_hashes(read(level, index, WIDTH), WIDTH))
-            if len(self._whole) > self._most // 64:
-                del self._whole[next(iter(self._whole))]
+    def whole(self, level: int, index: int, load: Callable[[int, int], Levels]) -> Levels:
+        """A full tile of a level above 0."""
+        found = self._whole.pop((level, index), None) or load(level, index)
         self._whole[level, index] = found
+        if len(self._whole) > max(1, self._most // 64):
+            del self._whole[next(iter(self._whole))]
         return found
 
-    def sixteenths(self, index: int, read: ReadTile) -> list[bytes]:
-        """The roots over sixteen hashes each of a full tile of level 0."""
-        found = self._kept.pop(index, None)
-        if found is None:
-            row = _hashes(read(0, index, WIDTH), WIDTH)
-            found = [merkle.root(row[at : at + _PART]) for at in range(0, WIDTH, _PART)]
-            if len(self._kept) >= self._most:
-                del self._kept[next(iter(self._kept))]
+    def sixteenths(self, index: int, load: Callable[[int, int], Levels]) -> Levels:
+        """A full tile of level 0, from the roots over sixteen of its hashes each."""
+        found = self._kept.pop(index, None) or load(0, index)[_PART_HEIGHT:]
         self._kept[index] = found
+        if len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
         return found
 
 
 class Tree:
     """The tree over the first `size` entries, from its tiles. Not for several threads at once.
 
-    Within one question a tile is read once. What is asked again and again is remembered: the roots at the right edge, which
-    are this tree's, and in `known` what is true of every tree of this log.
+    Within one question a tile is read once, and what is read of a full one is held against the tile above it. So where
+    `root` gives what was signed, all that follows is true. What is asked again and again is remembered: the tiles at the
+    right edge and the roots there, which are this tree's, and in `known` what is true of every tree of this log.
+
+    Every method raises RemoteProtocolError if a tile is not as long as its width, or not what the one above it says.
 
     Args:
         read: gives its tiles.
@@ -183,19 +184,20 @@ class Tree:
         self._read = read
         self._known = Known() if known is None else known
         self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
-        self._partial: dict[int, bytes] = {}  # the last tile of each level
+        self._partial: dict[int, Levels] = {}  # the last tile of each level, if it is not full
         self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
+        self._sixteens: dict[tuple[int, int], Levels] = {}  # the same
 
     def root(self) -> bytes:
         """See `tree_root`."""
-        self._tiles.clear()
+        self._begin()
         return self._root(0, self.size)
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """See `inclusion_proof`."""
         if not 0 <= index < self.size:
             raise UsageError(f"there is no entry {index} among {self.size}")
-        self._tiles.clear()
+        self._begin()
         above: list[bytes] = []  # of the complete subtree that the entry is in, root side first
         begin, end = 0, self.size
         while end - begin > 1 and end == self.size:
@@ -214,34 +216,25 @@ class Tree:
         level = 0
         while height > 0:
             number, place = divmod(index, WIDTH)
-            within = min(height, HEIGHT)
-            if level and width_at(level, number, self.size) == WIDTH:
-                whole = self._known.whole(level, number, self._tile)
-                path += [whole[at][place >> at ^ 1] for at in range(within)]
-            else:
-                path += self._within_tile(level, number, place, within)
+            path += self._within_tile(level, number, place, min(height, HEIGHT))
             index, height, level = number, height - HEIGHT, level + 1
         return path
 
-    def _within_tile(self, level: int, number: int, place: int, height: int) -> tuple[bytes, ...]:
-        """The same within one tile, of level 0 or not full: up to two to the power of `height` of its hashes."""
-        width = width_at(level, number, self.size)
-        row, low = self._row(level, number, width), min(height, _PART_HEIGHT if width == WIDTH else HEIGHT)
-        begin = place >> low << low
-        path = merkle.path(_hashes(row[begin * HASH : (begin + (1 << low)) * HASH], 1 << low), place - begin)
-        if high := height - low:
-            part = place >> _PART_HEIGHT
-            begin = part >> high << high
-            path += merkle.path(
-                self._known.sixteenths(number, self._tile)[begin : begin + (1 << high)], part - begin
-            )
-        return path
+    def _within_tile(self, level: int, number: int, place: int, height: int) -> list[bytes]:
+        """The same within one tile: up to two to the power of `height` of its hashes."""
+        if level or width_at(level, number, self.size) < WIDTH:
+            rows = self._rows(level, number)
+            return [_at(rows[at], place >> at ^ 1) for at in range(height)]
+        part, within = divmod(place, _PART)
+        lower, upper = self._sixteen(number, part), self._known.sixteenths(number, self._load)
+        path = [_at(lower[at], within >> at ^ 1) for at in range(min(height, _PART_HEIGHT))]
+        return path + [_at(upper[at], part >> at ^ 1) for at in range(height - _PART_HEIGHT)]
 
     def consistency(self, old: int) -> tuple[bytes, ...]:
         """See `consistency_proof`."""
         if not 0 <= old <= self.size:
             raise UsageError("a log only grows")
-        self._tiles.clear()
+        self._begin()
         if old == 0:
             return ()
         path: list[bytes] = []
@@ -286,21 +279,43 @@ class Tree:
         """Of the `index`-th run of two to the power of `height` entries."""
         level, within = divmod(height, HEIGHT)
         number, first = divmod(index << within, WIDTH)
-        width = width_at(level, number, self.size)
-        if level and width == WIDTH:
-            return self._known.whole(level, number, self._tile)[within][first >> within]
-        if within >= _PART_HEIGHT and width == WIDTH:
-            parts, part = self._known.sixteenths(number, self._tile), first // _PART
-            return merkle.root(parts[part : part + (1 << within - _PART_HEIGHT)])
-        row = self._row(level, number, width)
-        return merkle.root(_hashes(row[first * HASH : (first + (1 << within)) * HASH], 1 << within))
+        if level or width_at(level, number, self.size) < WIDTH:
+            return _at(self._rows(level, number)[within], first >> within)
+        part, first = divmod(first, _PART)
+        if within < _PART_HEIGHT:
+            return _at(self._sixteen(number, part)[within], first >> within)
+        within -= _PART_HEIGHT
+        return _at(self._known.sixteenths(number, self._load)[within], part >> within)
 
-    def _row(self, level: int, index: int, width: int) -> bytes:
-        if width < WIDTH:
-            if level not in self._partial:
-                self._partial[level] = self._tile(level, index, width)
-            return self._partial[level]
-        return self._tile(level, index, width)
+    def _rows(self, level: int, number: int) -> Levels:
+        """Of a tile that is above level 0 or not full."""
+        if (width := width_at(level, number, self.size)) == WIDTH:
+            return self._known.whole(level, number, self._load)
+        if level not in self._partial:
+            self._partial[level] = _levels(self._tile(level, number, width))
+        return self._partial[level]
+
+    def _load(self, level: int, number: int) -> Levels:
+        """A full tile that is what the one above it says."""
+        rows = _levels(self._tile(level, number, WIDTH))
+        if rows[-1] != self._complete(HEIGHT * (level + 1), number):
+            raise _damaged(level, number)
+        return rows
+
+    def _sixteen(self, number: int, part: int) -> Levels:
+        """A sixteenth of a full tile of level 0."""
+        rows = self._sixteens.get((number, part))
+        if rows is None:
+            begin = part * _PART * HASH
+            rows = _levels(self._tile(0, number, WIDTH)[begin : begin + _PART * HASH])
+            if rows[-1] != _at(self._known.sixteenths(number, self._load)[0], part):
+                raise _damaged(0, number)
+            self._sixteens[number, part] = rows
+        return rows
+
+    def _begin(self) -> None:
+        self._tiles.clear()
+        self._sixteens.clear()
 
     def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
@@ -311,5 +326,14 @@ class Tree:
         return row
 
 
-def _hashes(row: bytes, count: int) -> list[bytes]:
-    return [row[at * HASH : (at + 1) * HASH] for at in range(count)]
+def _at(row: bytes, place: int) -> bytes:
+    return row[place * HASH : (place + 1) * HASH]
+
+
+def _levels(row: bytes) -> Levels:
+    levels = merkle.levels([row[at : at + HASH] for at in range(0, len(row), HASH)])
+    return [b"".join(level) for level in levels]
+
+
+def _damaged(level: int, number: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"tile: {level}/{number} is not what the one above it says")
