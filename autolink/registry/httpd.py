@@ -99,13 +99,13 @@ class _Connection:
         answering = False
         # One scope whose end moves: to make two for each request takes longer.
         with anyio.CancelScope() as patience:
-            for _ in range(limits.HTTP_REQUESTS):
+            for left in reversed(range(limits.HTTP_REQUESTS)):
                 patience.deadline = anyio.current_time() + limits.HTTP_REQUEST
                 request = await self._request()
                 if request is None:
                     break
                 patience.deadline, answering = anyio.current_time() + limits.HTTP_ANSWER, True
-                await self._answer(request)
+                await self._answer(request, last=not left)
                 answering = False
                 if not self._goes_on():
                     break
@@ -144,7 +144,7 @@ class _Connection:
         except anyio.EndOfStream:
             return b""
 
-    async def _answer(self, request: h11.Request) -> None:
+    async def _answer(self, request: h11.Request, *, last: bool) -> None:
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -153,6 +153,8 @@ class _Connection:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = (*message["headers"], (b"date", _date(int(time.time()))))
+                if last:  # or the client would send one more, and lose it
+                    headers += ((b"connection", b"close"),)
                 head.append(_response(message["status"], headers))
                 return
             events, body = [*head], message.get("body")
