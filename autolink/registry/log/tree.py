@@ -184,6 +184,9 @@ class Tree:
         self._read = read
         self._known = Known() if known is None else known
         self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
+        self._above: dict[
+            int, tuple[bytes, ...]
+        ] = {}  # paths from the complete subtrees there, by their height
         self._partial: dict[int, Levels] = {}  # the last tile of each level, if it is not full
         self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
         self._sixteens: dict[tuple[int, int], Levels] = {}  # the same
@@ -198,17 +201,18 @@ class Tree:
         if not 0 <= index < self.size:
             raise UsageError(f"there is no entry {index} among {self.size}")
         self._begin()
-        above: list[bytes] = []  # of the complete subtree that the entry is in, root side first
-        begin, end = 0, self.size
-        while end - begin > 1 and end == self.size:
-            middle = begin + _split(end - begin)
-            if index < middle:
-                above.append(self._root(middle, end))
-                end = middle
-            else:
-                above.append(self._root(begin, middle))
-                begin = middle
-        return (*self._within(index, (end - begin).bit_length() - 1), *reversed(above))
+        height = (index ^ self.size).bit_length() - 1  # of the largest complete subtree that the entry is in
+        if height not in self._above:
+            self._above[height] = self._above_subtree(height)
+        return (*self._within(index, height), *self._above[height])
+
+    def _above_subtree(self, height: int) -> tuple[bytes, ...]:
+        """The path from the complete subtree of this height at the tree's right edge: the root over what is behind it, and of
+        those in front of it, one for each higher bit of the tree's size."""
+        bits = [bit for bit in range(height + 1, self.size.bit_length()) if self.size >> bit & 1]
+        in_front = [self._complete(bit, self.size >> bit ^ 1) for bit in bits]
+        behind = self.size >> height << height
+        return (self._root(behind, self.size), *in_front) if behind < self.size else tuple(in_front)
 
     def _within(self, index: int, height: int) -> list[bytes]:
         """The path of an entry in the complete subtree of two to the power of `height` entries that it is in."""
