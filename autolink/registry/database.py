@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from autolink.errors import AutolinkError
+from autolink.messages.merkle import HASH
+from autolink.registry.log.tiles import SIXTEENTH, WIDTH, Tile, width_at
 
 UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
 """What `sqlite3` raises; the second one where a damaged file makes SQLite's own words no text."""
@@ -24,6 +26,11 @@ READER_KIB: Final = 8 * 1024
 _WAL_PAGES: Final = 16 * 1024
 """Pages (4 KiB) in the write-ahead log before they move to their places. Among a million records a group touches about a
 thousand pages all over the file, and moving them costs two more syncs; so they move every sixteenth time."""
+
+
+TILE_ROWS: Final = "SELECT hashes FROM tiles WHERE level = ? AND place >= ? AND place < ? ORDER BY place"
+"""A tile's sixteenths. Of most tiles one at a time is read, and a row of 512 bytes is read three times as fast as one of
+8 KiB, most of which SQLite keeps in pages of its own."""
 
 
 class StoreFailed(AutolinkError):
@@ -61,6 +68,20 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def tile_place(index: int, width: int = 0) -> int:
+    """Where a tile's sixteenths stand in its level, behind those that its first `width` hashes take."""
+    return index * (WIDTH // SIXTEENTH) + -(-width // SIXTEENTH)
+
+
+def tile_rows(tile: Tile, hashes: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """The sixteenths of a tile that a log of `size` entries had not, or not so wide."""
+    for begin in range(
+        width_at(tile.level, tile.index, size) // SIXTEENTH * SIXTEENTH, tile.width, SIXTEENTH
+    ):
+        row = hashes[begin * HASH : (begin + SIXTEENTH) * HASH]
+        yield tile.level, tile_place(tile.index, begin), row
 
 
 def read_size(path: Path) -> int:

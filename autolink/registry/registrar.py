@@ -78,7 +78,7 @@ class Registrar:
         head = store.head
         self._known = Known()
         self._proving = Lock()  # over all that is remembered of the tree
-        self._tree = Tree(0, store.read_tile, self._known)
+        self._tree = self._new_tree(0)
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -200,10 +200,13 @@ class Registrar:
         return leaf, LogProof(index, path, head.checkpoint)
 
     def _signed_tree(self, head: Head) -> Tree:
-        tree = Tree(head.size, self._store.read_tile, self._known)
+        tree = self._new_tree(head.size)
         if tree.root() != verify_untrusted(head.checkpoint, self.verifier_key).root:
             raise BadSignature("log: its tiles are not those of the tree that was signed")
         return tree
+
+    def _new_tree(self, size: int) -> Tree:
+        return Tree(size, self._store.read_tile, self._known, self._store.read_sixteenth)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now, by log time: the entry's own will be."""
@@ -217,7 +220,7 @@ class Registrar:
             StoreFailed: a tile cannot be read.
         """
         with self._proving:
-            return Tree(new, self._store.read_tile, self._known).consistency(old)
+            return self._new_tree(new).consistency(old)
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())

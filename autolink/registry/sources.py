@@ -23,7 +23,7 @@ from autolink.errors import RemoteProtocolError, SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
-from autolink.registry.database import DAMAGED, UNREADABLE, told
+from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_place, told
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
@@ -162,7 +162,7 @@ class FolderSource(_Silent):
         Raises:
             SourceFailed: it is missing, or has fewer.
         """
-        row = self._one("SELECT hashes FROM tiles WHERE level = ? AND place = ?", level, index) or b""
+        row = b"".join(self._rows(TILE_ROWS, level, tile_place(index), tile_place(index, width)))
         if len(row) < width * HASH:
             raise SourceFailed(f"{self._name}: tile {level}/{index} is missing, or not {width} hashes")
         return row[: width * HASH]

@@ -24,6 +24,7 @@ from autolink.identity import AutoId, files
 from autolink.messages.merkle import HASH
 from autolink.registry.database import (
     READER_KIB,
+    TILE_ROWS,
     UNREADABLE,
     WRITER_KIB,
     Readers,
@@ -31,6 +32,8 @@ from autolink.registry.database import (
     check_file,
     connect,
     read_size,
+    tile_place,
+    tile_rows,
     told,
 )
 from autolink.registry.extent import Extent, check_extent
@@ -40,7 +43,7 @@ from autolink.registry.records import Record, as_kept, read_kept
 
 DATABASE: Final = "log.db"
 LOCK: Final = "lock"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE log (
@@ -142,6 +145,13 @@ class Store(Ledger, Protocol):
 
         Raises:
             StoreFailed: they are not there.
+        """
+
+    def read_sixteenth(self, index: int, begin: int) -> bytes:
+        """Of a full tile of level 0 the hashes from `begin` on, as many as a sixteenth has, or fewer if they are not there.
+
+        Raises:
+            StoreFailed: it cannot be read.
         """
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
@@ -276,7 +286,7 @@ class SqliteStore:
         )
         db.executemany(
             "INSERT INTO tiles VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hashes = excluded.hashes",
-            ((tile.level, tile.index, hashes) for tile, hashes in group.tiles),
+            (row for tile, hashes in group.tiles for row in tile_rows(tile, hashes, first)),
         )
         db.executemany(
             "INSERT INTO records VALUES (?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
@@ -321,10 +331,14 @@ class SqliteStore:
         return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
 
     def read_tile(self, level: int, index: int, width: int) -> bytes:
-        row: bytes = self._one("SELECT hashes FROM tiles WHERE level = ? AND place = ?", level, index) or b""
+        row = b"".join(self._all(TILE_ROWS, level, tile_place(index), tile_place(index, width)))
         if len(row) < width * HASH:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
         return row[: width * HASH]
+
+    def read_sixteenth(self, index: int, begin: int) -> bytes:
+        place = tile_place(index, begin)
+        return b"".join(self._all(TILE_ROWS, 0, place, place + 1))
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
         rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.database import DAMAGED, READER_KIB, Readers, StoreFailed, told
+from autolink.registry.log.frontier import Frontier
+from autolink.registry.log.tiles import SIXTEENTH, WIDTH
 from autolink.registry.registrar import Registrar
-from autolink.registry.store import SqliteStore
+from autolink.registry.store import Group, Head, SqliteStore
 
 from .appender import KEY
 from .conftest import ORIGIN, Log, Party
@@ -28,6 +31,32 @@ def store(tmp_path: Path) -> Any:
 def test_what_was_acknowledged_is_on_the_disk(store: SqliteStore) -> None:
     """SQLite's word for it is FULL; with less, a power failure takes back what a submitter was told."""
     assert store._writer.execute("PRAGMA synchronous").fetchall() == [(2,)]
+
+
+def test_a_tile_is_kept_in_sixteenths_of_which_only_those_that_change_are_written(
+    store: SqliteStore, acme: Party
+) -> None:
+    """Whatever it grows by, it is read at each of its widths."""
+    leaves = [number.to_bytes(4) for number in range(2 * WIDTH + 40)]
+    hashes, frontier = leaf_hashes(leaves), Frontier()
+    store._writer.set_trace_callback(lambda query: rows.append(query) if "INTO tiles" in query else None)
+    for size in (1, 2, 15, 16, 17, 250, 256, 258, len(leaves)):
+        rows: list[str] = []
+        first = frontier.size
+        frontier, tiles = frontier.extended(hashes[first:size])
+        added = leaves[first:size]
+        store.append(
+            Group(added, [acme.auto_id] * len(added), tiles, {}, (), (), Head(size, 1, b"checkpoint"))
+        )
+        lowest = range(first // SIXTEENTH, -(-size // SIXTEENTH))
+        assert len(rows) == len(lowest) + (size // WIDTH > first // WIDTH)  # and one of the level above
+        for index in range(-(-size // WIDTH)):
+            row = b"".join(hashes[index * WIDTH : min(size, (index + 1) * WIDTH)])
+            for width in range(1, len(row) // HASH + 1):
+                assert store.read_tile(0, index, width) == row[: width * HASH]
+    assert store.read_sixteenth(1, 32) == b"".join(hashes[WIDTH + 32 : WIDTH + 48])
+    with pytest.raises(StoreFailed, match="tile 0/2 has not 41 hashes"):
+        store.read_tile(0, 2, 41)
 
 
 def elsewhere(work: Callable[[], object]) -> Any:

@@ -27,6 +27,9 @@ WIDTH: Final = 256
 HEIGHT: Final = 8
 """Levels of the tree in one level of tiles: WIDTH is two to the power of this."""
 
+SIXTEENTH: Final = WIDTH // 16
+"""Hashes of a sixteenth of a tile: all that a proof must look at in a tile of which it knows the rest."""
+
 ENTRIES: Final = -1
 """The level of the entry bundles, whose places are those of the tiles of level 0."""
 

@@ -15,7 +15,7 @@ from autolink import limits
 from autolink.errors import BadSignature, RemoteProtocolError, UsageError
 from autolink.messages import merkle
 from autolink.messages.merkle import EMPTY, HASH, node_hash
-from autolink.registry.log.tiles import HEIGHT, WIDTH, width_at
+from autolink.registry.log.tiles import HEIGHT, SIXTEENTH, WIDTH, width_at
 
 ReadTile = Callable[[int, int, int], bytes]
 """Gives the hashes of a tile, in a row, by its level, index and width: the width that it has in the tree that is
@@ -124,9 +124,8 @@ def _split(count: int) -> int:
     return 1 << (count - 1).bit_length() - 1
 
 
-_PART_HEIGHT: Final = HEIGHT // 2
-_PART: Final = 1 << _PART_HEIGHT
-"""Hashes of a sixteenth of a tile."""
+_LOW: Final = SIXTEENTH.bit_length() - 1
+"""Levels of the tree in a sixteenth of a tile, below its root."""
 
 Levels = list[bytes]
 """Hashes that stand in a row, those over two of them in a row, over four, and so on up to the one root."""
@@ -158,7 +157,7 @@ class Known:
 
     def sixteenths(self, index: int, load: Callable[[int, int], Levels]) -> Levels:
         """A full tile of level 0, from the roots over sixteen of its hashes each."""
-        found = self._kept.pop(index, None) or load(0, index)[_PART_HEIGHT:]
+        found = self._kept.pop(index, None) or load(0, index)[_LOW:]
         self._kept[index] = found
         if len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
@@ -177,11 +176,20 @@ class Tree:
     Args:
         read: gives its tiles.
         known: shared by the trees of one log; None for its own.
+        read_sixteenth: gives of a full tile of level 0, by its index, the sixteenth that begins at this hash; None where
+            that would take no less than the tile.
     """
 
-    def __init__(self, size: int, read: ReadTile, known: Known | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        read: ReadTile,
+        known: Known | None = None,
+        read_sixteenth: Callable[[int, int], bytes] | None = None,
+    ) -> None:
         self.size = size
         self._read = read
+        self._read_sixteenth = read_sixteenth or self._cut_sixteenth
         self._known = Known() if known is None else known
         self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
         self._above: dict[
@@ -207,8 +215,8 @@ class Tree:
         return (*self._within(index, height), *self._above[height])
 
     def _above_subtree(self, height: int) -> tuple[bytes, ...]:
-        """The path from the complete subtree of this height at the tree's right edge: the root over what is behind it, and of
-        those in front of it, one for each higher bit of the tree's size."""
+        """The path from the complete subtree of this height: the root over all that is behind it, and those of the
+        complete subtrees in front of it, one for each higher bit of the tree's size."""
         bits = [bit for bit in range(height + 1, self.size.bit_length()) if self.size >> bit & 1]
         in_front = [self._complete(bit, self.size >> bit ^ 1) for bit in bits]
         behind = self.size >> height << height
@@ -229,10 +237,10 @@ class Tree:
         if level or width_at(level, number, self.size) < WIDTH:
             rows = self._rows(level, number)
             return [_at(rows[at], place >> at ^ 1) for at in range(height)]
-        part, within = divmod(place, _PART)
+        part, within = divmod(place, SIXTEENTH)
         lower, upper = self._sixteen(number, part), self._known.sixteenths(number, self._load)
-        path = [_at(lower[at], within >> at ^ 1) for at in range(min(height, _PART_HEIGHT))]
-        return path + [_at(upper[at], part >> at ^ 1) for at in range(height - _PART_HEIGHT)]
+        path = [_at(lower[at], within >> at ^ 1) for at in range(min(height, _LOW))]
+        return path + [_at(upper[at], part >> at ^ 1) for at in range(height - _LOW)]
 
     def consistency(self, old: int) -> tuple[bytes, ...]:
         """See `consistency_proof`."""
@@ -285,10 +293,10 @@ class Tree:
         number, first = divmod(index << within, WIDTH)
         if level or width_at(level, number, self.size) < WIDTH:
             return _at(self._rows(level, number)[within], first >> within)
-        part, first = divmod(first, _PART)
-        if within < _PART_HEIGHT:
+        part, first = divmod(first, SIXTEENTH)
+        if within < _LOW:
             return _at(self._sixteen(number, part)[within], first >> within)
-        within -= _PART_HEIGHT
+        within -= _LOW
         return _at(self._known.sixteenths(number, self._load)[within], part >> within)
 
     def _rows(self, level: int, number: int) -> Levels:
@@ -310,12 +318,14 @@ class Tree:
         """A sixteenth of a full tile of level 0."""
         rows = self._sixteens.get((number, part))
         if rows is None:
-            begin = part * _PART * HASH
-            rows = _levels(self._tile(0, number, WIDTH)[begin : begin + _PART * HASH])
+            rows = _levels(self._read_sixteenth(number, part * SIXTEENTH))
             if rows[-1] != _at(self._known.sixteenths(number, self._load)[0], part):
                 raise _damaged(0, number)
             self._sixteens[number, part] = rows
         return rows
+
+    def _cut_sixteenth(self, number: int, begin: int) -> bytes:
+        return self._tile(0, number, WIDTH)[begin * HASH : (begin + SIXTEENTH) * HASH]
 
     def _begin(self) -> None:
         self._tiles.clear()
