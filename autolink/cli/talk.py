@@ -13,6 +13,7 @@ import anyio
 import click
 
 from autolink import ANYONE_TRUSTED, Agent, Contact, Link, limits
+from autolink.agent.core import NotSent, NotServed
 from autolink.cli.edge import about
 from autolink.cli.options import Number, as_option, json_option, option, passphrase_option, read
 from autolink.cli.passphrase import has_person, load_identity, warn_if_own
@@ -29,6 +30,7 @@ from autolink.cli.trust_option import Spec, Stranger, build, trust_option
 from autolink.errors import (
     BodyError,
     IdentityError,
+    LocalProtocolError,
     Reason,
     Refused,
     RemoteProtocolError,
@@ -88,22 +90,37 @@ class Dialer:
     async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str, whole: bool) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
         where = self.found or self.contact
-        opened = False
+        links: list[Link] = []
+
+        async def on_a_link() -> T:
+            async with self.agent.connect(where, expect=expect) as link:
+                links.append(link)
+                if not whole:
+                    scope.deadline = inf
+                try:
+                    return await work(link)
+                except LocalProtocolError as error:
+                    if not link.draining:
+                        raise
+                    raise NotSent("the peer is draining") from error
+
         try:
             with anyio.fail_after(self.timeout) as scope:
                 async with self.standing() as stands:
                     with _knowing(stands):
-                        async with self.agent.connect(where, expect=expect) as link:
-                            opened = True
+                        try:
+                            return await on_a_link()
+                        except (NotSent, NotServed):
                             if not whole:
-                                scope.deadline = inf
-                            return await work(link)
+                                raise
+                        # Nobody has looked at it, and what is at that address from now on may.
+                        return await on_a_link()
         except RemoteProtocolError as error:
-            if not opened:
+            if not links:
                 error.add_note("no autolink agent answers there")
             raise
         except TimeoutError as error:
-            raise TimeoutError(self._too_late(awaited if opened else "")) from error
+            raise TimeoutError(self._too_late(awaited if links else "")) from error
 
     def _too_late(self, awaited: str) -> str:
         """What did not come in time, after how long, and what to do."""

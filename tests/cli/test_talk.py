@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
 
 import anyio
 import pytest
 
-from autolink import Link, limits
+from autolink import Agent, Link, limits
 from autolink.cli import talk
 from autolink.cli.serving import collecting_rarely
 from autolink.identity import Keystore
@@ -142,6 +143,28 @@ def test_a_link_that_does_not_open_in_time_is_told_apart(shell, market, contact,
         assert "no link opened within 0.1 s, and none gets longer" in shell.fails(
             5, "ping", silent, *AS_BUYER
         )
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_call_that_one_who_leaves_has_not_looked_at_is_made_once_more(
+    shell, market, contact, monkeypatch, left
+):
+    """As where workers are rolled: what has the address from then on answers. Once, not for ever."""
+    real, links = Agent.connect, []
+
+    @asynccontextmanager
+    async def leaving(*args, **more):
+        async with real(*args, **more) as link:
+            links.append(link)
+            if len(links) <= left:
+                link.go_away("shutdown")
+            yield link
+
+    monkeypatch.setattr(Agent, "connect", leaving)
+    done = shell("call", contact, "echo", "7", *AS_BUYER)
+    assert len(links) == 2
+    assert (done.exit_code, done.stdout) == ((0, "7\n") if left == 1 else (5, ""))
+    assert left == 1 or "the peer is draining" in done.stderr
 
 
 def test_nobody_there_is_status_5(shell, market, contact):
