@@ -1,5 +1,5 @@
 """What a registry serves beside its log, compared with what follows from the entries: each entry as JSON, and of each ID the
-status and the record.
+status, in its bytes and as JSON, and the record.
 
 A status is signed, so a false one convicts the log, and so does a proof that leads to another root. JSON is nobody's word:
 one that differs is a `SourceFailed`, because whoever serves it, or sits in between, shows something else than the log has.
@@ -7,6 +7,7 @@ one that differs is a `SourceFailed`, because whoever serves it, or sits in betw
 A log grows meanwhile. The audit goes on to every checkpoint that it is shown.
 """
 
+from base64 import b64decode
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar, final
 
@@ -24,11 +25,12 @@ from autolink.registry.log.tree import check_inclusion
 from autolink.registry.records import Record
 from autolink.registry.source import Progress, Source, SourceFailed
 from autolink.registry.status import Status, verify_untrusted
-from autolink.registry.views import EntryView, RecordView, entry_view, record_view
+from autolink.registry.views import EntryView, RecordView, StatusView, entry_view, record_view, status_view
 
 T = TypeVar("T")
 
 _ENTRY: Final = TypeAdapter(EntryView)
+_STATUS: Final = TypeAdapter(StatusView)
 _RECORD: Final = TypeAdapter(RecordView)
 _UNDERIVED: Final = frozenset({"crl", "places"})
 """Of a record: the issuer's own list is signed by it, and places are looked at by themselves."""
@@ -85,11 +87,12 @@ class Served:
 
     def _check_id(self, auto_id: AutoId) -> None:
         for _ in range(limits.FETCH_TRIES):
-            status = self._status(auto_id)
+            status = self._status(auto_id, self._source.status(auto_id))
             if status is None:
                 if self._audit.ledger.record(auto_id) is not None:
                     raise SourceFailed(f"{auto_id.short} is on record, and there is no status of it")
                 return
+            status = self._status_in_json(auto_id)
             what = f"the record of {auto_id.short}"
             view = _parsed(_RECORD, self._source.record_json(auto_id), what)
             if view["entries"] <= status.entries:
@@ -98,8 +101,20 @@ class Served:
             # It went on between the two questions, or is said to have.
         raise SourceFailed(f"{what} has more entries than its status each time")
 
-    def _status(self, auto_id: AutoId) -> Status | None:
-        data = self._source.status(auto_id)
+    def _status_in_json(self, auto_id: AutoId) -> Status:
+        """What it says is what is signed in it, and that is a status like any."""
+        what = f"the status of {auto_id.short} as JSON"
+        view = _parsed(_STATUS, self._source.status_json(auto_id), what)
+        try:
+            status = self._status(auto_id, b64decode(view["signed"], validate=True))
+        except ValueError:  # of the padding: the rest is in the view's own pattern
+            status = None
+        if status is None:
+            raise SourceFailed(f"{what} is served with a `signed` that is no base64")
+        _compare(status_view(status), view, what)
+        return status
+
+    def _status(self, auto_id: AutoId, data: bytes | None) -> Status | None:
         if data is None:
             return None
         verified = verify_untrusted(data, self._audit.key)

@@ -60,6 +60,13 @@ class Source(Protocol):
             SourceFailed: it cannot be read.
         """
 
+    def status_json(self, auto_id: AutoId) -> bytes | None:
+        """What is served as an ID's status to who wants JSON (`views.StatusView`); None for nothing.
+
+        Raises:
+            UsageError, SourceFailed: as `status`.
+        """
+
     def record_json(self, auto_id: AutoId) -> bytes | None:
         """What is served as an ID's record (`views.RecordView`); None for nothing.
 

@@ -69,6 +69,9 @@ class _Silent:
     def status(self, auto_id: AutoId) -> bytes | None:
         raise _served_nowhere()
 
+    def status_json(self, auto_id: AutoId) -> bytes | None:
+        raise _served_nowhere()
+
     def record_json(self, auto_id: AutoId) -> bytes | None:
         raise _served_nowhere()
 
@@ -349,6 +352,9 @@ class UrlSource(_TileSource):
     def status(self, auto_id: AutoId) -> bytes | None:
         return self._get(f"v1/ids/{auto_id.hex}/status", limits.STATUS)
 
+    def status_json(self, auto_id: AutoId) -> bytes | None:
+        return self._get(f"v1/ids/{auto_id.hex}/status", limits.LOG_VIEW, accept="application/json")
+
     def record_json(self, auto_id: AutoId) -> bytes | None:
         return self._get(f"v1/ids/{auto_id.hex}", limits.LOG_VIEW)
 
@@ -358,18 +364,18 @@ class UrlSource(_TileSource):
     def close(self) -> None:
         self._client.close()
 
-    def _get(self, path: str, limit: int) -> bytes | None:
+    def _get(self, path: str, limit: int, accept: str = "*/*") -> bytes | None:
         for left in reversed(range(limits.FETCH_TRIES)):
             try:
-                return self._try(path, limit)
+                return self._try(path, limit, accept)
             except self._broken as error:
                 if not left:
                     raise SourceLost(f"{self._name}: {path}: {display(str(error))}") from error
         raise AssertionError("the last try returns or raises")
 
-    def _try(self, path: str, limit: int) -> bytes | None:
+    def _try(self, path: str, limit: int, accept: str) -> bytes | None:
         until, data = self._clock() + limits.FETCH, bytearray()
-        with self._client.stream("GET", path) as response:
+        with self._client.stream("GET", path, headers={"accept": accept}) as response:
             if response.status_code == 404:
                 return None
             if response.status_code != 200:

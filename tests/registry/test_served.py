@@ -2,7 +2,9 @@
 
 import json
 import tracemalloc
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from autolink import limits
 from autolink.errors import BadSignature, UsageError
 from autolink.identity import AutoId
 from autolink.messages.merkle import leaf_hash, path, root
+from autolink.registry import word
 from autolink.registry.audit import Audit
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.http import PublicSide
@@ -21,13 +24,13 @@ from autolink.registry.httpd import serving_http
 from autolink.registry.ledger import Standing
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.proof import LogProof
-from autolink.registry.openapi import Asked, Reply
+from autolink.registry.openapi import JSON, Asked, Reply
 from autolink.registry.records import State
 from autolink.registry.resources import Resources
 from autolink.registry.served import Served
 from autolink.registry.source import SourceFailed
 from autolink.registry.sources import FolderSource, open_source
-from autolink.registry.status import sign_status
+from autolink.registry.status import PURPOSE, sign_status
 from autolink.transport import TcpAddress, parse_address
 
 from .conftest import ORIGIN
@@ -57,14 +60,17 @@ class Registry:
         found = self._kept.registrar.status(auto_id)
         return self._said("status", found.to_bytes() if found else None)
 
+    def status_json(self, auto_id: AutoId) -> bytes | None:
+        return self._said("JSON", self._asked(self._resources.status, JSON, auto_id=auto_id.hex))
+
     def record_json(self, auto_id: AutoId) -> bytes | None:
         return self._said("record", self._asked(self._resources.record, auto_id=auto_id.hex))
 
     def entry_json(self, index: int) -> bytes | None:
         return self._said("entry", self._asked(self._resources.entry, index=str(index)))
 
-    def _asked(self, operation: Callable[[Asked], Reply], **path: str) -> bytes:
-        return operation(Asked(path, {}, "", "")).body
+    def _asked(self, operation: Callable[[Asked], Reply], accept: str = "", **path: str) -> bytes:
+        return operation(Asked(path, {}, accept)).body
 
     def _said(self, what: str, answer: bytes | None) -> bytes | None:
         lie = self.lies.get(what)
@@ -122,7 +128,7 @@ async def test_a_registry_is_audited_by_url_and_all_that_it_serves_is_compared(s
 def test_only_a_registry_serves_something_beside_its_log(small: Kept) -> None:
     with FolderSource(small.folder) as source:
         assert not source.is_registry()
-        for ask in (source.status, source.record_json):
+        for ask in (source.status, source.status_json, source.record_json):
             with pytest.raises(UsageError, match="ask the registry by its URL"):
                 ask(small.acme.auto_id)
         with pytest.raises(UsageError, match="ask the registry by its URL"):
@@ -215,7 +221,45 @@ def test_each_field_of_an_entry_is_compared(
         served.check_entries()
 
 
-@pytest.mark.parametrize("what", ["entry", "record"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("origin", "elsewhere"), ("auto_id", HASH), ("state", "revoked"), ("because", HASH), ("certificate", HASH),
+        ("key", HASH), ("issuers", [HASH]), ("entries", 7), ("head", HASH), ("at", 7), ("expires_at", 7), ("proof", "c2sp.org/tlog-proof@v1\n"),
+    ],
+)  # fmt: skip
+def test_each_field_of_a_status_as_json_is_compared_with_what_is_signed_in_it(
+    small: Kept, registry: Registry, served: Served, field: str, value: Any
+) -> None:
+    registry.lies["JSON"] = changed(**{field: value})
+    with pytest.raises(SourceFailed, match=f"the status of .* as JSON is served with another `{field}`"):
+        served.check_ids([small.echo.auto_id])
+
+
+def test_what_is_signed_in_a_status_as_json_is_a_status_like_any(
+    small: Kept, registry: Registry, served: Served
+) -> None:
+    def check(status: bytes) -> None:
+        registry.lies["JSON"] = changed(signed=b64encode(status).decode())
+        served.check_ids([small.echo.auto_id])
+
+    true = small.registrar.status(small.echo.auto_id)
+    other = small.registrar.status(small.acme.auto_id)
+    assert true is not None
+    assert other is not None
+    with pytest.raises(SourceFailed, match="asked for that of"):
+        check(other.to_bytes())
+    body = replace(true, state=State.REVOKED).body
+    lie = replace(true, state=State.REVOKED, signature=word.sign(KEY, PURPOSE, body)).to_bytes()
+    with pytest.raises(LogConvicted, match="not what follows") as conviction:
+        check(lie)
+    assert conviction.value.evidence == lie
+    registry.lies["JSON"] = changed(signed="AAA")
+    with pytest.raises(SourceFailed, match="no base64"):
+        served.check_ids([small.echo.auto_id])
+
+
+@pytest.mark.parametrize("what", ["entry", "record", "JSON"])
 def test_what_is_no_answer_is_said_to_be_none(
     small: Kept, registry: Registry, served: Served, what: str
 ) -> None:
