@@ -26,6 +26,7 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.proof import LogProof
+from autolink.registry.log.tiles import SIXTEENTH
 from autolink.registry.log.tree import Known, Tree
 from autolink.registry.receipt import Receipt, sign_receipt
 from autolink.registry.records import Record
@@ -196,7 +197,7 @@ class Registrar:
                     self._tree = self._signed_tree(head)
                 path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
         except (BadSignature, RemoteProtocolError) as error:
-            raise StoreFailed(f"the log {self._store.origin} is damaged: {error}") from None
+            raise self._damaged(error) from None
         return leaf, LogProof(index, path, head.checkpoint)
 
     def _signed_tree(self, head: Head) -> Tree:
@@ -206,7 +207,10 @@ class Registrar:
         return tree
 
     def _new_tree(self, size: int) -> Tree:
-        return Tree(size, self._store.read_tile, self._known, self._store.read_sixteenth)
+        return Tree(size, self._store.read_tile, self._known, self._read_sixteenth)
+
+    def _read_sixteenth(self, index: int, begin: int) -> bytes:
+        return self._store.read_tile(0, index, begin + SIXTEENTH, begin)
 
     def receipt(self, entry_hash: bytes) -> Receipt:
         """The log's promise about an entry that was received just now, by log time: the entry's own will be."""
@@ -217,10 +221,16 @@ class Registrar:
 
         Raises:
             UsageError: the log was never that long.
-            StoreFailed: a tile cannot be read.
+            StoreFailed: a tile cannot be read, or is damaged.
         """
-        with self._proving:
-            return self._new_tree(new).consistency(old)
+        try:
+            with self._proving:
+                return self._new_tree(new).consistency(old)
+        except RemoteProtocolError as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> StoreFailed:
+        return StoreFailed(f"the log {self._store.origin} is damaged: {error}")
 
     def _head(self, frontier: Frontier, time: int) -> Head:
         checkpoint = Checkpoint(self._store.origin, frontier.size, frontier.root())

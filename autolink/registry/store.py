@@ -140,18 +140,14 @@ class Store(Ledger, Protocol):
             StoreFailed: it could not be kept, and nothing of it was.
         """
 
-    def read_tile(self, level: int, index: int, width: int) -> bytes:
-        """The first `width` hashes of a tile, in a row.
+    def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
+        """The hashes of a tile, in a row, from `begin` to before `width`.
+
+        Args:
+            begin: of a sixteenth; a proof reads one alone.
 
         Raises:
             StoreFailed: they are not there.
-        """
-
-    def read_sixteenth(self, index: int, begin: int) -> bytes:
-        """Of a full tile of level 0 the hashes from `begin` on, as many as a sixteenth has, or fewer if they are not there.
-
-        Raises:
-            StoreFailed: it cannot be read.
         """
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
@@ -330,15 +326,12 @@ class SqliteStore:
     def is_used(self, key: bytes) -> bool:
         return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
 
-    def read_tile(self, level: int, index: int, width: int) -> bytes:
-        row = b"".join(self._all(TILE_ROWS, level, tile_place(index), tile_place(index, width)))
-        if len(row) < width * HASH:
+    def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
+        row = b"".join(self._all(TILE_ROWS, level, tile_place(index, begin), tile_place(index, width)))
+        size = (width - begin) * HASH
+        if len(row) < size:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
-        return row[: width * HASH]
-
-    def read_sixteenth(self, index: int, begin: int) -> bytes:
-        place = tile_place(index, begin)
-        return b"".join(self._all(TILE_ROWS, 0, place, place + 1))
+        return row[:size]
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
         rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)

@@ -54,7 +54,7 @@ def test_a_tile_is_kept_in_sixteenths_of_which_only_those_that_change_are_writte
             row = b"".join(hashes[index * WIDTH : min(size, (index + 1) * WIDTH)])
             for width in range(1, len(row) // HASH + 1):
                 assert store.read_tile(0, index, width) == row[: width * HASH]
-    assert store.read_sixteenth(1, 32) == b"".join(hashes[WIDTH + 32 : WIDTH + 48])
+    assert store.read_tile(0, 1, 48, 32) == b"".join(hashes[WIDTH + 32 : WIDTH + 48])
     with pytest.raises(StoreFailed, match="tile 0/2 has not 41 hashes"):
         store.read_tile(0, 2, 41)
 

@@ -189,12 +189,10 @@ class Tree:
     ) -> None:
         self.size = size
         self._read = read
-        self._read_sixteenth = read_sixteenth or self._cut_sixteenth
+        self._read_sixteenth = read_sixteenth
         self._known = Known() if known is None else known
         self._edges: dict[int, bytes] = {}  # roots over the entries from there to the end
-        self._above: dict[
-            int, tuple[bytes, ...]
-        ] = {}  # paths from the complete subtrees there, by their height
+        self._above: dict[int, tuple[bytes, ...]] = {}  # paths from the complete subtrees, by height
         self._partial: dict[int, Levels] = {}  # the last tile of each level, if it is not full
         self._tiles: dict[tuple[int, int], bytes] = {}  # of the question that is being answered
         self._sixteens: dict[tuple[int, int], Levels] = {}  # the same
@@ -318,7 +316,7 @@ class Tree:
         """A sixteenth of a full tile of level 0."""
         rows = self._sixteens.get((number, part))
         if rows is None:
-            rows = _levels(self._read_sixteenth(number, part * SIXTEENTH))
+            rows = _levels((self._read_sixteenth or self._cut_sixteenth)(number, part * SIXTEENTH))
             if rows[-1] != _at(self._known.sixteenths(number, self._load)[0], part):
                 raise _damaged(0, number)
             self._sixteens[number, part] = rows
