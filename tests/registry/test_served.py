@@ -225,7 +225,8 @@ def test_each_field_of_an_entry_is_compared(
     ("field", "value"),
     [
         ("origin", "elsewhere"), ("auto_id", HASH), ("state", "revoked"), ("because", HASH), ("certificate", HASH),
-        ("key", HASH), ("issuers", [HASH]), ("entries", 7), ("head", HASH), ("at", 7), ("expires_at", 7), ("proof", "c2sp.org/tlog-proof@v1\n"),
+        ("key", HASH), ("issuers", [HASH]), ("entries", 7), ("head", HASH), ("at", 7), ("expires_at", 7),
+        ("proof", "c2sp.org/tlog-proof@v1\n"),
     ],
 )  # fmt: skip
 def test_each_field_of_a_status_as_json_is_compared_with_what_is_signed_in_it(
