@@ -70,9 +70,9 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     return db
 
 
-def tile_place(index: int, width: int = 0) -> int:
-    """Where a tile's sixteenths stand in its level, behind those that its first `width` hashes take."""
-    return index * (WIDTH // SIXTEENTH) + -(-width // SIXTEENTH)
+def tile_place(index: int, at: int = 0) -> int:
+    """The place in its level of a tile's first sixteenth that begins at its hash `at` or behind: of a width, where to stop."""
+    return index * (WIDTH // SIXTEENTH) + -(-at // SIXTEENTH)
 
 
 def tile_hashes(rows: Iterable[object], count: int) -> bytes | None:
