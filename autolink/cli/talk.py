@@ -72,6 +72,7 @@ class Dialer:
         """Open a link, do the work on it and close it; a person is asked about a stranger in between.
 
         Args:
+            work: one operation. It is done on another link, once, where the peer was leaving and has not looked at it.
             awaited: what is missing when time runs out, for the error.
             whole: the time is for all of it; else for opening the link, and `work` sees to what comes after.
 
@@ -90,19 +91,23 @@ class Dialer:
     async def _talk(self, work: Callable[[Link], Awaitable[T]], awaited: str, whole: bool) -> T:
         expect = ANYONE_TRUSTED if self.anyone else None
         where = self.found or self.contact
-        links: list[Link] = []
+        opened = False
 
         async def on_a_link() -> T:
+            nonlocal opened
+            opened = False
             async with self.agent.connect(where, expect=expect) as link:
-                links.append(link)
+                opened = True
                 if not whole:
                     scope.deadline = inf
                 try:
                     return await work(link)
-                except LocalProtocolError as error:
+                except (LocalProtocolError, NotServed) as error:
                     if not link.draining:
                         raise
-                    raise NotSent("the peer is draining") from error
+                    leaving = NotSent("the peer is draining")
+                    vars(leaving)["hint"] = "try again"
+                    raise leaving from error
 
         try:
             with anyio.fail_after(self.timeout) as scope:
@@ -110,17 +115,17 @@ class Dialer:
                     with _knowing(stands):
                         try:
                             return await on_a_link()
-                        except (NotSent, NotServed):
+                        except NotSent:
                             if not whole:
                                 raise
                         # Nobody has looked at it, and what is at that address from now on may.
                         return await on_a_link()
         except RemoteProtocolError as error:
-            if not links:
+            if not opened:
                 error.add_note("no autolink agent answers there")
             raise
         except TimeoutError as error:
-            raise TimeoutError(self._too_late(awaited if links else "")) from error
+            raise TimeoutError(self._too_late(awaited if opened else "")) from error
 
     def _too_late(self, awaited: str) -> str:
         """What did not come in time, after how long, and what to do."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, final
@@ -70,9 +70,15 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     return db
 
 
-def tile_place(index: int, width: int = 0) -> int:
-    """Where a tile's sixteenths stand in its level, behind those that its first `width` hashes take."""
-    return index * (WIDTH // SIXTEENTH) + -(-width // SIXTEENTH)
+def tile_place(index: int, at: int = 0) -> int:
+    """The place in its level of a tile's first sixteenth that begins at its hash `at` or behind: of a width, where to stop."""
+    return index * (WIDTH // SIXTEENTH) + -(-at // SIXTEENTH)
+
+
+def tile_hashes(rows: Iterable[object], count: int) -> bytes | None:
+    """The first `count` hashes of those in rows of `TILE_ROWS`; None if they are not there."""
+    row = b"".join([each[: SIXTEENTH * HASH] for each in rows if isinstance(each, bytes)])[: count * HASH]
+    return row if len(row) == count * HASH else None
 
 
 def tile_rows(tile: Tile, hashes: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:

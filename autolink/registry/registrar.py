@@ -71,6 +71,7 @@ class Registrar:
 
     Raises:
         SetupError: the key is not the one that has signed the log so far, or the log is not what was signed.
+        StoreFailed: something of it cannot be read.
     """
 
     def __init__(self, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
@@ -78,8 +79,8 @@ class Registrar:
         self.verifier_key = VerifierKey.of(store.origin, key.public_key())
         head = store.head
         self._known = Known()
-        self._proving = Lock()  # over all that is remembered of the tree
-        self._tree = self._new_tree(0)
+        self._signed: dict[bytes, Tree] = {}  # by its checkpoint, the one that was asked about last
+        self._proving = Lock()  # over these two
         self._frontier = Frontier.restored(head.size, store.read_tile)
         if head.size:
             self._check(head)
@@ -193,21 +194,21 @@ class Registrar:
         """An entry's leaf hash, and the proof of it; nothing of it but follows from the root that was signed."""
         try:
             with self._proving:
-                if self._tree.size != head.size:
-                    self._tree = self._signed_tree(head)
-                path, leaf = self._tree.inclusion(index), self._tree.leaf(index)
+                tree = self._signed_tree(head)
+                path, leaf = tree.inclusion(index), tree.leaf(index)
         except (BadSignature, RemoteProtocolError) as error:
             raise self._damaged(error) from None
         return leaf, LogProof(index, path, head.checkpoint)
 
     def _signed_tree(self, head: Head) -> Tree:
-        tree = self._new_tree(head.size)
-        if tree.root() != verify_untrusted(head.checkpoint, self.verifier_key).root:
-            raise BadSignature("log: its tiles are not those of the tree that was signed")
+        tree = self._signed.get(head.checkpoint)
+        if tree is None:
+            tree = Tree(head.size, self._store.read_tile, self._known, self._read_sixteenth)
+            signed = verify_untrusted(head.checkpoint, self.verifier_key)
+            if (signed.size, signed.root) != (head.size, tree.root()):
+                raise BadSignature("log: its tiles are not those of the tree that was signed")
+            self._signed = {head.checkpoint: tree}
         return tree
-
-    def _new_tree(self, size: int) -> Tree:
-        return Tree(size, self._store.read_tile, self._known, self._read_sixteenth)
 
     def _read_sixteenth(self, index: int, begin: int) -> bytes:
         return self._store.read_tile(0, index, begin + SIXTEENTH, begin)
@@ -221,12 +222,12 @@ class Registrar:
 
         Raises:
             UsageError: the log was never that long.
-            StoreFailed: a tile cannot be read, or is damaged.
+            StoreFailed: the store is damaged, so that nobody would believe the path.
         """
         try:
             with self._proving:
-                return self._new_tree(new).consistency(old)
-        except RemoteProtocolError as error:
+                return self._signed_tree(self._store.head).consistency(old, new)
+        except (BadSignature, RemoteProtocolError) as error:
             raise self._damaged(error) from None
 
     def _damaged(self, error: Exception) -> StoreFailed:

@@ -87,11 +87,12 @@ class Served:
 
     def _check_id(self, auto_id: AutoId) -> None:
         for _ in range(limits.FETCH_TRIES):
-            status = self._status(auto_id, self._source.status(auto_id))
-            if status is None:
+            data = self._source.status(auto_id)
+            if data is None:
                 if self._audit.ledger.record(auto_id) is not None:
                     raise SourceFailed(f"{auto_id.short} is on record, and there is no status of it")
                 return
+            self._status(auto_id, data)
             status = self._status_in_json(auto_id)
             what = f"the record of {auto_id.short}"
             view = _parsed(_RECORD, self._source.record_json(auto_id), what)
@@ -106,17 +107,14 @@ class Served:
         what = f"the status of {auto_id.short} as JSON"
         view = _parsed(_STATUS, self._source.status_json(auto_id), what)
         try:
-            status = self._status(auto_id, b64decode(view["signed"], validate=True))
+            data = b64decode(view["signed"], validate=True)
         except ValueError:  # of the padding: the rest is in the view's own pattern
-            status = None
-        if status is None:
-            raise SourceFailed(f"{what} is served with a `signed` that is no base64")
+            raise SourceFailed(f"{what} is served with a `signed` that is no base64") from None
+        status = self._status(auto_id, data)
         _compare(status_view(status), view, what)
         return status
 
-    def _status(self, auto_id: AutoId, data: bytes | None) -> Status | None:
-        if data is None:
-            return None
+    def _status(self, auto_id: AutoId, data: bytes) -> Status:
         verified = verify_untrusted(data, self._audit.key)
         status, signed = verified.status, verified.checkpoint
         if status.auto_id != auto_id:

@@ -23,19 +23,22 @@ from autolink.errors import RemoteProtocolError, SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
-from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_place, told
+from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_hashes, tile_place, told
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
 from autolink.registry.source import Source, SourceFailed, SourceLost
-from autolink.registry.store import DATABASE
+from autolink.registry.store import DATABASE, FORMAT
 
 if TYPE_CHECKING:
     import httpx
 
 CHECKPOINT: Final = "checkpoint"
 
-_TABLES: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('log', 'leaves')"
+_TABLES: Final = """
+SELECT count(*) FROM sqlite_schema WHERE type = 'table'
+    AND name IN ('log', 'leaves', 'tiles', 'records', 'used', 'changes', 'history', 'ended')
+"""
 
 _TILE_BYTES: Final = WIDTH * HASH
 _BUNDLE_BYTES: Final = WIDTH * (limits.LOG_ENTRY + 2)
@@ -138,8 +141,10 @@ class FolderSource(_Silent):
         """Look at all that is kept, which takes time with its size: whether it is whole.
 
         Raises:
-            SourceFailed: it is damaged.
+            SourceFailed: it is damaged, or of another format.
         """
+        if (form := self._number("SELECT CAST(format AS BLOB) FROM log")) != FORMAT:
+            raise SourceFailed(f"{self._name} is of format {form}, not {FORMAT}")
         found = self._rows("SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check(1)")
         if found != [b"ok"]:
             raise SourceFailed(f"{self._name}: {DAMAGED}")
@@ -165,10 +170,10 @@ class FolderSource(_Silent):
         Raises:
             SourceFailed: it is missing, or has fewer.
         """
-        row = b"".join(self._rows(TILE_ROWS, level, tile_place(index), tile_place(index, width)))
-        if len(row) < width * HASH:
+        rows = self._rows(TILE_ROWS, level, tile_place(index), tile_place(index, width))
+        if (hashes := tile_hashes(rows, width)) is None:
             raise SourceFailed(f"{self._name}: tile {level}/{index} is missing, or not {width} hashes")
-        return row[: width * HASH]
+        return hashes
 
     def record(self, auto_id: AutoId) -> bytes | None:
         """What the registry goes by of an ID (`records.as_kept`): the state that it keeps beside the log."""
@@ -206,7 +211,8 @@ class FolderSource(_Silent):
 
     def _rows(self, query: str, *values: int | bytes) -> list[bytes]:
         try:
-            rows = self._db.execute(query, values).fetchall()
+            # No more than a page and one, however many a table without its key has of one place.
+            rows = self._db.execute(query, values).fetchmany(WIDTH + 1)
         except UNREADABLE as error:
             raise SourceFailed(f"{self._name}: {told(error)}") from error
         if any(type(value) is not bytes for (value,) in rows):
@@ -225,7 +231,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
             db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.MIB)  # of a value, and of a row
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
-            if db.execute(_TABLES).fetchall() != [(2,)]:  # a view could be a query without an end
+            if db.execute(_TABLES).fetchall() != [(8,)]:  # a view could be a query without an end
                 raise sqlite3.DatabaseError("it is no registry's")
         except UNREADABLE as error:
             raise SetupError(f"{display(str(path))} cannot be read: {told(error)}") from error

@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol, Self, final
 from autolink import limits
 from autolink.errors import SetupError, display
 from autolink.identity import AutoId, files
-from autolink.messages.merkle import HASH
 from autolink.registry.database import (
     READER_KIB,
     TILE_ROWS,
@@ -32,6 +31,7 @@ from autolink.registry.database import (
     check_file,
     connect,
     read_size,
+    tile_hashes,
     tile_place,
     tile_rows,
     told,
@@ -327,11 +327,10 @@ class SqliteStore:
         return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
 
     def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
-        row = b"".join(self._all(TILE_ROWS, level, tile_place(index, begin), tile_place(index, width)))
-        size = (width - begin) * HASH
-        if len(row) < size:
+        rows = self._all(TILE_ROWS, level, tile_place(index, begin), tile_place(index, width))
+        if (hashes := tile_hashes(rows, width - begin)) is None:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
-        return row[:size]
+        return hashes
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
         rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)

@@ -16,8 +16,10 @@ import anyio
 import pytest
 
 from autolink import Agent, Link, limits
+from autolink.agent.core import NotServed
 from autolink.cli import talk
 from autolink.cli.serving import collecting_rarely
+from autolink.errors import Code, LinkLost, RemoteProtocolError
 from autolink.identity import Keystore
 from tests.cli.market import AUTOLINK, Market
 
@@ -146,25 +148,56 @@ def test_a_link_that_does_not_open_in_time_is_told_apart(shell, market, contact,
 
 
 @pytest.mark.parametrize("left", [1, 2])
+@pytest.mark.parametrize("promised", [False, True], ids=["before", "out"])
 def test_a_call_that_one_who_leaves_has_not_looked_at_is_made_once_more(
-    shell, market, contact, monkeypatch, left
+    shell, market, contact, monkeypatch, left, promised
 ):
-    """As where workers are rolled: what has the address from then on answers. Once, not for ever."""
+    """As where workers are rolled: what has the address from then on answers. Once, not for ever. Whether the peer said that
+    it leaves before the call was out or, with its promise, after that, the same is told."""
+    real, links = Link.call, []
+
+    async def leaving(link, *args, **more):
+        links.append(link)
+        if len(links) <= left:
+            link.go_away("shutdown")
+            if promised:
+                raise NotServed(Code.UNAVAILABLE, "the peer is draining", received=True)
+        return await real(link, *args, **more)
+
+    monkeypatch.setattr(Link, "call", leaving)
+    done = shell("call", contact, "echo", "7", *AS_BUYER)
+    assert len(links) == len(set(links)) == 2
+    assert (done.exit_code, done.stdout) == ((0, "7\n") if left == 1 else (5, ""))
+    assert left == 1 or "the peer is draining: try again" in done.stderr
+
+
+def test_what_is_wrong_with_the_second_link_is_told_of_that(shell, market, contact, monkeypatch):
     real, links = Agent.connect, []
 
     @asynccontextmanager
     async def leaving(*args, **more):
+        if links:
+            raise RemoteProtocolError("no words of ours")
         async with real(*args, **more) as link:
             links.append(link)
-            if len(links) <= left:
-                link.go_away("shutdown")
+            link.go_away("shutdown")
             yield link
 
     monkeypatch.setattr(Agent, "connect", leaving)
-    done = shell("call", contact, "echo", "7", *AS_BUYER)
-    assert len(links) == 2
-    assert (done.exit_code, done.stdout) == ((0, "7\n") if left == 1 else (5, ""))
-    assert left == 1 or "the peer is draining" in done.stderr
+    assert "no autolink agent answers there" in shell.fails(1, "call", contact, "echo", "7", *AS_BUYER)
+
+
+def test_a_call_that_the_peer_may_have_looked_at_is_not_made_again(shell, market, contact, monkeypatch):
+    real, calls = Link.call, []
+
+    async def lost(link, *args, **more):
+        calls.append(await real(link, *args, **more))
+        link.go_away("shutdown")
+        raise LinkLost("the connection broke")
+
+    monkeypatch.setattr(Link, "call", lost)
+    assert "the connection broke" in shell.fails(5, "call", contact, "echo", "7", *AS_BUYER)
+    assert calls == [7]
 
 
 def test_nobody_there_is_status_5(shell, market, contact):

@@ -57,6 +57,12 @@ def test_a_tile_is_kept_in_sixteenths_of_which_only_those_that_change_are_writte
     assert store.read_tile(0, 1, 48, 32) == b"".join(hashes[WIDTH + 32 : WIDTH + 48])
     with pytest.raises(StoreFailed, match="tile 0/2 has not 41 hashes"):
         store.read_tile(0, 2, 41)
+    store._writer.executescript("""
+        UPDATE tiles SET hashes = zeroblob(1024) WHERE level = 0 AND place = 0;
+        DELETE FROM tiles WHERE level = 0 AND place = 1;
+    """)
+    with pytest.raises(StoreFailed, match="tile 0/0 has not 32 hashes"):  # no row stands for two
+        store.read_tile(0, 0, 32)
 
 
 def elsewhere(work: Callable[[], object]) -> Any:

@@ -197,6 +197,8 @@ TAMPERED: dict[str, tuple[str, str]] = {
     "an end that is no number": ("UPDATE ended SET place = x'78'", "no number"),
     "a tile gone": ("DELETE FROM tiles", "tile 0/0 is missing"),
     "a tile changed": ("UPDATE tiles SET hashes = zeroblob(length(hashes))", "tiles are not those"),
+    "a tile that is text": ("UPDATE tiles SET hashes = 'text'", "no bytes"),
+    "another format": ("UPDATE log SET format = 1", "of format 1, not 2"),
     "another time": ("UPDATE log SET time = time + 1", "time is not that of its last entry"),
 }  # fmt: skip
 

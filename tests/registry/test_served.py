@@ -260,6 +260,22 @@ def test_what_is_signed_in_a_status_as_json_is_a_status_like_any(
         served.check_ids([small.echo.auto_id])
 
 
+def test_what_cannot_be_read_of_a_status_as_json_is_not_taken_for_what_is_wrong_with_it(
+    small: Kept, registry: Registry, served: Served
+) -> None:
+    def elsewhere(*_: Any) -> Any:
+        raise UsageError("nobody serves that there")
+
+    def grown(true: bytes) -> bytes:
+        small.add(small.acme.service())
+        registry.leaves = elsewhere  # type: ignore[method-assign]
+        return registry._asked(registry._resources.status, JSON, auto_id=small.echo.auto_id.hex)
+
+    registry.lies["JSON"] = grown
+    with pytest.raises(UsageError, match="nobody serves that there"):
+        served.check_ids([small.echo.auto_id])
+
+
 @pytest.mark.parametrize("what", ["entry", "record", "JSON"])
 def test_what_is_no_answer_is_said_to_be_none(
     small: Kept, registry: Registry, served: Served, what: str

@@ -144,6 +144,8 @@ def test_what_is_remembered_of_a_tree_gives_the_same_proofs_as_it_grows() -> Non
             assert tree.leaf(index) == leaves[index]
             check_inclusion(leaves[index], index, size, frontier.root(), path)
             assert tree.consistency(index) == consistency_proof(index, size, read)
+            for earlier in filter(lambda each: index <= each <= size, sizes):
+                assert tree.consistency(index, earlier) == consistency_proof(index, earlier, read)
         assert len(known._kept) <= 5
     assert tree.inclusion(7)
     asked = 0
@@ -179,6 +181,11 @@ def test_a_full_tile_that_is_not_what_the_one_above_it_says_gives_no_proof(
             "UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0",
             "the log .* is damaged: log: ",
         ),
+        ("UPDATE tiles SET hashes = 7", "tile 0/0 has not"),
+        (
+            "UPDATE tiles SET hashes = substr('a tile that is text' || hex(hashes), 1, 512)",
+            "tile 0/0 has not",
+        ),
         ("UPDATE log SET checkpoint = zeroblob(200)", "the log .* is damaged: .*note"),
         ("UPDATE records SET record = zeroblob(200)", "the record of .* is not what was kept"),
         (
@@ -186,7 +193,7 @@ def test_a_full_tile_that_is_not_what_the_one_above_it_says_gives_no_proof(
             "the record of .* is not what was kept",
         ),
     ],
-    ids=["tile", "checkpoint", "record", "another's record"],
+    ids=["tile", "no tile", "text", "checkpoint", "record", "another's record"],
 )
 def test_damage_is_found_before_a_word_about_it_is_signed(
     registrar: Registrar, store: SqliteStore, echo: Party, damage: str, text: str
@@ -194,6 +201,28 @@ def test_damage_is_found_before_a_word_about_it_is_signed(
     store._writer.execute(damage)
     with pytest.raises(StoreFailed, match=text):
         registrar.status(echo.auto_id)
+
+
+def test_damage_is_found_before_a_consistency_proof_is_given(
+    registrar: Registrar, store: SqliteStore
+) -> None:
+    """Here of the last tile of all: only the root that was signed says what it must be."""
+    size = store.head.size
+    assert registrar.consistency(1, size)
+    fresh = Registrar(store, KEY, lambda: 0)
+    store._writer.execute("UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0")
+    for new in (size, size - 1):
+        with pytest.raises(StoreFailed, match="not those of the tree that was signed"):
+            fresh.consistency(1, new)
+
+
+def test_a_checkpoint_is_verified_even_where_its_tree_is_remembered(
+    registrar: Registrar, store: SqliteStore
+) -> None:
+    assert registrar.proof(1)
+    store._writer.execute("UPDATE log SET checkpoint = substr(checkpoint, 1, length(checkpoint) - 4)")
+    with pytest.raises(StoreFailed, match="is damaged"):
+        registrar.proof(1)
 
 
 def test_a_log_whose_time_was_changed_is_not_gone_on_with(

@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from autolink import limits
 from autolink.errors import BadSignature, UsageError
 from autolink.registry.audit import Audit
 from autolink.registry.evidence import LogConvicted
@@ -137,6 +139,42 @@ def test_a_file_that_is_no_registrys_is_not_read(tmp_path: Path, content: bytes 
         db.close()
     with pytest.raises(UsageError, match="cannot be read"):
         FolderSource(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["tiles", "records", "used", "changes", "history", "ended"])
+def test_a_table_that_is_a_query_is_not_read(public: Kept, tmp_path: Path, table: str) -> None:
+    with (
+        closing(sqlite3.connect(public.folder / "log.db")) as db,
+        closing(sqlite3.connect(tmp_path / "log.db")) as to,
+    ):
+        db.backup(to)
+        to.executescript(
+            f"DROP TABLE {table}; CREATE VIEW {table} AS SELECT 0 AS level, 0 AS place, 0 AS hashes"
+        )
+    with pytest.raises(UsageError, match="cannot be read"):
+        FolderSource(tmp_path)
+
+
+def test_of_a_table_without_its_key_no_more_is_read_than_of_one_with_it(public: Kept, tmp_path: Path) -> None:
+    """A thousand rows of one place, none of which takes room in the file."""
+    with (
+        closing(sqlite3.connect(public.folder / "log.db")) as db,
+        closing(sqlite3.connect(tmp_path / "log.db")) as to,
+    ):
+        db.backup(to)
+        to.executescript("""
+            DROP TABLE tiles;
+            CREATE TABLE tiles (level, place, hashes GENERATED ALWAYS AS (zeroblob(64 * 1024)));
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000)
+                INSERT INTO tiles SELECT 0, 0 FROM n;
+        """)
+    with FolderSource(tmp_path) as source:
+        tracemalloc.start()
+        try:
+            source.tile(0, 0, 256)
+            assert tracemalloc.get_traced_memory()[1] < 20 * limits.MIB
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_file_that_sqlite_cannot_open_is_not_read(tmp_path: Path) -> None:

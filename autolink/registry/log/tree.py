@@ -240,15 +240,16 @@ class Tree:
         path = [_at(lower[at], within >> at ^ 1) for at in range(min(height, _LOW))]
         return path + [_at(upper[at], part >> at ^ 1) for at in range(height - _LOW)]
 
-    def consistency(self, old: int) -> tuple[bytes, ...]:
-        """See `consistency_proof`."""
-        if not 0 <= old <= self.size:
+    def consistency(self, old: int, new: int | None = None) -> tuple[bytes, ...]:
+        """See `consistency_proof`; `new`, this tree's size if not given, may be any that it has had."""
+        new = self.size if new is None else new
+        if not 0 <= old <= new <= self.size:
             raise UsageError("a log only grows")
         self._begin()
         if old == 0:
             return ()
         path: list[bytes] = []
-        begin, end = 0, self.size
+        begin, end = 0, new
         while old < end:
             middle = begin + _split(end - begin)
             if old <= middle:
@@ -268,13 +269,13 @@ class Tree:
     def _root(self, begin: int, end: int) -> bytes:
         """Of the entries from `begin` to before `end`: a range that RFC 9162 makes a subtree, complete or not."""
         if end != self.size:
-            height = (end - begin).bit_length() - 1
-            return self._complete(height, begin >> height)
+            return self._joined(begin, end)
         if begin not in self._edges:
-            self._edges[begin] = self._edge(begin, end)
+            self._edges[begin] = self._joined(begin, end)
         return self._edges[begin]
 
-    def _edge(self, begin: int, end: int) -> bytes:
+    def _joined(self, begin: int, end: int) -> bytes:
+        """The same, from its complete subtrees."""
         roots: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1
@@ -332,9 +333,10 @@ class Tree:
     def _tile(self, level: int, index: int, width: int) -> bytes:
         row = self._tiles.get((level, index))
         if row is None:
-            row = self._tiles[level, index] = self._read(level, index, width)
+            row = self._read(level, index, width)
             if len(row) != width * HASH:
                 raise RemoteProtocolError(f"tile: not {width} hashes")
+            self._tiles[level, index] = row
         return row
 
 
