@@ -71,7 +71,7 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
 
 
 def tile_place(index: int, at: int = 0) -> int:
-    """The place in its level of a tile's first sixteenth that begins at its hash `at` or behind: of a width, where to stop."""
+    """The place in its level of a tile's first sixteenth that begins at hash `at` or behind; of a width, where to stop."""
     return index * (WIDTH // SIXTEENTH) + -(-at // SIXTEENTH)
 
 
