@@ -46,9 +46,9 @@ def countersign(
     what = f"{facts['entry']} {facts['auto_id']}: {facts['says']}"
     make_sure(f"Sign that as {name}?", what, yes=yes or again)
     if reached is not None:
-        check_complete(signed, reached.log_key)
         if str(to) != "-":  # stdout is for what became of it
             write(to, signed.to_bytes())
+        check_complete(signed, reached.log_key)
         submit_entry(signed, reached, name, as_json=as_json)
         return
     write(to, signed.to_bytes())

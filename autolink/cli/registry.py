@@ -86,7 +86,7 @@ def init(
     help="host:port, [v6]:port or unix:/path; port 0 takes a free one. Repeatable.",
 )  # fmt: skip
 @option(
-    "--http", metavar="ADDRESS",
+    "--http", multiple=True, metavar="ADDRESS",
     help="Where its public side is served, too: read-only HTTP, for everybody (the extra `registry`). As --listen.",
 )  # fmt: skip
 @option(
@@ -107,7 +107,7 @@ def init(
 @click.pass_context
 def serve(
     ctx: click.Context, folder: Path, *, as_name: str, specs: tuple[Spec, ...], listen: tuple[str, ...],
-    http: str | None, policy: str, drain: float, log_key_passphrase_file: Path | None, passphrase_file: Path | None,
+    http: tuple[str, ...], policy: str, drain: float, log_key_passphrase_file: Path | None, passphrase_file: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Serve the registry in FOLDER until told to stop.
@@ -151,13 +151,13 @@ def serve(
 
                 return await serve_until_told(agent, listen, drain, announce)
 
-        with about(f"listening on {', '.join(map(display, [*listen, *([http] if http else [])]))}"):
+        with about(f"listening on {', '.join(map(display, [*listen, *http]))}"):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)
 
 
 def _public_side(
-    store: Store, registrar: Registrar, http: str | None
+    store: Store, registrar: Registrar, http: tuple[str, ...]
 ) -> AbstractAsyncContextManager[Sequence[Address]]:
     """Serves it for the block, and gives where; nowhere if nobody asked for it, and then nothing of the extra is needed.
 
@@ -165,12 +165,12 @@ def _public_side(
         UsageError: it is no address.
         SetupError: the packages that HTTP takes are not installed.
     """
-    if http is None:
+    if not http:
         return nullcontext(())
     from autolink.registry.http import PublicSide
     from autolink.registry.httpd import serving_http
 
-    return serving_http(PublicSide(store, registrar), parse_address(http))
+    return serving_http(PublicSide(store, registrar), *map(parse_address, http))
 
 
 def _url(address: Address) -> str:

@@ -95,7 +95,7 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
         print_json({"ok": True, "log": log_key.name, **facts})
         return
     states = ", ".join(f"{count} {state}" for state, count in facts["states"].items())
-    agrees = "nothing beside the log"
+    agrees = "not looked at: audit its URL" if isinstance(source, FolderSource) else "nothing beside the log"
     if compared:
         agrees = "agrees (entries: {entries}, records and statuses: {ids})".format_map(compared)
     print_facts({"log": log_key.name, **facts, "states": states or "none", "served": agrees})

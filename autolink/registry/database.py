@@ -83,9 +83,8 @@ def tile_hashes(rows: Iterable[object], count: int) -> bytes | None:
 
 def tile_rows(tile: Tile, hashes: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
     """The sixteenths of a tile that a log of `size` entries had not, or not so wide."""
-    for begin in range(
-        width_at(tile.level, tile.index, size) // SIXTEENTH * SIXTEENTH, tile.width, SIXTEENTH
-    ):
+    full = width_at(tile.level, tile.index, size) // SIXTEENTH * SIXTEENTH
+    for begin in range(full, tile.width, SIXTEENTH):
         row = hashes[begin * HASH : (begin + SIXTEENTH) * HASH]
         yield tile.level, tile_place(tile.index, begin), row
 

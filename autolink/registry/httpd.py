@@ -28,7 +28,7 @@ from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.errors import SetupError
 from autolink.registry.http import Application, Message, Scope
-from autolink.transport import Address, accept_loop, listen
+from autolink.transport import Address, ListeningSocket, accept_loop, listen
 
 try:
     import h11
@@ -46,15 +46,18 @@ _log = logging.getLogger("autolink.registry")
 
 
 @asynccontextmanager
-async def serving_http(app: Application, address: Address) -> AsyncIterator[list[Address]]:
-    """Serve an application for the block, and give the real addresses. Leaving cuts off whoever is connected.
+async def serving_http(app: Application, *addresses: Address) -> AsyncIterator[list[Address]]:
+    """Serve an application for the block, and give the real addresses. Leaving cuts off whoever is connected: of all
+    addresses together at most `limits.HTTP_CONNECTIONS`.
 
     Raises:
         SetupError, OSError: as `transport.listen`.
     """
     room = anyio.Semaphore(limits.HTTP_CONNECTIONS)
-    listeners = await listen(address)
+    listeners: list[ListeningSocket] = []
     try:
+        for address in addresses:
+            listeners += await listen(address)
         async with background_tasks() as tasks:
 
             async def begin(connection: socket.socket) -> None:

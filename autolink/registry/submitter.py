@@ -94,9 +94,8 @@ class Submitter:
             await self._channel.send((number, data))
             if self._ended is None:
                 await waiting.promised.wait()
-            promise = (
-                waiting.receipt
-            )  # one that comes behind the answer is looked at by nobody, and counts for nothing
+            # One that comes behind the answer is looked at by nobody, and counts for nothing.
+            promise = waiting.receipt
             wrong = self._wrong_with(promise, entry, waiting.received_at) if promise else None
             if promise and not wrong and promised is not None:
                 promised(promise)

@@ -91,8 +91,10 @@ def test_the_public_side_is_served_beside_the_agent(market, shell, monkeypatch):
     assert (found["entries"], found["served"]) == (1, {"entries": 1, "ids": 1})
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
-    server = market.start("registry", "serve", "reg", "--as", "keeper", "--http", f"unix:{shell.path}/http")
+    public = ("--http", f"unix:{shell.path}/http", "--http", "127.0.0.1:0")
+    server = market.start("registry", "serve", "reg", "--as", "keeper", *public)
     assert [server.line() for _ in range(3)][1:] == [log_key, f"unix:{shell.path}/http"]
+    assert shell.json("registry", "audit", server.line(), "--log-key", log_key)["entries"] == 1
 
 
 def test_a_public_side_that_cannot_be_is_told_before_anything_listens(shell, monkeypatch):

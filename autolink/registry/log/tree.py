@@ -27,7 +27,7 @@ def inclusion_proof(index: int, size: int, read: ReadTile) -> tuple[bytes, ...]:
 
     Raises:
         UsageError: that tree has no such entry.
-        RemoteProtocolError: a tile that was read is not as long as its width.
+        RemoteProtocolError: a tile that was read is not as long as its width, or not what the one above it says.
     """
     return Tree(size, read).inclusion(index)
 
@@ -38,7 +38,7 @@ def consistency_proof(old: int, new: int, read: ReadTile) -> tuple[bytes, ...]:
 
     Raises:
         UsageError: the sizes are not 0 <= old <= new.
-        RemoteProtocolError: a tile that was read is not as long as its width.
+        RemoteProtocolError: a tile that was read is not as long as its width, or not what the one above it says.
     """
     if not 0 <= old <= new:
         raise UsageError("a log only grows")
@@ -49,7 +49,7 @@ def tree_root(size: int, read: ReadTile) -> bytes:
     """The root over the first `size` entries.
 
     Raises:
-        RemoteProtocolError: a tile that was read is not as long as its width.
+        RemoteProtocolError: a tile that was read is not as long as its width, or not what the one above it says.
     """
     return Tree(size, read).root()
 
