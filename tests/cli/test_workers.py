@@ -488,3 +488,5 @@ async def test_rule_28_a_captured_envelope_is_refused_by_every_other_worker(site
         with pytest.raises(EnvelopeRefused) as refused:
             await link.forward(envelope)
         assert refused.value.reason is Reason.REPLAYED
+    server.process.terminate()  # who is killed leaves the folder that it made behind
+    assert await run_sync(server.process.wait, 30) == 0
