@@ -68,8 +68,8 @@ def names():
     """subject `name`: common names that no certificate may carry."""
     for name, (cn, is_issued) in {
         "empty": ("", True), "nul": ("a\0b", True), "escape": ("\x1b[2J", True), "bidi": ("a\u202eb", True),
-        "zero-width": ("a\u200bb", True), "unassigned": ("\U000e0fff", True), "not-nfc": ("e\u0301", True),
-        "no-break-space": ("a\u00a0b", True), "issued-65-bytes": ("x" * 65, True),
+        "zero-width": ("a\u200bb", True), "unassigned": ("\U000e0fff", True), "of-unicode-15": ("a\U00011f02", True),
+        "not-nfc": ("e\u0301", True), "no-break-space": ("a\u00a0b", True), "issued-65-bytes": ("x" * 65, True),
         "plain-33-bytes": ("x" * 33, False), "plain-33-bytes-of-utf8": ("\u00e9" * 16 + "x", False),
         "plain-with-tilde": ("a~b", False), "label-upper-case": (f"Acme~{'a' * 26}", False),
         "label-33": (f"{'a' * 33}~{'a' * 26}", False), "suffix-25": (f"acme~{'a' * 25}", False),
