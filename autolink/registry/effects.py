@@ -255,11 +255,23 @@ class Step:
             raise EntryRefused(
                 Fault.UNAUTHORISED, "a revealed guardian is none of this ID's, or stands twice"
             )
-        if len({guardian for guardian, _ in revealed} - {record.auto_id}) < record.guardians.threshold:
+        counting = {guardian for guardian, _ in revealed if not self._is_within(guardian, record.auto_id)}
+        if len(counting) < record.guardians.threshold:
             raise EntryRefused(
-                Fault.UNAUTHORISED, f"a recovery takes {record.guardians.threshold} guardians, not {len(revealed)}"
+                Fault.UNAUTHORISED,
+                f"a recovery takes {record.guardians.threshold} guardians, not {len(counting)} (the ID itself and those "
+                "below it do not count)",
             )  # fmt: skip
         return [self._acting(guardian, Fault.UNAUTHORISED) for guardian, _ in revealed]
+
+    def _is_within(self, auto_id: AutoId, top: AutoId) -> bool:
+        """Whether an ID is `top` or stands below it, so that the current key of `top` can issue it or seize it."""
+        while auto_id != top:
+            record = self._ledger.record(auto_id)
+            if record is None or record.issuer is None:
+                return False
+            auto_id = record.issuer
+        return True
 
     def _check_signatures(self, *signers: Signer) -> None:
         """Exactly these have signed, in this order."""

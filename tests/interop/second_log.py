@@ -297,9 +297,15 @@ class Ledger:
         pairs, known = entry.fields["revealed"], record.guardians["guardians"]
         found = {guardian_hash(salt, id_) for id_, salt in pairs}
         need(known and found <= {*known} and len(found) == len(pairs), "unauthorised", "guardians")
-        enough = len({id_ for id_, _ in pairs} - {record.id}) >= record.guardians["threshold"]
-        need(enough, "unauthorised", "too few guardians")
+        counting = {id_ for id_, _ in pairs if not self.is_within(id_, record.id)}
+        need(len(counting) >= record.guardians["threshold"], "unauthorised", "too few guardians")
         return [id_ for id_, _ in pairs]
+
+    def is_within(self, id_, top):
+        """Whether an ID is this one, or below it."""
+        while id_ in self.records and id_ != top:
+            id_ = self.records[id_].issuer
+        return id_ == top
 
     @staticmethod
     def check_signatures(entry, *signers):
