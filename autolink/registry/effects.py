@@ -68,8 +68,11 @@ class Step:
 
     def renew(self, record: Record) -> Applied:
         new = self._new_certificate(record.issuer, renewing=record)
+        former, certificate = record.rotations, self._entry.certificate
+        had_room = record.bound and _can_be_shown(*former, record.certificate)
+        if had_room and not _can_be_shown(*former, certificate):
+            raise _refuse_certificate("it is so large that its bound name could not be rotated any more")
         self._check_signatures(_signer(record.auto_id, new.certificate))
-        certificate = self._entry.certificate
         return Applied(record._replace(certificate=certificate, issuers=new.issuers, certified=self._index))
 
     def rotate(self, record: Record) -> Applied:
@@ -183,8 +186,7 @@ class Step:
     def _check_successor(self, record: Record) -> None:
         """Another key may take over: what an ID keeps about its former ones is bounded."""
         entry = self._entry
-        shown = (*record.rotations, record.certificate)
-        if record.bound and (len(shown) > limits.ROTATIONS or sum(map(len, shown)) > limits.ROTATIONS_BYTES):
+        if record.bound and not _can_be_shown(*record.rotations, record.certificate):
             raise EntryRefused(
                 Fault.NOT_COMMITTED,
                 "a bound name that is rotated once more has more rotations than can be shown: register another ID",
@@ -323,6 +325,11 @@ def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tupl
 
 def _signer(auto_id: AutoId, certificate: Certificate) -> Signer:
     return auto_id, certificate.public_key, certificate.spki
+
+
+def _can_be_shown(*rotations: bytes) -> bool:
+    """Whether these certificates, in DER, are no more than the evidence of a bound name may hold."""
+    return len(rotations) <= limits.ROTATIONS and sum(map(len, rotations)) <= limits.ROTATIONS_BYTES
 
 
 def _goes_on(certificate: Certificate, record: Record) -> bytes:
