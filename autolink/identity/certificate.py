@@ -150,6 +150,8 @@ class Certificate:
             name = common_name(certificate.subject)
         if issuer_name is None:  # not one of ours; whether it is a Name at all only its parser knows
             _ = certificate.issuer
+        if name == issuer_name and der[parts.subject] != der[parts.issuer]:
+            raise IdentityError("a certificate names itself in two encodings")
         check_common_name(name, issued=name != issuer_name)
         public_key = certificate.public_key()
         kind_of_key = key_type(public_key)
@@ -207,8 +209,8 @@ class Certificate:
         return self.x509.public_bytes(Encoding.PEM)
 
     def is_issued_by(self, issuer: "Certificate") -> bool:
-        """Whether the names join and the issuer's key made the signature. Not: whether it was allowed to."""
-        if self.issuer_name != issuer.common_name:
+        """Whether the names join, byte for byte, and the issuer's key made the signature. Not: whether it was allowed to."""
+        if self.der[self.parts.issuer] != issuer.der[issuer.parts.subject]:
             return False
         try:
             self.check_signed_by(issuer)

@@ -167,20 +167,20 @@ def _validity(
 ) -> tuple[datetime, datetime]:
     """Whole seconds, inside the cap and the issuer's own validity. Both ends belong to it."""
     now = aware_utc(now).replace(microsecond=0)
-    not_after = now + lifetime
+    if issuer is not None and now < issuer.not_before:
+        raise IdentityError(f"{show_name(issuer.common_name)!r} is not yet valid", Reason.NOT_YET_VALID)
+    if issuer is not None and now > issuer.not_after:
+        raise IdentityError(f"{show_name(issuer.common_name)!r} has expired: it cannot issue", Reason.EXPIRED)
     if not timedelta(0) < lifetime <= cap:
         raise IdentityError(f"a lifetime of {lifetime} is not between 0 and {cap.days} days")
+    not_after = now + lifetime
     # The cap is over the whole interval, so the longest lifetime is backdated less, or not at all.
     not_before = max(now - BACKDATE, not_after - cap)
     if issuer is not None:
-        who = show_name(issuer.common_name)
-        if now < issuer.not_before:
-            raise IdentityError(f"{who!r} is not yet valid", Reason.NOT_YET_VALID)
-        if now > issuer.not_after:
-            raise IdentityError(f"{who!r} has expired: it cannot issue", Reason.EXPIRED)
         if not_after > issuer.not_after:
             raise IdentityError(
-                f"a certificate cannot outlive its issuer {who!r}, which ends {issuer.not_after:%F %T} UTC"
+                f"a certificate cannot outlive its issuer {show_name(issuer.common_name)!r}, which ends "
+                f"{issuer.not_after:%F %T} UTC"
             )
         not_before = max(not_before, issuer.not_before)
     return not_before, not_after

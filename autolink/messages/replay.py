@@ -13,10 +13,14 @@ message id) in an SQLite file until the message has expired, when its times refu
   others look for it, must not be taken.
 """
 
+import errno
 import os
+import secrets
 import sqlite3
+import stat
 import threading
 import weakref
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +28,7 @@ from typing import Final, Self
 
 from autolink import limits
 from autolink.errors import EnvelopeRefused, Reason, UsageError
-from autolink.identity import PeerId
+from autolink.identity import PeerId, files
 from autolink.messages.message import microseconds
 
 LOCKED: Final = 2.0
@@ -69,23 +73,13 @@ class ReplayWindow:
         self._capacity, self._skew = capacity, int(skew * 1_000_000)
         self._lock = threading.Lock()
         self._path = path
+        since = microseconds(started) + self._skew
         try:
             if path is not None:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                _make(path, since)
                 self._inode = _inode(path)
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=LOCKED, isolation_level=None, check_same_thread=False
-            )
+            self._db = _open(path, since)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(path, error) from error
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what was taken stays taken when the power fails
-            self._db.executescript(_SCHEMA)
-            since = microseconds(started) + self._skew
-            self._db.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, 0)", (since,))
-        except sqlite3.Error as error:
-            self._db.close()
             raise _unusable(path, error) from error
         weakref.finalize(self, self._db.close)
 
@@ -147,6 +141,41 @@ class ReplayWindow:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _make(path: Path, since: int) -> None:
+    """Make the file if there is none, under another name first: SQLite does not wait for who else is setting it up.
+
+    One that is there is not opened besides: a process that closes any descriptor of a file loses all its locks on it
+    (fcntl), those of its other windows too, and another process that then closes its own deletes what they remember.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISLNK(path.lstat().st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    try:
+        _open(unfinished, since).close()
+        with suppress(FileExistsError):  # of those who make it at once, one has
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink()
+    files.sync_folder(str(path), None)
+
+
+def _open(path: Path | None, since: int) -> sqlite3.Connection:
+    """The database at `path`, or in memory, set up if it was not."""
+    db = sqlite3.connect(path or ":memory:", timeout=LOCKED, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # what was taken stays taken when the power fails
+        db.executescript(_SCHEMA)
+        db.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, 0)", (since,))
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _refused(author: PeerId, reason: Reason, detail: str) -> EnvelopeRefused:

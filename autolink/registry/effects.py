@@ -68,8 +68,11 @@ class Step:
 
     def renew(self, record: Record) -> Applied:
         new = self._new_certificate(record.issuer, renewing=record)
+        former, certificate = record.rotations, self._entry.certificate
+        had_room = record.bound and _can_be_shown(*former, record.certificate)
+        if had_room and not _can_be_shown(*former, certificate):
+            raise _refuse_certificate("it is so large that its bound name could not be rotated any more")
         self._check_signatures(_signer(record.auto_id, new.certificate))
-        certificate = self._entry.certificate
         return Applied(record._replace(certificate=certificate, issuers=new.issuers, certified=self._index))
 
     def rotate(self, record: Record) -> Applied:
@@ -183,8 +186,7 @@ class Step:
     def _check_successor(self, record: Record) -> None:
         """Another key may take over: what an ID keeps about its former ones is bounded."""
         entry = self._entry
-        shown = (*record.rotations, record.certificate)
-        if record.bound and (len(shown) > limits.ROTATIONS or sum(map(len, shown)) > limits.ROTATIONS_BYTES):
+        if record.bound and not _can_be_shown(*record.rotations, record.certificate):
             raise EntryRefused(
                 Fault.NOT_COMMITTED,
                 "a bound name that is rotated once more has more rotations than can be shown: register another ID",
@@ -255,11 +257,23 @@ class Step:
             raise EntryRefused(
                 Fault.UNAUTHORISED, "a revealed guardian is none of this ID's, or stands twice"
             )
-        if len({guardian for guardian, _ in revealed} - {record.auto_id}) < record.guardians.threshold:
+        counting = {guardian for guardian, _ in revealed if not self._is_within(guardian, record.auto_id)}
+        if len(counting) < record.guardians.threshold:
             raise EntryRefused(
-                Fault.UNAUTHORISED, f"a recovery takes {record.guardians.threshold} guardians, not {len(revealed)}"
+                Fault.UNAUTHORISED,
+                f"a recovery takes {record.guardians.threshold} guardians, not {len(counting)} (the ID itself and those "
+                "below it do not count)",
             )  # fmt: skip
         return [self._acting(guardian, Fault.UNAUTHORISED) for guardian, _ in revealed]
+
+    def _is_within(self, auto_id: AutoId, top: AutoId) -> bool:
+        """Whether an ID is `top` or stands below it, so that the current key of `top` can issue it or seize it."""
+        while auto_id != top:
+            record = self._ledger.record(auto_id)
+            if record is None or record.issuer is None:
+                return False
+            auto_id = record.issuer
+        return True
 
     def _check_signatures(self, *signers: Signer) -> None:
         """Exactly these have signed, in this order."""
@@ -311,6 +325,11 @@ def _examine(chain: tuple[bytes, ...], now: datetime) -> tuple[Certificate, tupl
 
 def _signer(auto_id: AutoId, certificate: Certificate) -> Signer:
     return auto_id, certificate.public_key, certificate.spki
+
+
+def _can_be_shown(*rotations: bytes) -> bool:
+    """Whether these certificates, in DER, are no more than the evidence of a bound name may hold."""
+    return len(rotations) <= limits.ROTATIONS and sum(map(len, rotations)) <= limits.ROTATIONS_BYTES
 
 
 def _goes_on(certificate: Certificate, record: Record) -> bytes:

@@ -28,8 +28,8 @@ section):
  7. key-usage: critical. LEAF signs and nothing else; ISSUER and ROOT sign certificates; ALONE does both
      (4.2.1.3).
  8. extended-key-usage: LEAF is for TLS clients and servers, both; nobody else limits it further (4.2.1.12).
- 9. issuer: its name is, character for character, its issuer's subject (OpenSSL ignores case); only the
-    root's is its own (a key rollover inside a path would hide a name).
+ 9. issuer: its name is, byte for byte, its issuer's subject (OpenSSL ignores case and the kind of string); only
+    the root's is its own (a key rollover inside a path would hide a name).
 10. lifetime: inside the issuer's, and at most the cap.
 11. subject: one common name and nothing else (4.1.2.6); its form was checked at parsing.
 12. naming: the subjectAltName holds exactly one URI, an Auto ID's, and nothing else (4.2.1.6). Whether it
@@ -74,7 +74,7 @@ class Placed:
     """A certificate on its path: what a rule looks at.
 
     Attributes:
-        subject, issuer_name: its names, for comparison: of a `Certificate` their text.
+        subject, issuer_name: its names, for comparison: of a `Certificate` their DER.
         key: the kind of its key, where parsing has found it to be one that is accepted.
         begin, end: its validity (aware, both inclusive).
         issuer: the next on the path; None for the last.
@@ -83,8 +83,8 @@ class Placed:
 
     certificate: x509.Certificate
     extensions: Extensions
-    subject: str | x509.Name
-    issuer_name: str | x509.Name | None
+    subject: bytes | x509.Name
+    issuer_name: bytes | x509.Name
     key: KeyType | None
     begin: datetime
     end: datetime
@@ -169,8 +169,8 @@ def place_below(issuer: Placed | None, certificate: Certificate | x509.Certifica
     if isinstance(certificate, Certificate):
         parsed, extensions, key = certificate.x509, certificate.extensions, certificate.key_type
         begin, end = certificate.not_before, certificate.not_after
-        subject: str | x509.Name = certificate.common_name
-        issuer_name: str | x509.Name | None = certificate.issuer_name
+        subject: bytes | x509.Name = certificate.der[certificate.parts.subject]
+        issuer_name: bytes | x509.Name = certificate.der[certificate.parts.issuer]
     else:
         parsed, subject, issuer_name, key = certificate, certificate.subject, certificate.issuer, None
         begin, end = parsed.not_valid_before_utc, parsed.not_valid_after_utc
@@ -312,7 +312,7 @@ def _lifetime(it: Placed) -> str | None:  # 10
 
 
 def _subject(it: Placed) -> str | None:  # 11
-    if isinstance(it.subject, str):  # what parsing has found
+    if isinstance(it.subject, bytes):  # what parsing has found
         return None
     try:
         common_name(it.subject)

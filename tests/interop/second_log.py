@@ -171,6 +171,8 @@ class Ledger:
 
     def renew(self, record, entry):
         certificate, issuers = self.certificate(entry, record.issuer, record)
+        room = self.is_shown(record, certificate) or not self.is_shown(record, record.certificate)
+        need(room, "certificate", "no room for another rotation")
         self.check_signatures(entry, (record.id, certificate.public_key()))
         record.certificate, record.issuers, record.index = certificate, issuers, len(self.leaves)
 
@@ -255,11 +257,15 @@ class Ledger:
             need(following != key and following not in self.keys, "key_used", "the next key")
         need(next_hash(certificate) in (following, b""), "certificate", "commits to another next key")
 
+    @staticmethod
+    def is_shown(record, certificate):
+        """Whether a bound name that goes on from this certificate can show all that came before."""
+        shown = [each.public_bytes(Encoding.DER) for each in (*record.former, certificate)]
+        bound = not record.issuer and "~" in name_of(certificate)
+        return not bound or (len(shown) <= 32 and sum(map(len, shown)) <= 40960)
+
     def check_successor(self, record, entry):
-        shown = [each.public_bytes(Encoding.DER) for each in (*record.former, record.certificate)]
-        bound = not record.issuer and "~" in name_of(record.certificate)
-        fits = len(shown) <= 32 and sum(map(len, shown)) <= 40960
-        need(fits or not bound, "not_committed", "more rotations than can be shown")
+        need(self.is_shown(record, record.certificate), "not_committed", "more rotations than can be shown")
         void_from = entry.fields["void_from"]
         need(
             void_from is None or (void_from <= len(self.leaves) and len(record.voids) < 16),
@@ -297,9 +303,15 @@ class Ledger:
         pairs, known = entry.fields["revealed"], record.guardians["guardians"]
         found = {guardian_hash(salt, id_) for id_, salt in pairs}
         need(known and found <= {*known} and len(found) == len(pairs), "unauthorised", "guardians")
-        enough = len({id_ for id_, _ in pairs} - {record.id}) >= record.guardians["threshold"]
-        need(enough, "unauthorised", "too few guardians")
+        counting = {id_ for id_, _ in pairs if not self.is_within(id_, record.id)}
+        need(len(counting) >= record.guardians["threshold"], "unauthorised", "too few guardians")
         return [id_ for id_, _ in pairs]
+
+    def is_within(self, id_, top):
+        """Whether an ID is this one, or below it."""
+        while id_ in self.records and id_ != top:
+            id_ = self.records[id_].issuer
+        return id_ == top
 
     @staticmethod
     def check_signatures(entry, *signers):

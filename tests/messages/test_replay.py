@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
@@ -89,6 +89,64 @@ print(taken)
     taken = [int(worker.communicate(timeout=60)[0]) for worker in workers]
     assert sum(taken) == 50
     assert {worker.returncode for worker in workers} == {0}
+
+
+def test_rule_28_two_windows_of_one_process_and_one_of_another_that_closes_remember_for_each_other(
+    path, now, start
+):
+    """SQLite's locks are a process's, and end with the first descriptor of the file that it closes: while ours has none,
+    another process that closes its window takes what we remember with it."""
+    program = f"""
+import sys
+from datetime import datetime
+from pathlib import Path
+from autolink.errors import EnvelopeRefused
+from autolink.identity import AutoId, PeerId
+from autolink.messages import ReplayWindow
+with ReplayWindow(Path({str(path)!r}), started=datetime.fromisoformat({now.isoformat()!r})) as window:
+    for number in map(int, sys.argv[1:]):
+        try:
+            window.admit(
+                PeerId(AutoId.derive("acme"), "bound"), number.to_bytes(16, "big"),
+                expires_at={start + 10 * SECOND}, sent_at={start}, now={start},
+            )
+            print("taken")
+        except EnvelopeRefused as refused:
+            print(refused.reason)
+"""
+
+    def elsewhere(*numbers: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *numbers], capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    with ReplayWindow(path, started=now) as first, ReplayWindow(path, started=now) as second:
+        admit(first, 1, start)
+        assert elsewhere() == []
+        admit(first, 2, start)
+        admit(second, 3, start)
+        assert elsewhere("1", "2", "3") == ["replayed"] * 3
+
+
+def test_of_two_that_make_the_file_at_once_both_have_the_first_ones(path, tmp_path, now, start, monkeypatch):
+    """It is whole from the moment at which it is there: nobody meets one that another is still setting up."""
+    link = os.link
+    others = []
+
+    def overtaken(source, target):
+        monkeypatch.setattr(os, "link", link)
+        with closing(sqlite3.connect(source)) as made:
+            assert made.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert made.execute("SELECT count(*) FROM state").fetchone() == (1,)
+        others.append(ReplayWindow(path, started=now))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    with ReplayWindow(path, started=now) as window, others[0] as other:
+        admit(other, 1, start)
+        refused(Reason.REPLAYED, window, 1, start)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_rule_28_of_many_threads_at_once_exactly_one_takes_a_message(now, start):

@@ -298,6 +298,24 @@ def test_a_guardian_signs_once(log: Log, acme: Party) -> None:
     assert refused(log, acme.recover(guards=(first, second, first))) is Fault.UNAUTHORISED
 
 
+def test_rule_35_whom_an_id_has_issued_is_no_guardian_of_it(log: Log, organisation: Any, issued: Any) -> None:
+    """Its current key could issue a guardian that is not on record yet, and seize one that is: so could its thief."""
+    friend = (organisation("friend"), bytes(16))
+    globex = organisation("globex", guards=[friend])
+    team = issued(globex, "team", may_issue=0)
+    clerk = issued(team, "clerk", registered=False)
+    guards = [friend, (team, bytes([1]) * 16), (clerk, bytes([2]) * 16)]
+    hashes = tuple(sorted(guardian_hash(guard.auto_id, salt) for guard, salt in guards))
+    log.append(globex.guardians(guardians=Guardians(hashes, 2, DELAY)))
+    log.append(clerk.register())
+    for chosen in ([friend, guards[1]], [friend, guards[2]], guards[1:], guards):
+        assert refused(log, globex.recover(guards=chosen)) is Fault.UNAUTHORISED
+    other = (organisation("other"), bytes([3]) * 16)
+    more = tuple(sorted((*hashes, guardian_hash(other[0].auto_id, other[1]))))
+    log.append(globex.guardians(guardians=Guardians(more, 2, DELAY)))
+    assert log.append(globex.recover(guards=[friend, guards[1], other])).recovery is not None
+
+
 def test_rule_21_a_bound_name_is_registered_with_the_key_that_it_is_bound_to(
     log: Log, organisation: Any
 ) -> None:

@@ -1,12 +1,17 @@
 """A lost or stolen key: recovery, rotation, and what a thief has done meanwhile."""
 
+from datetime import timedelta
 from typing import Any
+
+from cryptography import x509
 
 from autolink import limits
 from autolink.errors import Fault
-from autolink.identity import keys
+from autolink.identity import OID_NEXT_KEY, keys
+from autolink.identity.certificate import encode_key_hash
 from autolink.registry.entries import Guardians, Op
 from autolink.registry.records import SECOND, Record, State
+from tests.trust.conftest import forge
 
 from .conftest import DELAY, Log, Party, new_key
 from .test_authority import refused
@@ -193,3 +198,31 @@ def test_a_bound_name_is_rotated_until_its_evidence_would_be_too_large(
     assert refused(log, acme.rotate()) is Fault.NOT_COMMITTED
     monkeypatch.setattr("autolink.limits.ROTATIONS_BYTES", shown)
     log.append(acme.rotate())
+
+
+def test_rule_35_a_renewal_leaves_room_for_the_next_rotation(
+    log: Log, organisation: Any, monkeypatch: Any
+) -> None:
+    """Or a thief's, as large as a certificate may be, would keep the owner from the last one that there was room for."""
+    acme, plain = organisation("acme"), organisation("plain", plain=True)
+    monkeypatch.setattr("autolink.limits.ROTATIONS_BYTES", len(log.record(acme).certificate) + 100)
+    for party in (acme, plain):
+        committed = log.record(party).next_key
+        large = forge(
+            party.credential.name, key=party.key, begin=timedelta(minutes=-4), extra=[
+                (x509.UnrecognizedExtension(OID_NEXT_KEY, encode_key_hash(committed)), False),
+                (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.1"), bytes(300)), False),
+            ],
+        )  # fmt: skip
+        if party is acme:
+            assert refused(log, party.renew(certificate=large.der)) is Fault.CERTIFICATE
+        else:
+            log.append(party.renew(certificate=large.der))
+    log.append(acme.renew())
+    log.append(acme.rotate())
+    acme.take_key(acme.next_key, new_key())
+    monkeypatch.setattr("autolink.limits.ROTATIONS_BYTES", 1)
+    assert refused(log, acme.rotate()) is Fault.NOT_COMMITTED
+    log.append(
+        acme.renew(certificate=acme.certify(acme.key, log.record(acme).next_key).der)
+    )  # no room to lose

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from autolink import limits
@@ -110,6 +111,9 @@ def other_case(forge: Forge) -> list[bytes]:
     return forge("echo", forge("acme"), issuer_name=name).chain
 
 
+PRINTABLE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "acme", _ASN1Type.PrintableString)])
+
+
 def extra_attribute(forge: Forge) -> list[bytes]:
     attributes = [(NameOID.COMMON_NAME, "echo"), (NameOID.ORGANIZATION_NAME, "The Bank")]
     return forge(
@@ -179,6 +183,10 @@ FAULTS: dict[str, tuple[Callable[[Forge], list[bytes]], Reason, str]] = {
     "two common names": (two_common_names, MALFORMED, "one common name"),
     "more than a name": (extra_attribute, MALFORMED, "one common name"),
     "an issuer in capitals": (other_case, MALFORMED, "exactly"),
+    "an issuer in another kind of string": (leaf(issuer_name=PRINTABLE), MALFORMED, "exactly"),
+    "the same above": (middle(issuer_name=PRINTABLE), MALFORMED, "exactly"),
+    "a root in two kinds of string": (root(issuer_name=PRINTABLE), MALFORMED, "two encodings"),
+    "alone, in two kinds of string": (alone(issuer_name=PRINTABLE), MALFORMED, "two encodings"),
     "another digest": (leaf(digest=hashes.SHA384()), MALFORMED, "algorithm"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ import msgpack
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime(2030, 6, 1, 12, 0, tzinfo=UTC)
@@ -122,7 +123,7 @@ def issued(issuer, name, *, key=None, place="leaf", kind="agent", **odd):
 def certificate(
     name, key, issuer_name, issuer_key, identifier, *, place, kind, path_length=None, next_key=None, uris=None,
     begin=NOW - timedelta(days=1), end=NOW + timedelta(days=100), purposes=True, ca=None, digital_signature=None,
-    recovered_in=None, crl_sign=False,
+    recovered_in=None, crl_sign=False, issuer_string=_ASN1Type.UTF8String,
 ):  # fmt: skip
     """One certificate of the profile; the last arguments make it an odd one."""
     ca = place != "leaf" if ca is None else ca
@@ -136,7 +137,7 @@ def certificate(
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer_name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer_name, issuer_string)]))
         .public_key(public)
         .serial_number(serial)
         .not_valid_before(begin)

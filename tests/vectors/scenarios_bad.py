@@ -20,6 +20,7 @@ from blocks import (
     spki,
     uri,
 )  # fmt: skip
+from cryptography.x509.name import _ASN1Type
 from scenarios_good import ACME, BOB, GLOBEX, LINK, SELLER
 
 MALFORMED, TAMPERED, IMPOSTOR, LATE = "malformed", "tampered", "impostor", "late"
@@ -68,8 +69,8 @@ def names():
     """subject `name`: common names that no certificate may carry."""
     for name, (cn, is_issued) in {
         "empty": ("", True), "nul": ("a\0b", True), "escape": ("\x1b[2J", True), "bidi": ("a\u202eb", True),
-        "zero-width": ("a\u200bb", True), "unassigned": ("\U000e0fff", True), "not-nfc": ("e\u0301", True),
-        "no-break-space": ("a\u00a0b", True), "issued-65-bytes": ("x" * 65, True),
+        "zero-width": ("a\u200bb", True), "unassigned": ("\U000e0fff", True), "of-unicode-15": ("a\U00011f02", True),
+        "not-nfc": ("e\u0301", True), "no-break-space": ("a\u00a0b", True), "issued-65-bytes": ("x" * 65, True),
         "plain-33-bytes": ("x" * 33, False), "plain-33-bytes-of-utf8": ("\u00e9" * 16 + "x", False),
         "plain-with-tilde": ("a~b", False), "label-upper-case": (f"Acme~{'a' * 26}", False),
         "label-33": (f"{'a' * 33}~{'a' * 26}", False), "suffix-25": (f"acme~{'a' * 25}", False),
@@ -241,6 +242,8 @@ def chains():
     deep = issued(team, "deep", place="issuer", path_length=0, kind="organization")
     two = [uri(issued(ACME, "odd").id), uri(ACME.id)]
     lasting = root("acme", end=NOW + timedelta(days=2000))
+    plain = root("plain", plain=True)
+    twofold = root("plain", plain=True, issuer_string=_ASN1Type.PrintableString)
     hijacked = root(
         "acme", key=p256("a thief"), name=ACME.name, next_key=sha256(spki(p256("acme's next key")))
     )
@@ -255,6 +258,8 @@ def chains():
         "leaf-outlives-its-issuer": (MALFORMED, issued(ACME, "odd", end=NOW + timedelta(days=101))),
         "leaf-for-826-days": (MALFORMED, issued(lasting, "odd", end=NOW + timedelta(days=825, seconds=1))),
         "two-uris": (MALFORMED, issued(ACME, "odd", uris=two)),
+        "issuer-in-another-string-type": (MALFORMED, issued(plain, "odd", issuer_string=_ASN1Type.PrintableString)),
+        "root-in-two-string-types": (MALFORMED, issued(twofold, "odd")),
         "expired": ("expired", issued(ACME, "odd", end=NOW - timedelta(seconds=1))),
         "not-yet-valid": ("not_yet_valid", issued(ACME, "odd", begin=NOW + timedelta(seconds=1))),
         "bound-to-another-key": (IMPOSTOR, hijacked),

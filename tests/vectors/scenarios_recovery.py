@@ -39,7 +39,11 @@ def scenarios():
     """subject `log`."""
     for name, shows, (given, expect) in (
         ("by-guardians", "a new key for a name, after a delay", recover_by_guardians()),
-        ("by-other-guardians", "as many IDs as it takes, besides its own", recover_by_other_guardians()),
+        (
+            "by-other-guardians",
+            "as many IDs as it takes, besides its own and those below",
+            recover_by_other_guardians(),
+        ),
         ("by-issuer", "a new key for a name, after a delay", recover_by_issuer()),
         ("and-rotate", "the committed key ends a recovery", recover_and_rotate()),
         ("and-revoke", "what ended the former key does not end the new one", recover_and_revoke()),
@@ -97,10 +101,16 @@ def recover_by_guardians():
 def recover_by_other_guardians():
     first, second = GUARDS[:2]
     own, once, more = [ACME.id, bytes(16)], REVEALED[0], [first.id, b"another salt ..."]
-    steps = guarded([guardian(salt, identifier) for identifier, salt in (own, once, more, REVEALED[1])])
+    agent = [SELLER.id, bytes(16)]
+    steps = guarded(
+        [guardian(salt, identifier) for identifier, salt in (own, agent, once, more, REVEALED[1])]
+    )
+    steps.register(SELLER, issuer=ACME, shows="a guardian that it has issued")
     recover(steps, "itself and one", [own, once], FOUND, ACME, first, **NOBODY)
+    recover(steps, "one of its own and one", [agent, once], FOUND, SELLER, first, **NOBODY)
     recover(steps, "one by two salts", [once, more], FOUND, first, first, **NOBODY)
-    recover(steps, "two, and itself", [own, *REVEALED[:2]], FOUND, ACME, first, second)
+    signers = FOUND, ACME, SELLER, first, second
+    recover(steps, "two, itself and one of its own", [own, agent, *REVEALED[:2]], *signers)
     return steps.scenario((ACME, "recovering", ACME))
 
 
