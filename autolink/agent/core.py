@@ -86,11 +86,15 @@ class LinkCore(LinkLife):
                 for received in self.traffic.open_batch(event):
                     if received.channel not in dropped:
                         self._take(received)
+                if dropped:  # the last items of channels that we cancelled give their places back
+                    self.traffic.outbox.room_changed()
             case CreditReceived():
                 self.traffic.outbox.room_changed()
             case ChannelCancelled(channel, code):
                 if lane := self._lanes.get(channel):
                     lane.end(CallError(code, "the peer ended the channel", received=True))
+                else:  # the answer to our own cancel, which gives the place back
+                    self.traffic.outbox.room_changed()
             case ChannelRefused(channel, code):
                 self.traffic.control(self.protocol.cancel(channel, code))
             case _:

@@ -150,6 +150,29 @@ async def test_more_calls_than_channels_at_once_wait_and_all_succeed(serving, vi
         assert link.protocol.statistics().channels_opened == 0
 
 
+@pytest.mark.parametrize("seconds", [1.0, 100.0], ids=["its_reply_crosses", "its_handler_is_stopped"])
+async def test_a_place_that_a_cancelled_call_gives_back_goes_to_whoever_waits_for_one(
+    agents, seconds, virtual_clock
+):
+    """Though nobody is left who hears the peer's last word on that call."""
+    seller, buyer = agents
+
+    @seller.method
+    async def sleep(call, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    async with link_pair(buyer, seller, network=Network(latency=0.01)) as (link, _):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(limits.CHANNELS):
+                tasks.start_soon(link.call, "sleep", seconds)
+            await anyio.sleep(1.015)
+            tasks.cancel_scope.cancel()
+        begun = anyio.current_time()
+        with anyio.fail_after(10):
+            await link.call("sleep", 0.0)
+        assert anyio.current_time() - begun < 0.1
+
+
 async def test_opening_and_cancelling_is_held_back_by_the_handlers_own_cleanup(agents, virtual_clock):
     """CVE-2023-44487: a place is given free only when the cancelled handler has really ended."""
     seller, buyer = agents
