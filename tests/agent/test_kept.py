@@ -356,6 +356,62 @@ async def test_leaving_the_block_ends_the_link_and_all_its_predecessors(serving,
         assert seller.links == ()
 
 
+@pytest.mark.parametrize("drains", [False, True])
+@pytest.mark.parametrize("how", ["connect", "keep_link"])
+async def test_leaving_the_block_delivers_what_was_said(serving, network, how, drains, virtual_clock):
+    """A reply that still waits for the writer then, also on a link that is draining."""
+    seller, buyer = serving
+    said = anyio.Event()
+    replies = []
+
+    @buyer.method
+    async def report(call, body) -> bytes:
+        said.set()
+        return bytes(900_000)
+
+    async with network.listening(seller) as listener, anyio.create_task_group() as tasks:
+        async with getattr(buyer, how)(listener.contact) as link:
+            await link.call("work", 0.0)
+            (far,) = seller.links
+
+            async def ask() -> None:
+                replies.append(len(await far.call("report")))
+
+            tasks.start_soon(ask)
+            await said.wait()
+            if drains:
+                far.go_away("age")
+    assert replies == [900_000]
+
+
+async def test_after_its_block_a_kept_link_is_closed_also_to_those_who_wait_for_it(
+    serving, network, virtual_clock
+):
+    seller, buyer = serving
+    ended = []
+
+    async def call(kept) -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await kept.call("work", 0.0)
+        ended.append(kept)
+
+    async with network.listening(seller) as listener:
+        contact = listener.contact
+        async with buyer.keep_link(contact) as served:
+            assert await served.call("work", 0.0) == 0.0
+    async with anyio.create_task_group() as tasks:
+        async with buyer.keep_link(contact) as waiting:  # nobody listens any more
+            tasks.start_soon(call, waiting)
+            await anyio.sleep(1)
+    for kept in (waiting, served):
+        with anyio.fail_after(100):
+            await call(kept)
+        with pytest.raises(anyio.ClosedResourceError):
+            async with kept.open_channel("log"):
+                pytest.fail("must not be entered")
+    assert ended == [waiting, waiting, served]
+
+
 async def test_nobody_can_be_dialled_at_port_0(serving):
     _, buyer = serving
     for how in (buyer.connect, buyer.keep_link):

@@ -215,7 +215,8 @@ async def test_a_call_that_crosses_our_goodbye_is_not_begun(serving):
             async with buyer.connect(listener.contact) as link:
                 await link.ping()
                 (far,) = seller.links
-                with pytest.raises(StopIteration):  # in one step: it is sent, and no task of ours has run since
+                # In one step: it is sent, and no task of ours has run since.
+                with pytest.raises(StopIteration):
                     far.open_lane(Kind.CALL, "work", codec.encode(None)).send(None)
         assert far.lost is not None
     assert begun == []
