@@ -103,6 +103,20 @@ async def test_a_receiver_that_reads_again_gets_everything(serving, virtual_cloc
             assert await channel.receive() == 200 * ITEM
 
 
+async def test_a_publication_that_waits_for_a_slow_subscriber_does_not_expire_meanwhile(
+    agents, virtual_clock
+):
+    """Its times are those of the moment it leaves, as an item's: the subscriber would end the link over an older one."""
+    seller, buyer = agents
+    news = seller.topic("news", of=bytes)
+    async with link_pair(buyer, seller) as (link, _), link.subscribe("news", receives=bytes) as feed:
+        for _ in range(10):
+            await news.publish(bytes(200_000))
+        await anyio.sleep(2 * limits.MESSAGE_LIFETIME)
+        assert [len(await feed.receive()) for _ in range(10)] == [200_000] * 10
+        assert link.lost is None
+
+
 async def test_messages_larger_than_the_window_pass_one_at_a_time(serving, virtual_clock):
     seller, buyer = serving
     big = b"x" * (limits.MESSAGE - 8)
