@@ -8,6 +8,7 @@ import pytest
 
 from autolink import CallError, Code, DeliveryUnknown, LinkLost, Reason, Refused, UsageError, limits
 from autolink.agent.kept import back_off
+from autolink.protocol.frames import LAST_CHANNEL
 from autolink.testing import Network
 from autolink.trust import IssuedBy, Model
 
@@ -251,6 +252,21 @@ async def test_whoever_waits_for_a_place_when_the_link_begins_to_drain_goes_to_t
             assert len(seller.links) == 2
             assert seller.statistics().handlers == limits.CHANNELS + 20
         assert len(seller.done) == limits.CHANNELS + 20
+
+
+async def test_a_link_whose_channel_numbers_are_used_up_is_made_again(serving, network, virtual_clock):
+    """A thousand million calls are a day of a busy link."""
+    seller, buyer = serving
+    async with network.listening(seller) as listener, buyer.keep_link(listener.contact) as kept:
+        first = await kept.ready()
+        first.protocol._channels._next = LAST_CHANNEL - 4
+        with anyio.fail_after(60):
+            for number in range(3):
+                assert first.lost is None and not first.draining
+                await kept.call("work", float(number))
+            await kept.call("work", 3.0)
+        assert kept.link is not first
+    assert seller.done == [0.0, 1.0, 2.0, 3.0]
 
 
 async def test_channels_and_subscriptions_use_the_link_of_the_moment(serving, network, virtual_clock):
