@@ -321,6 +321,32 @@ async def test_a_stream_left_early_goes_on_where_it_was_left(agents):
         assert len(first) + len(rest) == 5
 
 
+async def test_waiting_for_a_stream_that_has_not_begun_takes_nothing_from_the_channel(agents):
+    """Given up, it leaves items, and the end of the channel, to be received as ever."""
+    seller, buyer = agents
+    given_up = anyio.Event()
+
+    @seller.channel
+    async def items(channel: Channel[int, int]) -> None:
+        await given_up.wait()
+        await channel.send(1)
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("items", receives=int) as channel:
+        with anyio.CancelScope() as scope:
+            async with channel.receive_stream() as chunks, anyio.create_task_group() as tasks:
+                tasks.start_soon(anext, chunks)
+                await link.ping()
+                scope.cancel()
+        given_up.set()
+        assert await channel.receive() == 1
+        for _ in range(2):
+            with pytest.raises(anyio.EndOfStream):
+                async with channel.receive_stream() as chunks:
+                    await anext(chunks)
+            with pytest.raises(anyio.EndOfStream):
+                await channel.receive()
+
+
 async def test_a_stream_that_is_cancelled_within_a_chunk_harms_no_other_one_of_its_link(agents):
     """Its receiver gets an error in place of the end, the other one everything."""
     seller, buyer = agents
