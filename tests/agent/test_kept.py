@@ -262,7 +262,8 @@ async def test_a_link_whose_channel_numbers_are_used_up_is_made_again(serving, n
         first.protocol._channels._next = LAST_CHANNEL - 4
         with anyio.fail_after(60):
             for number in range(3):
-                assert first.lost is None and not first.draining
+                assert first.lost is None
+                assert not first.draining
                 await kept.call("work", float(number))
             await kept.call("work", 3.0)
         assert kept.link is not first
