@@ -62,7 +62,9 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._sends = sends
         self._receives = receives
         self._closed = False
-        self._reader: ChunkReader | None = None  # of a byte stream that was asked for, and has begun if it has bytes
+        self._reader: ChunkReader | None = (
+            None  # of a byte stream that was asked for, and has begun if it has bytes
+        )
 
     @property
     def peer(self) -> VerifiedPeer:

@@ -159,12 +159,12 @@ class Lane:
         self._check_sending()
         room, traffic = chunks.room, self._traffic
         part = data[:room]
-        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
-            return 0
         if self._chunks is not chunks:
             traffic.check_size(_CHUNK, CHUNK_BODY)  # now, because who ends the chunk could tell nobody
-            self.end_chunk()
-            self._chunks = chunks
+            self.end_chunk()  # another stream's: from now on its leaf counts, too
+        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
+            return 0
+        self._chunks = chunks
         chunks.take(part)
         traffic.fill(self.id, len(part), partial(self._ended, chunks))
         if len(part) == room:
