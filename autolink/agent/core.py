@@ -167,8 +167,8 @@ class LinkCore(LinkLife):
             self.show_evidence()
 
     def show_evidence(self) -> None:
-        """Show the peer our chain and all our evidence anew."""
-        if self._cause is None:
+        """Show the peer our chain and all our evidence anew, unless that is of another key than the link was opened with."""
+        if self._cause is None and self.credential is self.agent.credential:
             fields = {"chain": [certificate.der for certificate in self.credential.chain]}
             if evidence := [*self.credential.evidence, *self.agent.evidence]:
                 fields["evidence"] = evidence
