@@ -62,7 +62,9 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._sends = sends
         self._receives = receives
         self._closed = False
-        self._reader: ChunkReader | None = None  # of a byte stream that has begun
+        self._reader: ChunkReader | None = (
+            None  # of a byte stream that was asked for, and has begun if it has bytes
+        )
 
     @property
     def peer(self) -> VerifiedPeer:
@@ -106,7 +108,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         """As `receive`, but the signed message itself; ``received.envelope()`` is its proof."""
         if self._closed:
             raise anyio.ClosedResourceError
-        if self._reader is None:
+        if self._reader is None or not self._reader.total:
             received = await self._lane.receive()
             if received.kind is _ITEM:
                 return received

@@ -4,9 +4,13 @@ Events are handled synchronously in the reader's task. What the peer makes us do
 writer's queue of control frames, handlers by `limits.CHANNELS`, messages by the credit that was given for them.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
+import anyio
+
+from autolink import limits
 from autolink.agent.kinds import FROM_OPENER, TO_OPENER
 from autolink.agent.lane import Lane, check_sequence
 from autolink.agent.life import LinkLife
@@ -27,6 +31,7 @@ from autolink.protocol import (
     PongReceived,
     RefuseReceived,
 )  # fmt: skip
+from autolink.protocol.frames import LAST_CHANNEL
 
 _OPEN: Final = Kind.OPEN  # looked up on its enumeration, a member costs as much as a call
 
@@ -37,12 +42,12 @@ class LinkCore(LinkLife):
     # --- lanes -----------------------------------------------------------------------------------------
 
     async def open_lane(
-        self, kind: Kind, method: str, body: bytes, *, timeout: int = 0, headers: Mapping[str, str] | None = None,
-        topic: str = "",
+        self, kind: Kind, method: str, body: bytes, *, deadline: float = math.inf,
+        headers: Mapping[str, str] | None = None, topic: str = "",
     ) -> Lane:  # fmt: skip
         """Open a channel of ours with its first message; waits while the peer allows no more of them at once.
 
-        Cancelled while waiting: nothing was sent.
+        Cancelled while waiting: nothing was sent. What is left until `deadline`, by the event loop's clock, travels along.
 
         Raises:
             LinkLost: the link is gone.
@@ -63,10 +68,13 @@ class LinkCore(LinkLife):
         number = self.protocol.open_channel()
         self._lanes[number] = lane
         try:
+            timeout = _microseconds_until(deadline)  # now: waiting for a place has taken its part
             lane.open(number, kind, body, timeout=timeout, headers=dict(headers) if headers else {})
         except BaseException:  # a name or headers that no peer would take
             self.leave(lane)
             raise
+        if number + 2 > LAST_CHANNEL:
+            self.go_away("age")  # the numbers are used up: nobody shall wait for another one
         return lane
 
     def leave(self, lane: Lane, code: Code = Code.CANCELLED) -> None:
@@ -86,11 +94,15 @@ class LinkCore(LinkLife):
                 for received in self.traffic.open_batch(event):
                     if received.channel not in dropped:
                         self._take(received)
+                if dropped:  # the last items of channels that we cancelled give their places back
+                    self.traffic.outbox.room_changed()
             case CreditReceived():
                 self.traffic.outbox.room_changed()
             case ChannelCancelled(channel, code):
                 if lane := self._lanes.get(channel):
                     lane.end(CallError(code, "the peer ended the channel", received=True))
+                else:  # the answer to our own cancel, which gives the place back
+                    self.traffic.outbox.room_changed()
             case ChannelRefused(channel, code):
                 self.traffic.control(self.protocol.cancel(channel, code))
             case _:
@@ -155,12 +167,20 @@ class LinkCore(LinkLife):
             self.show_evidence()
 
     def show_evidence(self) -> None:
-        """Show the peer our chain and all our evidence anew."""
-        if self._cause is None:
+        """Show the peer our chain and all our evidence anew, unless that is of another key than the link was opened with."""
+        if self._cause is None and self.credential is self.agent.credential:
             fields = {"chain": [certificate.der for certificate in self.credential.chain]}
             if evidence := [*self.credential.evidence, *self.agent.evidence]:
                 fields["evidence"] = evidence
             self.traffic.control(self.protocol.evidence(fields))
+
+
+def _microseconds_until(deadline: float) -> int:
+    """The remaining time as it travels: at least 1, because 0 means no deadline."""
+    if deadline == math.inf:
+        return 0
+    left = max(deadline - anyio.current_time(), 0)  # the deadline of a cancelled scope is minus infinity
+    return min(max(int(left * 1_000_000), 1), limits.TIMEOUT)
 
 
 class NotSent(LinkLost):

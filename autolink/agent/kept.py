@@ -49,6 +49,8 @@ class KeptLink:
         self._link: Link | None = None
         self.error: Exception | None = None
         self._changed = anyio.Event()
+        self._closed = False
+        self._links: set[Link] = set()  # this moment's, and those before it that are draining
 
     @property
     def link(self) -> "Link | None":
@@ -60,8 +62,11 @@ class KeptLink:
 
         Raises:
             Refused: the last attempt was refused, by either side.
+            anyio.ClosedResourceError: the block of `keep_link` has ended: no link is made any more.
         """
         while self._link is None or self._link.lost is not None or self._link.draining:
+            if self._closed:
+                raise anyio.ClosedResourceError
             if isinstance(self.error, Refused):
                 raise self.error.with_traceback(None)  # the same one may be raised many times
             await self._changed.wait()
@@ -89,6 +94,7 @@ class KeptLink:
         Raises:
             DeliveryUnknown: the link died while the call was out.
             Refused: the last attempt at a link was refused.
+            anyio.ClosedResourceError: the block of `keep_link` has ended.
             CallError, TimeoutError, BodyError: as `Link.call`.
         """
         return await self._through(lambda link: link.call(method, body, returns=returns, headers=headers))
@@ -161,18 +167,26 @@ class KeptLink:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the link around a body."""
+        """Keep the link around a body; leaving it closes the link politely, cancellation at once."""
         async with background_tasks() as tasks:
             tasks.start_soon(self._keep)
-            yield
+            try:
+                yield
+            finally:
+                self._closed = True
+                self._notify()
+                async with anyio.create_task_group() as closing:
+                    for link in self._links:
+                        closing.start_soon(link.aclose)
 
     async def _keep(self) -> None:
         async with anyio.create_task_group() as old_links:
             failures = 0
-            while True:
+            while not self._closed:
                 link = await self._attempt()
                 if link is not None:
                     self._link = link
+                    self._links.add(link)
                     self._notify()
                     old_links.start_soon(self._run, link)
                     await link.no_longer_usable()
@@ -184,8 +198,11 @@ class KeptLink:
 
     async def _run(self, link: "Link") -> None:
         """A link that drains lives on beside its successor until what is open on it has ended."""
-        async with link.running():
-            await link.closed()
+        try:
+            async with link.running():
+                await link.closed()
+        finally:
+            self._links.discard(link)
 
     async def _attempt(self) -> "Link | None":
         try:

@@ -159,12 +159,12 @@ class Lane:
         self._check_sending()
         room, traffic = chunks.room, self._traffic
         part = data[:room]
-        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
-            return 0
         if self._chunks is not chunks:
             traffic.check_size(_CHUNK, CHUNK_BODY)  # now, because who ends the chunk could tell nobody
-            self.end_chunk()
-            self._chunks = chunks
+            self.end_chunk()  # another stream's: from now on its leaf counts, too
+        if not traffic.outbox.may_post(self.id, CHUNK_LEAF + (len(part) if self._chunks is chunks else room)):
+            return 0
+        self._chunks = chunks
         chunks.take(part)
         traffic.fill(self.id, len(part), partial(self._ended, chunks))
         if len(part) == room:
@@ -198,11 +198,18 @@ class Lane:
         self._turn += 1
         await (self._loop.checkpoint_if_cancelled() if self._turn < _TURN else self._let_others_run())
         self._check_sending()
-        leaf = self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
-        while not self._traffic.outbox.may_post(self.id, len(leaf)):
-            await self._traffic.outbox.wait_for_room()
-            self._check_sending()
+        leaf = self._publication(topic, seq, body)
+        if not self._traffic.outbox.may_post(self.id, len(leaf)):
+            while not self._traffic.outbox.may_post(self.id, len(leaf)):
+                await self._traffic.outbox.wait_for_room()
+                self._check_sending()
+            leaf = self._publication(
+                topic, seq, body
+            )  # while it waited for a slow subscriber the first one may have expired
         self._traffic.post(self.id, FLAGS[Kind.PUBLISH], leaf)
+
+    def _publication(self, topic: str, seq: int, body: bytes) -> bytes:
+        return self._traffic.leaf(seq, Kind.PUBLISH, self.id, "", 0, _NO_HEADERS, body, topic)
 
     def open(self, channel: int, kind: Kind, body: bytes, *, timeout: int, headers: dict[str, str]) -> None:
         """Take the number of a channel and post the message that opens it, in one step: numbers go out in order."""

@@ -189,7 +189,8 @@ class LinkLife(ABC):
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             # The reader may still find why: a REFUSE that the peer sent before it closed.
             with anyio.move_on_after(limits.REFUSAL_DRAIN):
-                await self._unusable.wait()
+                while self._cause is None:
+                    await self.traffic.outbox.wait_for_room()  # which the end of the link changes, too
             self.end(_lost("the connection broke while writing", error))
         finally:
             self._flushed.set()

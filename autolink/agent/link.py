@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, final, overload
 
 import anyio
 
-from autolink import codec, limits
+from autolink import codec
 from autolink.agent import forwarding
 from autolink.agent.bodies import body_of, encode_any
 from autolink.agent.channel import Channel
@@ -231,9 +231,7 @@ class Link(LinkCore):
     ) -> Received:
         """One message each way on a channel of its own; the reply."""
         deadline = self.traffic.loop.effective_deadline()
-        lane = await self.open_lane(
-            kind, method, body, timeout=_microseconds_until(deadline), headers=headers
-        )
+        lane = await self.open_lane(kind, method, body, deadline=deadline, headers=headers)
         try:
             return await lane.receive()
         except CallError as error:
@@ -246,11 +244,3 @@ class Link(LinkCore):
         finally:
             late = deadline != math.inf and anyio.current_time() >= deadline
             self.leave(lane, _LATE if late else _CANCELLED)
-
-
-def _microseconds_until(deadline: float) -> int:
-    """The remaining time as it travels: at least 1, because 0 means no deadline."""
-    if deadline == math.inf:
-        return 0
-    left = max(deadline - anyio.current_time(), 0)  # the deadline of a cancelled scope is minus infinity
-    return min(max(int(left * 1_000_000), 1), limits.TIMEOUT)

@@ -151,7 +151,7 @@ class Links(Author):
         self._rows.add(row)
         try:
             opened = await open_link(
-                agent, credential, stream, row, dialer=dialer, expect=expect, context=judged,
+                agent, credential, evidence, stream, row, dialer=dialer, expect=expect, context=judged,
                 key_proved_at=proved_at, settle=settle,
             )  # fmt: skip
             link = Link(agent, opened, dialer=dialer, context=judged)

@@ -74,6 +74,7 @@ class Opened(NamedTuple):
 async def open_link(
     agent: "Agent",
     credential: Credential,
+    evidence: tuple[bytes, ...],
     stream: "SecureStream",
     row: Row,
     *,
@@ -85,6 +86,9 @@ async def open_link(
 ) -> Opened:
     """Carry the opening through; see the module for the steps.
 
+    Args:
+        evidence: the agent's, of when `credential` was its own; the newest is shown if that still is.
+
     Raises:
         Refused: we refused the peer or it refused us.
         RemoteProtocolError: the peer does not speak the protocol.
@@ -94,7 +98,7 @@ async def open_link(
     try:
         if agent.full:
             raise Refused(Reason.BUSY, by="us", detail=f"{limits.LINKS} links are open")
-        stream.say(protocol.hello(_hello(agent, credential, resumed=stream.resumed)))
+        stream.say(protocol.hello(_hello(agent, credential, evidence, resumed=stream.resumed)))
         hello = await _next(stream, protocol, HelloReceived)
         if hello.version is None:
             raise Refused(Reason.VERSION, by="us", detail="no protocol version in common")
@@ -121,13 +125,17 @@ async def open_link(
     return Opened(credential, stream, protocol, chain, peer, author, unsaid)
 
 
-def _hello(agent: "Agent", credential: Credential, *, resumed: bool) -> dict[str, object]:
+def _hello(
+    agent: "Agent", credential: Credential, evidence: tuple[bytes, ...], *, resumed: bool
+) -> dict[str, object]:
     now = int(agent.clock().timestamp() * 1_000_000)
     said: dict[str, object] = {"clock": now, "software": _SOFTWARE}
     if resumed:
         said["chain"] = [certificate.der for certificate in credential.chain[1:]]
-    if evidence := [*credential.evidence, *agent.evidence]:
-        said["evidence"] = evidence
+    if credential is agent.credential:
+        evidence = agent.evidence  # else it is of another certificate than TLS has shown
+    if shown := [*credential.evidence, *evidence]:
+        said["evidence"] = shown
     return said
 
 

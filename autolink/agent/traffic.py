@@ -334,7 +334,8 @@ class Traffic:
             handle_all()
 
         def handle_all() -> None:
-            while (event := protocol.next_event()) is not None:
+            # What crosses our goodbye has come too late: nothing would end a handler that begins now.
+            while not self._over and (event := protocol.next_event()) is not None:
                 handle(event)
 
         handle_all()  # what came with the end of the opening

@@ -103,6 +103,20 @@ async def test_a_receiver_that_reads_again_gets_everything(serving, virtual_cloc
             assert await channel.receive() == 200 * ITEM
 
 
+async def test_a_publication_that_waits_for_a_slow_subscriber_does_not_expire_meanwhile(
+    agents, virtual_clock
+):
+    """Its times are those of the moment it leaves, as an item's: the subscriber would end the link over an older one."""
+    seller, buyer = agents
+    news = seller.topic("news", of=bytes)
+    async with link_pair(buyer, seller) as (link, _), link.subscribe("news", receives=bytes) as feed:
+        for _ in range(10):
+            await news.publish(bytes(200_000))
+        await anyio.sleep(2 * limits.MESSAGE_LIFETIME)
+        assert [len(await feed.receive()) for _ in range(10)] == [200_000] * 10
+        assert link.lost is None
+
+
 async def test_messages_larger_than_the_window_pass_one_at_a_time(serving, virtual_clock):
     seller, buyer = serving
     big = b"x" * (limits.MESSAGE - 8)
@@ -148,6 +162,29 @@ async def test_more_calls_than_channels_at_once_wait_and_all_succeed(serving, vi
         assert most <= limits.CHANNELS
         assert far.statistics().handlers == 0
         assert link.protocol.statistics().channels_opened == 0
+
+
+@pytest.mark.parametrize("seconds", [1.0, 100.0], ids=["its_reply_crosses", "its_handler_is_stopped"])
+async def test_a_place_that_a_cancelled_call_gives_back_goes_to_whoever_waits_for_one(
+    agents, seconds, virtual_clock
+):
+    """Though nobody is left who hears the peer's last word on that call."""
+    seller, buyer = agents
+
+    @seller.method
+    async def sleep(call, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    async with link_pair(buyer, seller, network=Network(latency=0.01)) as (link, _):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(limits.CHANNELS):
+                tasks.start_soon(link.call, "sleep", seconds)
+            await anyio.sleep(1.015)
+            tasks.cancel_scope.cancel()
+        begun = anyio.current_time()
+        with anyio.fail_after(10):
+            await link.call("sleep", 0.0)
+        assert anyio.current_time() - begun < 0.1
 
 
 async def test_opening_and_cancelling_is_held_back_by_the_handlers_own_cleanup(agents, virtual_clock):

@@ -54,7 +54,7 @@ async def test_the_far_end_notices_first_and_the_callers_own_scope_still_says_so
 async def test_a_far_clock_that_runs_fast_is_a_timeout_too(sleeping, virtual_clock, monkeypatch):
     """The handler is stopped long before our deadline: TimeoutError at once, without waiting for it."""
     seller, buyer = sleeping
-    monkeypatch.setattr("autolink.agent.link._microseconds_until", lambda deadline: 1_000_000)
+    monkeypatch.setattr("autolink.agent.core._microseconds_until", lambda deadline: 1_000_000)
     async with link_pair(buyer, seller) as (link, _):
         begun = anyio.current_time()
         with anyio.fail_after(50), pytest.raises(TimeoutError):
@@ -107,6 +107,25 @@ async def test_waiting_for_a_place_among_the_channels_ends_with_the_deadline(sle
                 await link.call("sleep", 0.0)
         assert far.statistics().handlers == 256
         tasks.cancel_scope.cancel()
+
+
+async def test_waiting_for_a_place_takes_its_part_of_the_deadline_that_the_handler_gets(
+    sleeping, virtual_clock
+):
+    seller, buyer = sleeping
+    left = []
+
+    @seller.method
+    async def look(call, body) -> None:
+        left.append(anyio.current_effective_deadline() - anyio.current_time())
+
+    async with link_pair(buyer, seller) as (link, _), anyio.create_task_group() as tasks:
+        for _ in range(256):
+            tasks.start_soon(link.call, "sleep", 5.0)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(7):
+            await link.call("look")
+    assert left == [pytest.approx(2, abs=0.01)]
 
 
 async def test_a_handler_calls_back_under_the_deadline_of_its_caller(agents, virtual_clock):

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from autolink import CallError, Code, LinkLost, limits
+from autolink import CallError, Code, LinkLost, Reason, Refused, limits
 from autolink.testing import Network, link_pair
 
 
@@ -109,6 +109,35 @@ async def test_a_dialler_can_drain_too_and_the_other_side_sees_a_clean_end(servi
         assert anyio.current_time() >= 5
         await far.closed()
         assert "closed the link" in str(far.lost)
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_refusal_that_is_under_way_when_writing_fails_is_heard(
+    serving, network, drains, virtual_clock, monkeypatch
+):
+    """Rule 7: a failed write does not end a link before its reader has drained, whether we were leaving it or not."""
+    seller, buyer = serving
+    async with link_pair(buyer, seller, network=network) as (link, far), anyio.create_task_group() as tasks:
+
+        async def call() -> None:
+            with pytest.raises(LinkLost):
+                await link.call("work", 100.0)
+
+        async def fail(*parts: bytes) -> None:
+            raise anyio.BrokenResourceError
+
+        tasks.start_soon(call)
+        await anyio.sleep(1)
+        if drains:
+            link.go_away("age")
+            await anyio.sleep(1)
+        monkeypatch.setattr(link._stream, "send", fail)
+        far.refuse(Refused(Reason.REVOKED, by="us"))
+        await anyio.sleep(network.latency / 2)
+        link.ping_nowait()
+        await link.closed()
+    assert isinstance(link.lost, Refused)
+    assert link.lost.reason is Reason.REVOKED
 
 
 async def test_draining_a_link_before_its_tasks_run_is_possible(serving, network, virtual_clock):

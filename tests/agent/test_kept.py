@@ -8,6 +8,7 @@ import pytest
 
 from autolink import CallError, Code, DeliveryUnknown, LinkLost, Reason, Refused, UsageError, limits
 from autolink.agent.kept import back_off
+from autolink.protocol.frames import LAST_CHANNEL
 from autolink.testing import Network
 from autolink.trust import IssuedBy, Model
 
@@ -253,6 +254,22 @@ async def test_whoever_waits_for_a_place_when_the_link_begins_to_drain_goes_to_t
         assert len(seller.done) == limits.CHANNELS + 20
 
 
+async def test_a_link_whose_channel_numbers_are_used_up_is_made_again(serving, network, virtual_clock):
+    """A thousand million calls are a day of a busy link."""
+    seller, buyer = serving
+    async with network.listening(seller) as listener, buyer.keep_link(listener.contact) as kept:
+        first = await kept.ready()
+        first.protocol._channels._next = LAST_CHANNEL - 4
+        with anyio.fail_after(60):
+            for number in range(3):
+                assert first.lost is None
+                assert not first.draining
+                await kept.call("work", float(number))
+            await kept.call("work", 3.0)
+        assert kept.link is not first
+    assert seller.done == [0.0, 1.0, 2.0, 3.0]
+
+
 async def test_channels_and_subscriptions_use_the_link_of_the_moment(serving, network, virtual_clock):
     seller, buyer = serving
     seller.topic("news", of=int)
@@ -354,6 +371,62 @@ async def test_leaving_the_block_ends_the_link_and_all_its_predecessors(serving,
         assert buyer.links == ()
         await anyio.sleep(5)
         assert seller.links == ()
+
+
+@pytest.mark.parametrize("drains", [False, True])
+@pytest.mark.parametrize("how", ["connect", "keep_link"])
+async def test_leaving_the_block_delivers_what_was_said(serving, network, how, drains, virtual_clock):
+    """A reply that still waits for the writer then, also on a link that is draining."""
+    seller, buyer = serving
+    said = anyio.Event()
+    replies = []
+
+    @buyer.method
+    async def report(call, body) -> bytes:
+        said.set()
+        return bytes(900_000)
+
+    async with network.listening(seller) as listener, anyio.create_task_group() as tasks:
+        async with getattr(buyer, how)(listener.contact) as link:
+            await link.call("work", 0.0)
+            (far,) = seller.links
+
+            async def ask() -> None:
+                replies.append(len(await far.call("report")))
+
+            tasks.start_soon(ask)
+            await said.wait()
+            if drains:
+                far.go_away("age")
+    assert replies == [900_000]
+
+
+async def test_after_its_block_a_kept_link_is_closed_also_to_those_who_wait_for_it(
+    serving, network, virtual_clock
+):
+    seller, buyer = serving
+    ended = []
+
+    async def call(kept) -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await kept.call("work", 0.0)
+        ended.append(kept)
+
+    async with network.listening(seller) as listener:
+        contact = listener.contact
+        async with buyer.keep_link(contact) as served:
+            assert await served.call("work", 0.0) == 0.0
+    async with anyio.create_task_group() as tasks:
+        async with buyer.keep_link(contact) as waiting:  # nobody listens any more
+            tasks.start_soon(call, waiting)
+            await anyio.sleep(1)
+    for kept in (waiting, served):
+        with anyio.fail_after(100):
+            await call(kept)
+        with pytest.raises(anyio.ClosedResourceError):
+            async with kept.open_channel("log"):
+                pytest.fail("must not be entered")
+    assert ended == [waiting, waiting, served]
 
 
 async def test_nobody_can_be_dialled_at_port_0(serving):

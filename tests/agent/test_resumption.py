@@ -112,8 +112,8 @@ async def test_rule_2_without_a_complete_chain_the_dialer_does_a_full_handshake(
     other = buyer if silent == "seller" else seller
     says = opening._hello
 
-    def hello(agent, credential, *, resumed):
-        return says(agent, credential, resumed=resumed and agent is not silent_agent)
+    def hello(agent, credential, evidence, *, resumed):
+        return says(agent, credential, evidence, resumed=resumed and agent is not silent_agent)
 
     monkeypatch.setattr(opening, "_hello", hello)
     async with network.listening(seller) as listener:

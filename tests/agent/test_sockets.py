@@ -8,7 +8,8 @@ import sys
 import anyio
 import pytest
 
-from autolink import ANYONE_TRUSTED, Agent, LinkLost, PeerId, Reason, Refused, UsageError, limits
+from autolink import ANYONE_TRUSTED, Agent, LinkLost, PeerId, Reason, Refused, UsageError, codec, limits
+from autolink.messages import Kind
 from autolink.transport import ListeningSocket, connect, parse_address
 
 pytestmark = pytest.mark.anyio
@@ -197,6 +198,28 @@ async def test_a_peer_who_does_not_say_goodbye_keeps_nobody(serving, monkeypatch
         gone.set()
         with anyio.fail_after(5):
             await far.closed()
+
+
+async def test_a_call_that_crosses_our_goodbye_is_not_begun(serving):
+    """The link has ended here: a handler would have nobody to answer, and nothing would end it."""
+    seller, buyer = serving
+    begun = []
+
+    @buyer.method
+    async def work(call, body) -> None:
+        begun.append(call)
+        await anyio.sleep_forever()
+
+    async with seller.listening("127.0.0.1:0") as listener:
+        with anyio.fail_after(5):
+            async with buyer.connect(listener.contact) as link:
+                await link.ping()
+                (far,) = seller.links
+                # In one step: it is sent, and no task of ours has run since.
+                with pytest.raises(StopIteration):
+                    far.open_lane(Kind.CALL, "work", codec.encode(None)).send(None)
+        assert far.lost is not None
+    assert begun == []
 
 
 async def test_leaving_a_link_while_being_cancelled_says_goodbye_all_the_same(serving):

@@ -157,6 +157,30 @@ async def test_a_stream_beside_other_items_of_its_channel_never_breaks_the_link(
         assert link.lost is None
 
 
+async def test_two_streams_at_once_on_one_channel_keep_within_its_credit(agents):
+    """They are refused by whoever receives them, and nothing worse: the leaf of the first one's chunk counts, too."""
+    seller, buyer = agents
+
+    @seller.channel
+    async def files(channel) -> None:
+        await anyio.sleep_forever()
+
+    async with link_pair(buyer, seller) as (link, far), link.open_channel("files") as channel:
+        await link.ping()
+        lane, window = channel._lane, 1000
+        outstanding = link.protocol._channels.table()[lane.id][0][1]
+        link.protocol._channels._window[0] = far.protocol._channels._window[1] = window
+        for size in (window // 2 - outstanding, limits.CHUNK):
+            sending = lane.send_part(ChunkWriter(urandom(16)), memoryview(bytes(size)))
+            try:
+                sending.send(None)  # before the writer's turn: it is taken, or waits for credit
+            except StopIteration:
+                continue
+            sending.close()
+        await link.ping()
+        assert link.lost is None
+
+
 async def test_a_peer_that_takes_no_body_of_a_chunks_size_is_sent_none(agents):
     """Who streams is told, and the link goes on."""
     seller, buyer = agents
@@ -319,6 +343,32 @@ async def test_a_stream_left_early_goes_on_where_it_was_left(agents):
         async with channel.receive_stream() as chunks:
             rest = [chunk async for chunk in chunks]
         assert len(first) + len(rest) == 5
+
+
+async def test_waiting_for_a_stream_that_has_not_begun_takes_nothing_from_the_channel(agents):
+    """Given up, it leaves items, and the end of the channel, to be received as ever."""
+    seller, buyer = agents
+    given_up = anyio.Event()
+
+    @seller.channel
+    async def items(channel: Channel[int, int]) -> None:
+        await given_up.wait()
+        await channel.send(1)
+
+    async with link_pair(buyer, seller) as (link, _), link.open_channel("items", receives=int) as channel:
+        with anyio.CancelScope() as scope:
+            async with channel.receive_stream() as chunks, anyio.create_task_group() as tasks:
+                tasks.start_soon(anext, chunks)
+                await link.ping()
+                scope.cancel()
+        given_up.set()
+        assert await channel.receive() == 1
+        for _ in range(2):
+            with pytest.raises(anyio.EndOfStream):
+                async with channel.receive_stream() as chunks:
+                    await anext(chunks)
+            with pytest.raises(anyio.EndOfStream):
+                await channel.receive()
 
 
 async def test_a_stream_that_is_cancelled_within_a_chunk_harms_no_other_one_of_its_link(agents):

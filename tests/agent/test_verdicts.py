@@ -107,6 +107,74 @@ async def test_rule_17_fresh_evidence_on_the_live_link_renews_the_verdict(acme, 
         assert far.peer.valid_until == second.leaf.not_after
 
 
+@pytest.mark.parametrize("who", ["dialer", "listener"])
+async def test_a_chain_is_shown_with_the_evidence_that_fits_it_whenever_both_are_replaced(
+    acme, globex, who, virtual_clock
+):
+    """At every moment of an opening: a status of the renewed certificate says nothing good of the one before it."""
+    first, request = issued_for(globex, "buyer", timedelta(hours=2))
+    second, _ = issued_for(globex, "buyer", timedelta(days=2), key=request)
+    statuses = {first.leaf: (b"status of the first",), second.leaf: (b"status of the second",)}
+    shown = []
+
+    class Watching(Model):
+        async def verify(self, presented, context):
+            shown.append(presented.leaf)
+            assert presented.evidence == statuses[presented.leaf]
+            return await IssuedBy(globex.anchor).verify(presented, context)
+
+    for moment in range(12):
+        seller = acme.agent("seller", trust=Watching())
+        buyer = type(seller)(first, trust=IssuedBy(acme.anchor))
+        buyer.replace_evidence(*statuses[first.leaf])
+        dialer, listener = (buyer, seller) if who == "dialer" else (seller, buyer)
+
+        async def renew(buyer=buyer, moment=moment) -> None:
+            await anyio.sleep(moment * 0.005 + 0.001)
+            buyer.replace_credential(second, evidence=statuses[second.leaf])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(renew)
+            async with link_pair(dialer, listener, network=Network(latency=0.01)) as (link, far):
+                await anyio.sleep(1)
+                assert link.lost is far.lost is None
+                [seen] = seller.links
+                assert seen.peer.leaf == second.leaf
+    assert {first.leaf, second.leaf} == set(shown)
+
+
+async def test_a_link_that_drains_under_an_old_key_is_shown_nothing_about_the_new_one(
+    acme, globex, virtual_clock
+):
+    """What is open on it ends in its own time, by what was shown with the chain that it was opened with."""
+    first, second = globex.issue("buyer"), globex.issue("buyer")
+
+    class Watching(Model):
+        async def verify(self, presented, context):
+            assert presented.evidence == ((b"of the second",) if presented.leaf == second.leaf else ())
+            return await IssuedBy(globex.anchor).verify(presented, context)
+
+    seller = acme.agent("seller", trust=Watching())
+    buyer = type(seller)(first, trust=IssuedBy(acme.anchor))
+
+    @seller.method
+    async def sleep(call, body) -> str:
+        await anyio.sleep(10)
+        return "slept"
+
+    async with link_pair(buyer, seller) as (link, _), anyio.create_task_group() as tasks:
+
+        async def renew() -> None:
+            await anyio.sleep(1)
+            buyer.replace_credential(second, evidence=[b"of the second"])
+            buyer.replace_evidence(b"of the second")
+
+        tasks.start_soon(renew)
+        assert await link.call("sleep") == "slept"
+        assert link.draining
+    assert seller.statistics().refused == {}
+
+
 async def test_a_certificate_renewed_while_a_link_opens_is_shown_on_it(acme, globex, wall, virtual_clock):
     """TLS has shown the old one, which would have ended the link with it."""
     clock = wall()
