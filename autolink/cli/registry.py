@@ -22,7 +22,8 @@ from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import display
 from autolink.messages import microseconds
 from autolink.registry import folder as registry_folder
-from autolink.registry.folder import INVITED, LOG_KEY, InvitedFile, create_registry, load_log_key
+from autolink.registry.claim import LOG_KEY
+from autolink.registry.folder import INVITED, InvitedFile, create_registry, load_log_key
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService

@@ -27,6 +27,7 @@ from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages.merkle import leaf_hashes
 from autolink.registry.audit import Audit, Taken, check_change, verify_checkpoint
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.claim import DATABASE, LOG_KEY, check_not_lost, check_there
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.log.checkpoint import Checkpoint
@@ -35,9 +36,8 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import WIDTH
 from autolink.registry.source import SourceFailed
 from autolink.registry.sources import FolderSource
-from autolink.registry.store import DATABASE, SqliteStore
+from autolink.registry.store import SqliteStore
 
-LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"
 
 _LINE: Final = 256
@@ -59,7 +59,7 @@ def create_registry(
         What everybody needs who is to believe this log.
 
     Raises:
-        SetupError: there is a registry already, or the folder cannot be made.
+        SetupError: there is a registry already, or one that has lost its log, or the folder cannot be made.
         IdentityError: the origin cannot name a log.
         KeystoreError: the key cannot be written.
     """
@@ -67,6 +67,7 @@ def create_registry(
     verifier_key = VerifierKey.of(origin, key.public_key())
     if (folder / DATABASE).exists():
         raise SetupError(f"there is a registry in {display(str(folder))} already")
+    check_not_lost(folder)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -106,16 +107,11 @@ def load_log_key(folder: Path, passphrase: str | None) -> Ed25519PrivateKey:
 
 
 def _read_key(folder: Path) -> bytes:
-    if not (folder / DATABASE).is_file():
-        raise _no_registry(folder)
+    check_there(folder)
     try:
         return files.read_bounded(folder / LOG_KEY, KEY_BYTES)
     except OSError as error:
         raise KeystoreError(f"{display(str(folder / LOG_KEY))} cannot be read: {error.strerror}") from error
-
-
-def _no_registry(folder: Path) -> SetupError:
-    return SetupError(f"there is no registry in {display(str(folder))}: autolink registry init makes one")
 
 
 # --- invited -----------------------------------------------------------------------------------------------
@@ -183,8 +179,7 @@ def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[A
         SetupError: there is no registry in the folder.
         IdentityError, OSError: the file is not what it must be, or cannot be written.
     """
-    if not (folder / DATABASE).is_file():
-        raise _no_registry(folder)
+    check_there(folder)
     path = folder / INVITED
     with (folder / f"{INVITED}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

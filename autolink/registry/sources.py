@@ -23,12 +23,13 @@ from autolink.errors import RemoteProtocolError, SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.messages.merkle import HASH, leaf_hashes
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.claim import DATABASE, check_not_lost, check_there
 from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_hashes, tile_place, told
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, decode_bundle_untrusted, width_at
 from autolink.registry.source import Source, SourceFailed, SourceLost
-from autolink.registry.store import DATABASE, FORMAT
+from autolink.registry.store import FORMAT
 
 if TYPE_CHECKING:
     import httpx
@@ -60,6 +61,7 @@ def open_source(where: str) -> Source:
         return FolderSource(folder)
     if (folder / CHECKPOINT).is_file():
         return TileFolderSource(folder)
+    check_not_lost(folder)
     raise SetupError(f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it")
 
 
@@ -110,8 +112,7 @@ class FolderSource(_Silent):
 
     def __init__(self, folder: Path) -> None:
         self._name, self._folder = display(str(folder)), folder
-        if not (folder / DATABASE).is_file():
-            raise SetupError(f"there is no registry in {self._name}")
+        check_there(folder)
         self._db = _open_readonly(folder / DATABASE)
 
     def checkpoint(self) -> bytes:

@@ -7,7 +7,6 @@ The state could always be rebuilt from the entries. It is kept because a log of 
 minutes to start, and memory for all of them.
 """
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -21,6 +20,7 @@ from typing import Any, Final, Protocol, Self, final
 from autolink import limits
 from autolink.errors import SetupError, display
 from autolink.identity import AutoId, files
+from autolink.registry.claim import DATABASE, claim
 from autolink.registry.database import (
     READER_KIB,
     TILE_ROWS,
@@ -41,8 +41,6 @@ from autolink.registry.ledger import Ledger
 from autolink.registry.log.tiles import Tile
 from autolink.registry.records import Record, as_kept, read_kept
 
-DATABASE: Final = "log.db"
-LOCK: Final = "lock"
 FORMAT: Final = 2
 
 _SCHEMA: Final = """
@@ -197,8 +195,8 @@ class SqliteStore:
         self._readers = Readers(lambda: connect(folder / DATABASE, READER_KIB))
         self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
         with ExitStack() as opened:
-            opened.callback(os.close, _claim(folder))
             try:
+                opened.callback(os.close, claim(folder))
                 check_extent(folder, read_size(folder / DATABASE))  # before anything is moved
                 self._writer = opened.enter_context(closing(connect(folder / DATABASE, WRITER_KIB)))
                 opened.enter_context(closing(self._readers))
@@ -211,9 +209,10 @@ class SqliteStore:
                     raise SetupError(f"{_in(folder)} is of format {form}, not {FORMAT}")
                 self._extent = opened.enter_context(closing(Extent(folder, head[0])))
             except (*UNREADABLE, TypeError) as error:
-                raise SetupError(f"{_in(folder)} cannot be used: {told(error)}") from error
+                raise SetupError(f"{_in(folder)} cannot be used: {DATABASE}: {told(error)}") from error
             except OSError as error:
-                raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
+                name = display(Path(error.filename or folder).name)
+                raise SetupError(f"{_in(folder)} cannot be used: {name}: {error.strerror}") from error
             self.head = Head(*head)
             self._showing = threading.Lock()  # the newest head, by whoever has it first
             self._opened = opened.pop_all()
@@ -389,22 +388,6 @@ class SqliteStore:
 
     def _failed(self, error: Exception) -> StoreFailed:
         return StoreFailed(f"{_in(self._folder)}: {told(error)}")
-
-
-def _claim(folder: Path) -> int:
-    """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
-    try:
-        if not (folder / DATABASE).is_file():
-            raise SetupError(f"there is no registry in {display(str(folder))}")
-        claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(claim)
-        raise SetupError(f"another process has {_in(folder)} open") from None
-    return claim
 
 
 def _in(folder: Path) -> str:

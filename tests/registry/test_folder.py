@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.errors import BadSignature, IdentityError, KeystoreError, UsageError
+from autolink.errors import BadSignature, IdentityError, KeystoreError, SetupError, UsageError
 from autolink.identity import AutoId, save_key
+from autolink.registry.claim import LOG_KEY
 from autolink.registry.entries import Entry
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import sign_change
 from autolink.registry.folder import (
     INVITED,
-    LOG_KEY,
     InvitedFile,
     audit_folder,
     create_registry,
@@ -29,7 +29,7 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.source import SourceFailed
-from autolink.registry.sources import FolderSource
+from autolink.registry.sources import FolderSource, open_source
 from autolink.registry.store import SqliteStore
 
 from .conftest import ORIGIN, Log, Party, new_key
@@ -82,6 +82,39 @@ def test_a_folder_that_fails_half_way_has_no_key_without_a_log(
     with pytest.raises(UsageError, match="full"):
         create_registry(tmp_path, ORIGIN, None, unencrypted=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ("log.key signed", "log.key and signed. Restore a copy of it with the 6 entries that were signed; never"),
+        ("log.key signed log.db-wal", "with the 6 entries that were signed, after moving log.db-wal away; never make"),
+        ("log.key signed empty", "log.key and signed. Restore a copy of it; never make another log under this key"),
+        ("log.key", "Only if nobody has its public key yet, remove log.key and make another registry"),
+        ("log.db-wal", "after moving log.db-wal away$"),
+    ],
+)  # fmt: skip
+def test_a_log_that_is_lost_is_not_taken_for_one_that_never_was(kept: Any, left: str, says: str) -> None:
+    """Another log in its place would be a second past under the same key."""
+    folder = kept[0]
+    (folder / "log.db").unlink()
+    for path in folder.iterdir():
+        if path.name not in left.split():
+            path.unlink()
+    if "empty" in left:
+        (folder / "signed").write_text("")
+    before = sorted(path.name for path in folder.iterdir())
+    lost = f"^the log of the registry in {folder} is lost: log.db is missing, beside .*{says}"
+    for use in (
+        lambda: create_registry(folder, ORIGIN, None, unencrypted=True),
+        lambda: log_key_is_encrypted(folder),
+        lambda: invite(folder, [ONE]),
+        lambda: open_source(str(folder)),
+        lambda: SqliteStore(folder),
+    ):
+        with pytest.raises(SetupError, match=lost):
+            use()
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 # --- invited -----------------------------------------------------------------------------------------------
