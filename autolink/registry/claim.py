@@ -42,7 +42,7 @@ def check_not_lost(folder: Path) -> None:
     signed = 0
     with suppress(OSError):
         signed = read_extent(folder)
-    has = f" with the {signed} entries that were signed" if signed else ""
+    has = f" with all entries that were signed ({signed})" if signed else ""
     first = (
         f", after moving {_UNFINISHED} away" if _UNFINISHED in left else ""
     )  # SQLite would take it for the copy's

@@ -24,7 +24,7 @@ from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, SetupError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
-from autolink.messages.merkle import leaf_hashes
+from autolink.messages.merkle import EMPTY, leaf_hashes
 from autolink.registry.audit import Audit, Taken, check_change, verify_checkpoint
 from autolink.registry.checked_tiles import CheckedTiles
 from autolink.registry.claim import DATABASE, LOG_KEY, check_not_lost, check_there
@@ -48,7 +48,7 @@ INVITED_BYTES: Final = _LINE * limits.KNOWN_AGENTS
 def create_registry(
     folder: Path, origin: str, passphrase: str | None, *, unencrypted: bool = False
 ) -> VerifierKey:
-    """Make an empty log and its key.
+    """Make an empty log, signed, and its key.
 
     Args:
         folder: made too, for its owner only, if it is not there.
@@ -74,7 +74,7 @@ def create_registry(
         raise SetupError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
     save_key(folder / LOG_KEY, key, passphrase, unencrypted=unencrypted)
     try:
-        SqliteStore.create(folder, origin)
+        SqliteStore.create(folder, origin, Checkpoint(origin, 0, EMPTY).signed(key))
     except BaseException:
         (folder / LOG_KEY).unlink()  # a key without its log is of no use to anybody
         raise

@@ -116,7 +116,10 @@ class FolderSource(_Silent):
         self._db = _open_readonly(folder / DATABASE)
 
     def checkpoint(self) -> bytes:
-        return self._one("SELECT checkpoint FROM log") or b""
+        note = self._one("SELECT checkpoint FROM log")
+        if not note:
+            raise SourceFailed(f"{self._name}: nothing is signed there yet: serve it once")
+        return note
 
     def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
         while start < signed.size:

@@ -218,8 +218,11 @@ class SqliteStore:
             self._opened = opened.pop_all()
 
     @classmethod
-    def create(cls, folder: Path, origin: str) -> None:
+    def create(cls, folder: Path, origin: str, checkpoint: bytes = b"") -> None:
         """Make an empty log in a folder, which is made too, for its owner only.
+
+        Args:
+            checkpoint: of the empty log, so that it can be audited before it is served; else its first `Registrar` signs.
 
         Raises:
             SetupError: there is one already, or it cannot be made.
@@ -232,7 +235,7 @@ class SqliteStore:
                 with closing(connect(unfinished, WRITER_KIB)) as db:
                     db.execute("PRAGMA journal_mode = WAL")  # which stays
                     db.executescript(f"BEGIN; {_SCHEMA}")
-                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
+                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, origin, checkpoint))
                     db.execute("COMMIT")
                 os.link(unfinished, folder / DATABASE)  # fails where one is already
             finally:

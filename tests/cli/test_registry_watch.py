@@ -106,10 +106,11 @@ def test_an_audit_of_a_url_where_nobody_listens_may_be_tried_again(shell):
     assert line.endswith("Connection refused: is it served there?")
 
 
-def test_an_empty_log_is_audited_after_it_was_served_once(shell):
-    key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
-    line = shell.fails(1, "registry", "audit", "reg", "--log-key", str(key))
-    assert "note" in line
+def test_an_empty_log_is_audited_and_mirrored_before_it_is_served(shell):
+    key = str(create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True))
+    assert shell.json("registry", "audit", "reg", "--log-key", key)["entries"] == 0
+    assert shell.json("registry", "export", "reg", "mirror", "--log-key", key)["entries"] == 0
+    assert shell.json("registry", "audit", "mirror", "--log-key", key)["entries"] == 0
 
 
 def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.errors import BadSignature, IdentityError, KeystoreError, SetupError, UsageError
 from autolink.identity import AutoId, save_key
+from autolink.registry.audit import Audit
 from autolink.registry.claim import LOG_KEY
 from autolink.registry.entries import Entry
 from autolink.registry.evidence import LogConvicted
@@ -29,8 +30,9 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.source import SourceFailed
-from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.sources import FolderSource, TileFolderSource, open_source
 from autolink.registry.store import SqliteStore
+from autolink.registry.tiling import export_tiles
 
 from .conftest import ORIGIN, Log, Party, new_key
 
@@ -75,7 +77,7 @@ def test_what_is_no_registry_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_fails_half_way_has_no_key_without_a_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, origin: str) -> None:
+    def full(*_: object) -> None:
         raise UsageError("the disk is full")
 
     monkeypatch.setattr(SqliteStore, "create", full)
@@ -84,11 +86,31 @@ def test_a_folder_that_fails_half_way_has_no_key_without_a_log(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_log_is_audited_before_anybody_has_served_it(tmp_path: Path) -> None:
+    """It is signed when it is made; and only the key that has signed it goes on with it."""
+    key = create_registry(tmp_path / "new", ORIGIN, None, unencrypted=True)
+    with FolderSource(tmp_path / "new") as source:
+        assert audit_folder(source, key).size == 0
+        assert export_tiles(source, tmp_path / "mirror", key).size == 0
+    with TileFolderSource(tmp_path / "mirror") as source:
+        assert Audit(key).replay(source).size == 0
+    with SqliteStore(tmp_path / "new") as store:
+        with pytest.raises(SetupError, match="not signed by this key"):
+            Registrar(store, Ed25519PrivateKey.generate(), lambda: 0)
+        assert Registrar(store, load_log_key(tmp_path / "new", None), lambda: 0).verifier_key == key
+    SqliteStore.create(tmp_path / "unsigned", ORIGIN)
+    with (
+        FolderSource(tmp_path / "unsigned") as source,
+        pytest.raises(SourceFailed, match="nothing is signed there yet: serve it once"),
+    ):
+        audit_folder(source, key)
+
+
 @pytest.mark.parametrize(
     ("left", "says"),
     [
-        ("log.key signed", "log.key and signed. Restore a copy of it with the 6 entries that were signed; never"),
-        ("log.key signed log.db-wal", "with the 6 entries that were signed, after moving log.db-wal away; never make"),
+        ("log.key signed", "log.key and signed. Restore a copy of it with all entries that were signed .6.; never"),
+        ("log.key signed log.db-wal", "with all entries that were signed .6., after moving log.db-wal away; never make"),
         ("log.key signed empty", "log.key and signed. Restore a copy of it; never make another log under this key"),
         ("log.key", "Only if nobody has its public key yet, remove log.key and make another registry"),
         ("log.db-wal", "after moving log.db-wal away$"),
