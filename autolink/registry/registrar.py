@@ -92,13 +92,9 @@ class Registrar:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
         except (BadSignature, RemoteProtocolError) as error:
             raise SetupError(f"the log {self._store.origin} was not signed by this key: {error}") from error
-        last, begins = (
-            self._store.read_leaves(max(0, head.size - 1), head.size),
-            codec.pack([head.time, None])[:-1],
-        )
-        on_time = all(
-            leaf.startswith(begins) for leaf in last
-        )  # a leaf begins with its time; an empty log has none
+        begins = codec.pack([head.time, None])[:-1]  # as a leaf does with its time; an empty log has none
+        last = self._store.read_leaves(max(0, head.size - 1), head.size)
+        on_time = all(leaf.startswith(begins) for leaf in last)
         if (signed.size, signed.root) != (head.size, self._frontier.root()) or not on_time:
             raise SetupError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
 
