@@ -30,8 +30,9 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.source import SourceFailed
-from autolink.registry.sources import FolderSource, TileFolderSource, open_source
+from autolink.registry.sources import FolderSource, open_source
 from autolink.registry.store import SqliteStore
+from autolink.registry.tile_sources import TileFolderSource
 from autolink.registry.tiling import export_tiles
 
 from .conftest import ORIGIN, Log, Party, new_key

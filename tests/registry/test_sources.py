@@ -27,7 +27,8 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, Tile, encode_bundle
 from autolink.registry.source import SourceFailed, SourceLost
-from autolink.registry.sources import FolderSource, TileFolderSource, UrlSource, open_source
+from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.tile_sources import TileFolderSource, UrlSource
 from autolink.registry.tiling import export_tiles
 
 from .conftest import ORIGIN
