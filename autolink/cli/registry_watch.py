@@ -25,6 +25,7 @@ from autolink.cli.registry_link import (
     log_key_option,
     reach,
     reach_options,
+    source_timeout_option,
     try_keep,
 )
 from autolink.cli.registry_look import entry_facts, entry_text, signers_text, state_facts
@@ -66,10 +67,13 @@ def _evidence_option(function: F) -> F:
 @click.command()
 @click.argument("where", metavar="FOLDER|URL")
 @log_key_option()
+@source_timeout_option
 @_evidence_option
 @json_option
 @click.pass_context
-def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Path, as_json: bool) -> None:
+def audit(
+    ctx: click.Context, where: str, *, log_key: VerifierKey, timeout: float, evidence: Path, as_json: bool
+) -> None:
     """Replay a log, and say whether every entry, state and signature of it agree.
 
     It is read from a registry's FOLDER, which may be served meanwhile, from a folder of tiles (c2sp.org/tlog-tiles), or
@@ -77,7 +81,7 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
     compared, and their proofs. Exit status 1 if the log is convicted; what shows it is then in a file.
     """
     compared = None
-    with about(display(where)), open_source(where) as source:
+    with about(display(where)), open_source(where, timeout=timeout) as source:
         try:
             if isinstance(source, FolderSource):
                 replayed = audit_folder(source, log_key)
@@ -150,7 +154,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     help="Seconds that the registry's word on somebody may be old.",
 )  # fmt: skip
 @_evidence_option
-@reach_options()
+@reach_options(timeout="Seconds for all of it, with --once.")
 @json_lines_option
 @click.pass_context
 def monitor(

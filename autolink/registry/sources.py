@@ -28,14 +28,17 @@ _MARKS: Final = ", ".join("?" * len(_TABLES))
 _COUNT: Final = f"SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({_MARKS})"  # noqa: S608  marks only
 
 
-def open_source(where: str) -> Source:
+def open_source(where: str, *, timeout: float = limits.FETCH) -> Source:
     """A URL, a registry's folder, or a folder of tile files.
+
+    Args:
+        timeout: seconds for one answer from a URL.
 
     Raises:
         SetupError: it is none of these, or the packages that a URL takes are not installed.
     """
     if where.startswith(("http://", "https://")):
-        return UrlSource(where)
+        return UrlSource(where, timeout=timeout)
     folder = Path(where)
     if (folder / DATABASE).is_file():
         return FolderSource(folder)

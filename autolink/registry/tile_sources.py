@@ -113,6 +113,7 @@ class UrlSource(_TileSource):
 
     Args:
         url: the log's prefix, ``http://`` or ``https://``.
+        timeout: seconds for one answer, however often it is asked for.
         transport: of httpx, for tests.
         clock: seconds.
 
@@ -125,10 +126,11 @@ class UrlSource(_TileSource):
         self,
         url: str,
         *,
+        timeout: float = limits.FETCH,
         transport: "httpx.BaseTransport | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        self._clock, self._timeout = clock, timeout
         try:
             import httpx
         except ImportError as error:
@@ -137,9 +139,10 @@ class UrlSource(_TileSource):
                 "in a checkout '.[registry]'"
             ) from error
         self._broken: type[Exception] = httpx.TransportError
+        self._silent: type[Exception] = httpx.TimeoutException
         try:
             self._client = httpx.Client(
-                base_url=url.rstrip("/") + "/", transport=transport, timeout=10.0, follow_redirects=False,
+                base_url=url.rstrip("/") + "/", transport=transport, follow_redirects=False,
                 headers={"accept-encoding": "gzip, identity", "cache-control": "no-cache"},
             )  # fmt: skip
         except httpx.InvalidURL as error:
@@ -165,17 +168,24 @@ class UrlSource(_TileSource):
         self._client.close()
 
     def _get(self, path: str, limit: int, accept: str = "*/*") -> bytes | None:
+        began = now = self._clock()
+        until = began + self._timeout
         for left in reversed(range(limits.FETCH_TRIES)):
             try:
-                return self._try(path, limit, accept)
+                return self._try(path, limit, accept, until, patience=min(limits.FETCH_SILENCE, until - now))
             except self._broken as error:
-                if not left:
-                    raise SourceLost(f"{self._name}: {path}: {display(str(error))}") from error
+                now = self._clock()
+                if left and now < until:
+                    continue
+                why = display(str(error))
+                if isinstance(error, self._silent):
+                    why = f"no answer within {now - began:.3g} s"
+                raise SourceLost(f"{self._name}: {path}: {why}") from error
         raise AssertionError("the last try returns or raises")
 
-    def _try(self, path: str, limit: int, accept: str) -> bytes | None:
-        until, data = self._clock() + limits.FETCH, bytearray()
-        with self._client.stream("GET", path, headers={"accept": accept}) as response:
+    def _try(self, path: str, limit: int, accept: str, until: float, *, patience: float) -> bytes | None:
+        data = bytearray()
+        with self._client.stream("GET", path, headers={"accept": accept}, timeout=patience) as response:
             if response.status_code == 404:
                 return None
             if response.status_code != 200:
@@ -185,7 +195,7 @@ class UrlSource(_TileSource):
                 if len(data) > limit:
                     raise SourceFailed(f"{self._name}: {path}: more than {limit} bytes")
                 if self._clock() > until:
-                    raise SourceLost(f"{self._name}: {path}: more than {limits.FETCH:.0f} seconds")
+                    raise SourceLost(f"{self._name}: {path}: not all of it within {self._timeout:g} s")
             headers: Mapping[str, str] = response.headers
         return self._decoded(bytes(data), headers.get("content-encoding", "identity"), path, limit)
 

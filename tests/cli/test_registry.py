@@ -1,6 +1,7 @@
 """`autolink registry …` against a real registry in another process over TCP on loopback; and once everything for real."""
 
 import json
+import re
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential
+from autolink import Agent, Contact, Credential, limits
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
@@ -160,6 +161,26 @@ def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     line = sh.fails(2, "id", "register", "acme")
     assert "Missing option '--log-key'" in line
     assert "which `autolink registry init` and `serve` print" in line
+
+
+def test_a_registry_that_never_answers_is_given_up_after_the_time_that_is_said(shell, monkeypatch):
+    """The time given with --timeout, or that of the part that took too long."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        ask = ("--registry", NOBODY.removesuffix("1") + str(port), "--log-key", OTHER_KEY)
+        for command in ("status 00", "lookup 00", "history 00", "monitor --once"):
+            words = command.replace("00", "0" * 64).split()
+            line = shell.fails(5, "registry", *words, *ask, "--timeout", "0.1")
+            assert line.endswith("the registry did not answer within 0.1 s: give more time with --timeout")
+        monkeypatch.setattr(limits, "OPENING", 0.1)
+        line = shell.fails(5, "registry", "status", "0" * 64, *ask)
+        assert (
+            float(re.search(r"did not answer, given up after ([\d.]+) s: is it running there", line)[1]) < 120
+        )
+        for command in (("audit",), ("export", "mirror")):
+            words = [command[0], f"http://127.0.0.1:{port}", *command[1:]]
+            line = shell.fails(5, "registry", *words, "--log-key", OTHER_KEY, "--timeout", "0.1")
+            assert re.search(r": checkpoint: no answer within [\d.]+ s: is it served there\?$", line)
 
 
 def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):

@@ -384,9 +384,28 @@ def test_an_answer_that_drips_is_given_up() -> None:
     ticks = iter(range(10_000))
     stream = Endless(b"x")
     with url_source(lambda _: httpx.Response(200, stream=stream), clock=lambda: next(ticks)) as source:
-        with pytest.raises(SourceLost, match="60 seconds"):
+        with pytest.raises(SourceLost, match="not all of it within 60 s"):
             source.checkpoint()
     assert stream.given < 70
+
+
+def test_who_does_not_answer_is_asked_again_within_the_time_that_was_given() -> None:
+    """Each try waits for as long as is left, and the error says how long it was."""
+    for timeout, each, said in ((60.0, [10, 10, 10], "30 s"), (15.0, [10, 5], "15 s"), (3.0, [3], "3 s")):
+        now, waited = [100.0], []
+
+        def silent(
+            request: httpx.Request, now: list[float] = now, waited: list[float] = waited
+        ) -> httpx.Response:
+            patience = request.extensions["timeout"]["read"]
+            waited.append(patience)
+            now[0] += patience
+            raise httpx.ReadTimeout("timed out")
+
+        with url_source(silent, timeout=timeout, clock=lambda now=now: now[0]) as source:
+            with pytest.raises(SourceLost, match=f"checkpoint: no answer within {said}$"):
+                source.checkpoint()
+        assert waited == each
 
 
 def test_a_small_answer_that_expands_without_end_is_not_expanded() -> None:
