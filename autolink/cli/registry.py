@@ -1,6 +1,7 @@
 """`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`,
 mirroring it in `registry_export`."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
 from autolink.registry.store import SqliteStore, Store
 from autolink.transport import Address, TcpAddress, parse_address
+
+_log: Final = logging.getLogger("autolink.cli")
 
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
@@ -135,13 +138,15 @@ def serve(
                 urls = [_url(address) for address in public]
 
                 def announce(contacts: Sequence[str]) -> None:
+                    where, head = ", ".join([*contacts, *urls]), store.head
+                    _log.info("serving %s, of %d entries, at %s", display(store.origin), head.size, where)
                     if as_json:
                         told = {
                             "contacts": list(contacts),
                             "log_key": str(registrar.verifier_key),
                             "http": urls,
                         }
-                        print_json({"ok": True, **told, "entries": store.head.size}, line=True)
+                        print_json({"ok": True, **told, "entries": head.size}, line=True)
                         return
                     for line in (*contacts, registrar.verifier_key, *urls):
                         click.echo(str(line))
