@@ -124,6 +124,8 @@ _OF_REFUSAL: Final = {
 
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
+    errno.EADDRNOTAVAIL: "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them",
+    socket.EAI_NONAME: "this name does not resolve: is it right?",
 }
 """An `OSError`'s number, and what to do."""
 

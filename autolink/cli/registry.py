@@ -12,11 +12,12 @@ import anyio
 import click
 
 from autolink import Agent, limits
-from autolink.cli.edge import Status, about
+from autolink.cli.edge import Status
 from autolink.cli.lazy import Lazy
 from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.registry_link import auto_id_of
+from autolink.cli.serving import about_listening
 from autolink.cli.serving import serve as serve_until_told
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.trust_option import Spec, build, trust_option
@@ -25,6 +26,7 @@ from autolink.messages import microseconds
 from autolink.registry import folder as registry_folder
 from autolink.registry.claim import LOG_KEY
 from autolink.registry.folder import INVITED, InvitedFile, create_registry, load_log_key
+from autolink.registry.log.note import is_name
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
@@ -51,10 +53,18 @@ def registry() -> None:
     """Run a registry of Auto IDs, ask one, and find out whether it is honest."""
 
 
+def _origin(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refused before anybody is asked for a passphrase."""
+    if not is_name(value):
+        what = f"{display(value)!r} cannot name a log: no spaces, plus or control characters"
+        raise click.BadParameter(what, ctx, param)
+    return value
+
+
 @registry.command()
 @click.argument("folder", type=FOLDER)
 @option(
-    "--origin", required=True,
+    "--origin", required=True, callback=_origin,
     help="Which log it is, for ever: by custom a URL without its scheme, such as registry.example/log.",
 )  # fmt: skip
 @option("--unencrypted", is_flag=True, help="Store the log's key without a passphrase.")
@@ -157,7 +167,7 @@ def serve(
 
                 return await serve_until_told(agent, listen, drain, announce)
 
-        with about(f"listening on {', '.join(map(display, [*listen, *http]))}"):
+        with about_listening([*listen, *http]):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)
 

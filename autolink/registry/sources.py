@@ -5,12 +5,12 @@ Nothing that is read is believed. All of it is synchronous: an audit is arithmet
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, final
 
 from autolink import limits
-from autolink.errors import SetupError, display
+from autolink.errors import SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.registry.claim import DATABASE, check_not_lost, check_there
 from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_hashes, tile_place, told
@@ -20,6 +20,7 @@ from autolink.registry.log.tiles import WIDTH
 from autolink.registry.source import Source, SourceFailed, Unserved
 from autolink.registry.store import FORMAT
 from autolink.registry.tile_sources import CHECKPOINT, TileFolderSource, UrlSource
+from autolink.transport import Contact, parse_address
 
 _TABLES: Final = ("log", "leaves", "tiles", "records", "used", "changes", "history", "ended")
 """What is read here of a registry's file."""
@@ -45,7 +46,19 @@ def open_source(where: str, *, timeout: float = limits.FETCH) -> Source:
     if (folder / CHECKPOINT).is_file():
         return TileFolderSource(folder)
     check_not_lost(folder)
-    raise SetupError(f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it")
+    what = f"{display(where)} is no URL, and no folder with a registry or a log's tiles in it"
+    if _is_an_agents(where):
+        what += ", but where agents are dialled: give the URL of the registry's public side (registry serve --http)"
+    raise SetupError(what)
+
+
+def _is_an_agents(where: str) -> bool:
+    """Whether it is a contact or an address."""
+    for parse in (Contact.parse, parse_address):
+        with suppress(UsageError):
+            parse(where)
+            return True
+    return False
 
 
 @final

@@ -36,13 +36,13 @@ Fetch = Callable[[str, int], bytes | None]
 class _TileSource(Unserved):
     """Such a log, wherever its files are."""
 
-    def __init__(self, name: str, fetch: Fetch) -> None:
-        self._name, self._fetch = display(name), fetch
+    def __init__(self, name: str, fetch: Fetch, *, hint: str = "") -> None:
+        self._name, self._fetch, self._hint = display(name), fetch, hint
 
     def checkpoint(self) -> bytes:
         note = self._fetch(CHECKPOINT, limits.NOTE)
         if note is None:
-            raise SourceFailed(f"{self._name}: there is no checkpoint")
+            raise SourceFailed(f"{self._name}: there is no checkpoint{self._hint}")
         return note
 
     def leaves(self, start: int, signed: Checkpoint) -> Iterator[bytes]:
@@ -147,7 +147,11 @@ class UrlSource(_TileSource):
             )  # fmt: skip
         except httpx.InvalidURL as error:
             raise UsageError(f"{display(url)} is no URL: {error}") from None
-        super().__init__(url, self._get)
+        root = str(self._client.base_url.copy_with(raw_path=b"/"))
+        hint = ": is a registry's public side, or a mirror, there?"
+        if root != str(self._client.base_url):
+            hint += f" A registry's URL is that of its root, {display(root)}"
+        super().__init__(url, self._get, hint=hint)
 
     def is_registry(self) -> bool:
         return self._get("v1/log", limits.LOG_VIEW) is not None
@@ -177,7 +181,7 @@ class UrlSource(_TileSource):
                 now = self._clock()
                 if left and now < until:
                     continue
-                why = display(str(error))
+                why = display(str(error)).rstrip(".")
                 if isinstance(error, self._silent):
                     why = f"no answer within {now - began:.3g} s"
                 raise SourceLost(f"{self._name}: {path}: {why}") from error

@@ -38,8 +38,8 @@ def test_init_prints_the_one_text_that_everybody_needs(shell):
     assert "no passphrase for the log's key" in shell.fails(
         2, "registry", "init", "third", "--origin", ORIGIN
     )
-    assert "cannot name a log's key" in shell.fails(
-        1, "registry", "init", "third", "--origin", "a b", "--unencrypted"
+    assert "'--origin': 'a b' cannot name a log" in shell.fails(
+        2, "registry", "init", "third", "--origin", "a b"
     )
     assert not (shell.path / "third").exists()
 
@@ -56,13 +56,18 @@ def test_a_folder_without_a_registry_is_told(shell):
 def test_what_cannot_be_audited_is_told(shell):
     line = shell.fails(1, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
     assert "no URL, and no folder with a registry" in line
+    for where in ("unix:/tmp/x", "127.0.0.1:4433", NOBODY):
+        line = shell.fails(1, "registry", "audit", where, "--log-key", OTHER_KEY)
+        assert line.endswith(
+            "where agents are dialled: give the URL of the registry's public side (registry serve --http)"
+        )
     assert "is no log's key" in shell.fails(2, "registry", "audit", "nowhere", "--log-key", "nonsense")
 
 
 def test_a_registry_that_is_served_is_not_served_twice(sh, registry):
     sh.ok("id", "new", "keeper", "--unencrypted")
-    assert "another process has the registry" in sh.fails(
-        1, "registry", "serve", str(registry.folder), "--as", "keeper"
+    assert sh.fails(1, "registry", "serve", str(registry.folder), "--as", "keeper") == (
+        f"another process has the registry in {registry.folder} open: one at a time may, so end that one first"
     )
 
 
@@ -107,6 +112,24 @@ def test_a_public_side_that_cannot_be_is_told_before_anything_listens(shell, mon
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "starlette.responses", None)
     assert "pip install 'autolink-agents[registry]'" in shell.fails(1, *serve, "127.0.0.1:0")
+
+
+def test_the_address_that_is_taken_or_not_here_is_named_among_several(shell):
+    """And what to do: the others are not at fault."""
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    serve = ("registry", "serve", "reg", "--as", "keeper", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for option in ("--listen", "--http"):
+            line = shell.fails(1, *serve, option, address)
+            assert line.startswith(f"listening on {address}: ")
+            assert "in use: somebody listens there already" in line
+            line = shell.fails(1, *serve, option, "192.0.2.1:1")  # RFC 5737: nobody's
+            assert line.startswith("listening on 192.0.2.1:1: ")
+            assert ": this machine has no such address: listen on one of its own" in line
+            line = shell.fails(1, *serve, option, f"unix:{shell.path}/no/x")
+            assert "/no: No such file or directory" in line
 
 
 def test_invitations_are_written_once(shell):

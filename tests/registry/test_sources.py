@@ -389,6 +389,19 @@ def test_an_answer_that_drips_is_given_up() -> None:
     assert stream.given < 70
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://registry:80/v1/", r"there\? A registry's URL is that of its root, http://registry/$"),
+        ("http://registry", r"there is no checkpoint: is a registry's public side, or a mirror, there\?$"),
+    ],
+)
+def test_a_url_below_a_registrys_is_told(url: str, says: str) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(404))
+    with UrlSource(url, transport=transport) as source, pytest.raises(SourceFailed, match=says):
+        source.checkpoint()
+
+
 def test_who_does_not_answer_is_asked_again_within_the_time_that_was_given() -> None:
     """Each try waits for as long as is left, and the error says how long it was."""
     for timeout, each, said in ((60.0, [10, 10, 10], "30 s"), (15.0, [10, 5], "15 s"), (3.0, [3], "3 s")):
