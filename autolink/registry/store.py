@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Protocol, Self, TypeVar, final
 
 from autolink import limits
 from autolink.errors import SetupError, display
@@ -42,6 +42,8 @@ from autolink.registry.log.tiles import Tile
 from autolink.registry.records import Record, as_kept, read_kept
 
 FORMAT: Final = 2
+
+T = TypeVar("T")
 
 _SCHEMA: Final = """
 CREATE TABLE log (
@@ -204,16 +206,18 @@ class SqliteStore:
                 row = self._writer.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
-                form, self.origin, *head = row
+                form, self.origin, *kept = row
                 if form != FORMAT:
                     raise SetupError(f"{_in(folder)} is of format {form}, not {FORMAT}")
-                self._extent = opened.enter_context(closing(Extent(folder, head[0])))
+                self.head = _head([kept])
+                if not isinstance(self.origin, str):
+                    raise _not_written()
+                self._extent = opened.enter_context(closing(Extent(folder, self.head.size)))
             except (*UNREADABLE, TypeError) as error:
                 raise SetupError(f"{_in(folder)} cannot be used: {DATABASE}: {told(error)}") from error
             except OSError as error:
                 name = display(Path(error.filename or folder).name)
                 raise SetupError(f"{_in(folder)} cannot be used: {name}: {error.strerror}") from error
-            self.head = Head(*head)
             self._showing = threading.Lock()  # the newest head, by whoever has it first
             self._opened = opened.pop_all()
 
@@ -250,8 +254,7 @@ class SqliteStore:
     def snapshot(self) -> Iterator[Head]:
         try:
             with self._readers.moment():
-                ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
-                head = Head(size, time, checkpoint)
+                head = _head(self._rows("SELECT size, time, checkpoint FROM log"))
                 self._show(head)
                 yield head
         except UNREADABLE as error:
@@ -306,7 +309,7 @@ class SqliteStore:
             raise sqlite3.IntegrityError("the log has another size than this process knows of")
 
     def record(self, auto_id: AutoId) -> Record | None:
-        found: bytes | None = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        found = self._one(bytes, "SELECT record FROM records WHERE auto_id = ?", auto_id.value)
         return None if found is None else self._record(auto_id.value, found)
 
     def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
@@ -326,38 +329,42 @@ class SqliteStore:
         return record
 
     def is_used(self, key: bytes) -> bool:
-        return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
+        return self._one(int, "SELECT 1 FROM used WHERE key = ?", key) is not None
 
     def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
-        rows = self._all(TILE_ROWS, level, tile_place(index, begin), tile_place(index, width))
+        rows = self._all(
+            object, TILE_ROWS, level, tile_place(index, begin), tile_place(index, width)
+        )  # `tile_hashes` looks at them
         if (hashes := tile_hashes(rows, width - begin)) is None:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
         return hashes
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
-        rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)
+        query = "SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place"
+        rows = self._all(bytes, query, start, stop)
         if len(rows) != max(0, stop - start):
             raise StoreFailed(f"not every entry from {start} to {stop} is in {display(str(self._folder))}")
         return rows
 
     def history(self, auto_id: AutoId, start: int = 0, most: int = limits.LOG_PAGE) -> list[int]:
         return self._all(
-            "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
+            int, "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
             auto_id.value, start, most,
         )  # fmt: skip
 
     def changes(self, start: int = 0, most: int = limits.LOG_PAGE) -> list[tuple[int, bytes]]:
-        return self._rows(
-            "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
-        )
+        query = "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?"
+        rows = self._rows(query, start, most)
+        if not all(isinstance(change, bytes) for _, change in rows):
+            raise self._failed(_not_written())
+        return rows
 
     def ended(self, issuer: AutoId) -> int:
-        found: int | None = self._one("SELECT place FROM ended WHERE issuer = ?", issuer.value)
+        found = self._one(int, "SELECT place FROM ended WHERE issuer = ?", issuer.value)
         return -1 if found is None else found
 
     def crl(self, issuer: AutoId) -> bytes | None:
-        found: bytes | None = self._one("SELECT crl FROM crls WHERE issuer = ?", issuer.value)
-        return found
+        return self._one(bytes, "SELECT crl FROM crls WHERE issuer = ?", issuer.value)
 
     def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
         with self._writing:
@@ -376,12 +383,15 @@ class SqliteStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _one(self, query: str, *values: object) -> Any:  # noqa: ANN401  what a column holds
-        rows = self._all(query, *values)
+    def _one(self, kind: type[T], query: str, *values: object) -> T | None:
+        rows = self._all(kind, query, *values)
         return rows[0] if rows else None
 
-    def _all(self, query: str, *values: object) -> list[Any]:
-        return [value for (value,) in self._rows(query, *values)]
+    def _all(self, kind: type[T], query: str, *values: object) -> list[T]:
+        found = [value for (value,) in self._rows(query, *values)]
+        if not all(isinstance(value, kind) for value in found):
+            raise self._failed(_not_written())
+        return found
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         try:
@@ -391,6 +401,22 @@ class SqliteStore:
 
     def _failed(self, error: Exception) -> StoreFailed:
         return StoreFailed(f"{_in(self._folder)}: {told(error)}")
+
+
+def _head(rows: list[Any]) -> Head:
+    """What the only row of the log says.
+
+    Raises:
+        sqlite3.DatabaseError: it is not there, or a column holds something else than was written.
+    """
+    match rows:
+        case [(int(size), int(time), bytes(checkpoint))]:
+            return Head(size, time, checkpoint)
+    raise _not_written()
+
+
+def _not_written() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("a column holds something else than was written")
 
 
 def _in(folder: Path) -> str:

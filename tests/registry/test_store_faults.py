@@ -6,12 +6,13 @@ not lost, and what cannot go on says why.
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -411,6 +412,48 @@ def test_an_audit_of_a_damaged_file_says_what_to_do(filled: Path) -> None:
     key = VerifierKey.of(ORIGIN, KEY.public_key())
     with FolderSource(filled) as source, pytest.raises(SourceFailed, match=f"^{filled}: {DAMAGED}$"):
         audit_folder(source, key)
+
+
+COLUMNS = {
+    "log size": "UPDATE log SET size = 'many'",
+    "log time": "UPDATE log SET time = x'00'",
+    "log checkpoint": "UPDATE log SET checkpoint = CAST(checkpoint AS TEXT)",
+    "log row": "DELETE FROM log",
+    "record": "UPDATE records SET record = 'text'",
+    "tile": "UPDATE tiles SET hashes = 'text'",
+    "leaf": "UPDATE leaves SET leaf = 'text'",
+    "place": "UPDATE history SET place = x'00' || place",
+}
+
+
+@pytest.mark.parametrize("statement", COLUMNS.values(), ids=COLUMNS)
+def test_a_column_that_is_of_another_type_is_damage(
+    filled: Path, groups: Groups, log: Log, statement: str
+) -> None:
+    """While it is served, and at the next start or audit; no fault of ours, wherever it is met."""
+    (auto_id, *_), wrong = log.ledger.records, None
+    with SqliteStore(filled) as store:
+        registrar = Registrar(store, KEY, lambda: log.now)
+        with closing(sqlite3.connect(filled / "log.db")) as db:
+            db.execute(statement)
+            db.commit()
+        for ask in (
+            lambda: registrar.status(auto_id),
+            lambda: store.read_leaves(0, 1),
+            lambda: store.history(auto_id, 0),
+        ):
+            try:
+                ask()
+            except StoreFailed as error:
+                wrong = str(error)
+        assert wrong is not None
+        assert wrong.startswith(f"the registry in {filled}: ")
+    try:
+        with SqliteStore(filled) as store:
+            audited(filled, Registrar(store, KEY, lambda: log.now))
+    except AutolinkError:
+        return
+    pytest.fail("nobody has noticed")
 
 
 def test_a_file_that_is_cut_short_is_refused(filled: Path, groups: Groups, log: Log) -> None:
