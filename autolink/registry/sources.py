@@ -13,12 +13,11 @@ from autolink import limits
 from autolink.errors import SetupError, UsageError, display
 from autolink.identity import AutoId
 from autolink.registry.claim import DATABASE, check_not_lost, check_there
-from autolink.registry.database import DAMAGED, TILE_ROWS, UNREADABLE, tile_hashes, tile_place, told
+from autolink.registry.database import DAMAGED, FORMAT, TILE_ROWS, UNREADABLE, tile_hashes, tile_place, told
 from autolink.registry.extent import read_extent
 from autolink.registry.log.checkpoint import Checkpoint
 from autolink.registry.log.tiles import WIDTH
 from autolink.registry.source import Source, SourceFailed, Unserved
-from autolink.registry.store import FORMAT
 from autolink.registry.tile_sources import CHECKPOINT, TileFolderSource, UrlSource
 from autolink.transport import Contact, parse_address
 

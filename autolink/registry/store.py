@@ -8,7 +8,6 @@ minutes to start, and memory for all of them.
 """
 
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from autolink.errors import SetupError, display
 from autolink.identity import AutoId, files
 from autolink.registry.claim import DATABASE, claim
 from autolink.registry.database import (
+    FORMAT,
     READER_KIB,
     TILE_ROWS,
     UNREADABLE,
@@ -30,6 +30,7 @@ from autolink.registry.database import (
     StoreFailed,
     check_file,
     connect,
+    create_file,
     read_size,
     tile_hashes,
     tile_place,
@@ -41,24 +42,7 @@ from autolink.registry.ledger import Ledger
 from autolink.registry.log.tiles import Tile
 from autolink.registry.records import Record, as_kept, read_kept
 
-FORMAT: Final = 2
-
 T = TypeVar("T")
-
-_SCHEMA: Final = """
-CREATE TABLE log (
-    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, origin TEXT NOT NULL, size INTEGER NOT NULL,
-    time INTEGER NOT NULL, checkpoint BLOB NOT NULL
-);
-CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
-CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
-CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
-CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
-CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
-CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
-"""
 
 _KEEP_CRL: Final = """
 INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
@@ -233,17 +217,7 @@ class SqliteStore:
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished = folder / f"{DATABASE}.{secrets.token_hex(8)}.tmp"
-            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            try:
-                with closing(connect(unfinished, WRITER_KIB)) as db:
-                    db.execute("PRAGMA journal_mode = WAL")  # which stays
-                    db.executescript(f"BEGIN; {_SCHEMA}")
-                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, origin, checkpoint))
-                    db.execute("COMMIT")
-                os.link(unfinished, folder / DATABASE)  # fails where one is already
-            finally:
-                unfinished.unlink()
+            create_file(folder / DATABASE, origin, checkpoint)
             files.sync_folder(str(folder / DATABASE), None)
         except FileExistsError:
             raise SetupError(f"{_in(folder)} exists already") from None
@@ -332,9 +306,8 @@ class SqliteStore:
         return self._one(int, "SELECT 1 FROM used WHERE key = ?", key) is not None
 
     def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
-        rows = self._all(
-            object, TILE_ROWS, level, tile_place(index, begin), tile_place(index, width)
-        )  # `tile_hashes` looks at them
+        # Of any type: `tile_hashes` looks at them.
+        rows = self._all(object, TILE_ROWS, level, tile_place(index, begin), tile_place(index, width))
         if (hashes := tile_hashes(rows, width - begin)) is None:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
         return hashes
