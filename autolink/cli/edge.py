@@ -5,7 +5,7 @@ status meaning
 ====== ===================================================================================================
 0      it went as it should
 1      it failed: a file, an identity, a body, the protocol, what this machine has or lacks; an Auto ID is not on record;
-       `run`: something was still open and was cut off
+       `run`: something was still open and was cut off; `registry status --active`: it is not
 2      the command line is wrong
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
        that was lost by it, and an Auto ID that is not looked for because it is revoked

@@ -17,6 +17,7 @@ from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.agent.kept import back_off
 from autolink.cli.edge import Status, about, shown
+from autolink.cli.edge import as_json as error_facts
 from autolink.cli.options import FILE, Number, json_lines_option, json_option, option, read
 from autolink.cli.registry_link import (
     EVIDENCE,
@@ -123,7 +124,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     if as_json:
         evidence = None if kept is None else str(kept)
         told = {"convicted": shown(convicted), "index": convicted.index, "evidence": evidence}
-        print_json({"ok": False, "status": Status.FAILED, **told}, line=True)
+        print_json(error_facts(convicted) | told, line=True)
     say(f"THE LOG IS CONVICTED: {shown(convicted)}; {where}")
 
 
@@ -324,7 +325,8 @@ def _unproved_kept(folder: Path, *, once: bool, as_json: bool) -> Iterator[None]
             raise
         if as_json:
             path = None if kept is None else str(kept)
-            print_json({"what": "unproved", "text": shown(error), "evidence": path}, line=True)
+            told = {"at": datetime.now(UTC), "what": "unproved", "text": shown(error), "evidence": path}
+            print_json(told, line=True)
         say(f"THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: {shown(error)}; {where}")
         raise
 

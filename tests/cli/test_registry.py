@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from autolink import Agent, Contact, Credential, limits
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
-from autolink.identity import Keystore
+from autolink.identity import Keystore, load_chain
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.status import Status
 from autolink.registry.trust import Registered
@@ -167,6 +167,34 @@ def test_what_is_told_of_an_id_is_proved(sh, registry):
             or "not signed by" in line
         )
     assert "old" in sh.fails(1, "registry", "status", "acme", "--max-age", "0.000001")
+
+
+def test_a_script_asks_whether_an_id_is_active(sh):
+    """As `grep -q` says whether it has found something; and as an answer that is no, not as an error."""
+    for name in ("acme", "echo"):
+        sh.ok("id", "register", name, "--unencrypted")
+    ask = ("registry", "status", "echo")
+    told = sh.json(*ask, "--active")
+    assert (told["ok"], told["status"], told["state"]) == (True, 0, "active")
+    sh.ok("id", "revoke", "acme")
+    assert sh.json(*ask)["ok"]
+    result = sh(*ask, "--active", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, told["ok"], told["status"]) == (1, "", False, 1)
+    assert (told["state"], told["because_of"]) == ("revoked", id_of(sh, "acme"))
+    assert "state        revoked" in sh(*ask, "--active").stdout
+
+
+def test_what_is_told_to_programs_is_in_one_form(sh):
+    """Lists are arrays, certificates PEM, guardians an object wherever they are."""
+    sh.ok("id", "register", "acme")
+    told = sh.json("registry", "lookup", "acme")
+    assert load_chain(told["certificate_pem"].encode())[0].auto_id.hex == told["auto_id"]
+    (entry,) = sh.json("registry", "history", "acme")["entries"]
+    assert told["guardians"] == entry["guardians"] == {"count": 0, "threshold": 0, "delay_seconds": 604_800}
+    sh.ok("id", "register", "echo", "--out", "echo.entry", "--unencrypted")
+    told = sh.json("id", "show", "--file", "echo.entry")
+    assert (told["signed_by"], told["missing"]) == ([id_of(sh, "echo")], [id_of(sh, "acme")])
 
 
 def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
