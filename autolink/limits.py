@@ -459,6 +459,9 @@ FETCH: Final = 60.0
 FETCH_TRIES: Final = 3
 """... and how often one is asked for when the connection breaks: an audit asks thousands of times."""
 
+FETCH_SILENCE: Final = 10.0
+"""Seconds in which something of it has to come, before it is asked for once more."""
+
 LOG_VIEW: Final = 512 * KIB
 """Bytes of a record or an entry as JSON. In base64 its certificates, those of 32 rotations included, take less than 80 KiB,
 an entry 88 and again what is in it, and a proof is less than the rest."""

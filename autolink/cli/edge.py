@@ -5,7 +5,7 @@ status meaning
 ====== ===================================================================================================
 0      it went as it should
 1      it failed: a file, an identity, a body, the protocol, what this machine has or lacks; an Auto ID is not on record;
-       `run`: something was still open and was cut off
+       `run`: something was still open and was cut off; `registry status --active`: it is not
 2      the command line is wrong
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
        that was lost by it, and an Auto ID that is not looked for because it is revoked
@@ -124,6 +124,8 @@ _OF_REFUSAL: Final = {
 
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
+    errno.EADDRNOTAVAIL: "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them",
+    socket.EAI_NONAME: "this name does not resolve: is it right?",
 }
 """An `OSError`'s number, and what to do."""
 

@@ -1,6 +1,7 @@
 """`autolink registry`: make one, serve it, invite. Asking one is in `registry_look`, watching it in `registry_watch`,
 mirroring it in `registry_export`."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
@@ -11,23 +12,28 @@ import anyio
 import click
 
 from autolink import Agent, limits
-from autolink.cli.edge import Status, about
+from autolink.cli.edge import Status
 from autolink.cli.lazy import Lazy
 from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.registry_link import auto_id_of
+from autolink.cli.serving import about_listening
 from autolink.cli.serving import serve as serve_until_told
 from autolink.cli.show import print_facts, print_json, say
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import display
 from autolink.messages import microseconds
 from autolink.registry import folder as registry_folder
-from autolink.registry.folder import INVITED, LOG_KEY, InvitedFile, create_registry, load_log_key
+from autolink.registry.claim import LOG_KEY
+from autolink.registry.folder import INVITED, InvitedFile, create_registry, load_log_key
+from autolink.registry.log.note import is_name
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
 from autolink.registry.store import SqliteStore, Store
 from autolink.transport import Address, TcpAddress, parse_address
+
+_log: Final = logging.getLogger("autolink.cli")
 
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
@@ -47,10 +53,18 @@ def registry() -> None:
     """Run a registry of Auto IDs, ask one, and find out whether it is honest."""
 
 
+def _origin(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refused before anybody is asked for a passphrase."""
+    if not is_name(value):
+        what = f"{display(value)!r} cannot name a log: no spaces, plus or control characters"
+        raise click.BadParameter(what, ctx, param)
+    return value
+
+
 @registry.command()
 @click.argument("folder", type=FOLDER)
 @option(
-    "--origin", required=True,
+    "--origin", required=True, callback=_origin,
     help="Which log it is, for ever: by custom a URL without its scheme, such as registry.example/log.",
 )  # fmt: skip
 @option("--unencrypted", is_flag=True, help="Store the log's key without a passphrase.")
@@ -134,13 +148,15 @@ def serve(
                 urls = [_url(address) for address in public]
 
                 def announce(contacts: Sequence[str]) -> None:
+                    where, head = ", ".join([*contacts, *urls]), store.head
+                    _log.info("serving %s, of %d entries, at %s", display(store.origin), head.size, where)
                     if as_json:
                         told = {
                             "contacts": list(contacts),
                             "log_key": str(registrar.verifier_key),
                             "http": urls,
                         }
-                        print_json({"ok": True, **told, "entries": store.head.size}, line=True)
+                        print_json({"ok": True, **told, "entries": head.size}, line=True)
                         return
                     for line in (*contacts, registrar.verifier_key, *urls):
                         click.echo(str(line))
@@ -151,7 +167,7 @@ def serve(
 
                 return await serve_until_told(agent, listen, drain, announce)
 
-        with about(f"listening on {', '.join(map(display, [*listen, *http]))}"):
+        with about_listening([*listen, *http]):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)
 

@@ -79,23 +79,27 @@ def log_key_option(*, required: bool = True) -> Callable[[F], F]:
     )  # fmt: skip
 
 
-def timeout_option(*, help: str = "Seconds for all of it.") -> Callable[[F], F]:  # noqa: A002
+def timeout_option(*, help: str = "Seconds for all of it.", default: float = _WAIT) -> Callable[[F], F]:  # noqa: A002
     """`--timeout` of a conversation with a registry."""
-    return option(
-        "--timeout",
-        type=Number(0, 86_400, min_open=True),
-        default=_WAIT,
-        help=help,
-    )
+    return option("--timeout", type=Number(0, 86_400, min_open=True), default=default, help=help)
 
 
-def reach_options(*, required: bool = True) -> Callable[[F], F]:
-    """Which registry, who dials it, how long; taken by `reach`."""
+def source_timeout_option(function: F) -> F:
+    """`--timeout` of a command that reads a log by its URL: that takes as long as it is."""
+    return timeout_option(help="Seconds for each answer, of a URL.", default=limits.FETCH)(function)
+
+
+def reach_options(*, required: bool = True, timeout: str = "Seconds for all of it.") -> Callable[[F], F]:
+    """Which registry, who dials it, how long; taken by `reach`.
+
+    Args:
+        timeout: what the time is for, in the help.
+    """
     decorators: list[Callable[[Any], Any]] = [
         registry_option(required=required),
         log_key_option(),
         as_option(required=False, help="Who dials the registry; a throw-away identity if not given."),
-        timeout_option(),
+        timeout_option(help=timeout),
         passphrase_option,
     ]  # fmt: skip
 
@@ -216,15 +220,23 @@ class Reach:
             return await (work(client) if self.evidence is None else held_to(client, work))
 
         async def run() -> T:
+            began = anyio.current_time()
             try:
-                with anyio.fail_after(self.timeout):
+                with anyio.fail_after(self.timeout) as scope:
                     return await self.run(held)
             except LinkLost as error:
                 vars(error)["hint"] = "is the registry running there?"
                 raise
             except TimeoutError as error:
-                what = f"the registry did not answer within {self.timeout:g} s: try again"
-                raise TimeoutError(what) from error
+                if scope.cancelled_caught:
+                    raise TimeoutError(
+                        f"the registry did not answer within {self.timeout:g} s: give more time with --timeout"
+                    ) from error
+                waited = anyio.current_time() - began
+                raise TimeoutError(
+                    f"the registry did not answer, given up after {waited:.3g} s: is it running there, and not blocked by a "
+                    "firewall? Try again"
+                ) from error
 
         with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
             return anyio.run(run, backend="trio")

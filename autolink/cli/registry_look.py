@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from autolink import limits
+from autolink.cli.edge import Status as Exit
 from autolink.cli.options import Number, json_option, option
 from autolink.cli.registry_link import auto_id_of, on_record, reach, reach_options
 from autolink.cli.show import print_facts, print_json, print_table, utc
@@ -64,10 +65,18 @@ def _max_age_option(function: F) -> F:
 @click.command()
 @click.argument("who", metavar="AUTOID|NAME")
 @_max_age_option
+@option("--active", is_flag=True, help="Exit status 1 unless it is active: for scripts.")
 @reach_options()
 @json_option
-def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # noqa: ANN401
-    """Whether an Auto ID is active, in the signed word of the log; nothing of it rests on who answers."""
+@click.pass_context
+def status(
+    ctx: click.Context, /, *, who: str, max_age: float, active: bool, as_json: bool, **how: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Whether an Auto ID is active, in the signed word of the log; nothing of it rests on who answers.
+
+    Exit status 0 if that was answered, whatever the answer is; with --active only if it is active, its issuers too. 1 also
+    if it is not on record, 5 if the registry does not answer.
+    """
     auto_id = auto_id_of(who)
 
     async def work(client: RegistryClient) -> tuple[VerifiedStatus, dict[str, Any]]:
@@ -79,10 +88,12 @@ def status(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
 
     verified, coming = reach(**how).use(work)
     facts = status_facts(verified)
+    ok = not active or verified.status.state is State.ACTIVE
     if as_json:
-        print_json({"ok": True, **facts, **coming})
+        print_json({"ok": ok, "status": Exit.OK if ok else Exit.FAILED, **facts, **coming})
     else:
         print_facts(facts | _in_words(coming))
+    ctx.exit(Exit.OK if ok else Exit.FAILED)
 
 
 @click.command()
@@ -133,14 +144,16 @@ def lookup(who: str, *, max_age: float, as_json: bool, **how: Any) -> None:  # n
         "certificate": said["certificate"],
         "not_before": certificate.not_before,
         "not_after": certificate.not_after,
-        "guardians": f"{place.threshold} of {place.guardians}" if place.guardians else None,
+        "guardians": {"count": place.guardians, "threshold": place.threshold, "delay_seconds": place.delay},
         "recovery_takes": days(place.delay),
         **said,  # the rest of it: the word itself
     }
     if as_json:
-        more = _service(service) | {"certificate_der": place.certificate}
+        del facts["recovery_takes"]  # it is in `guardians`
+        more = _service(service) | {"certificate_pem": certificate.pem.decode()}
         print_json({"ok": True, **facts, **more})
     else:
+        facts["guardians"] = f"{place.threshold} of {place.guardians}" if place.guardians else None
         print_facts(facts | _in_words(coming) | _service_in_words(service))
 
 

@@ -3,8 +3,8 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from autolink import limits
 from autolink.agent.groups import background_tasks
 from autolink.agent.kept import back_off
 from autolink.cli.edge import Status, about, shown
+from autolink.cli.edge import as_json as error_facts
 from autolink.cli.options import FILE, Number, json_lines_option, json_option, option, read
 from autolink.cli.registry_link import (
     EVIDENCE,
@@ -25,6 +26,7 @@ from autolink.cli.registry_link import (
     log_key_option,
     reach,
     reach_options,
+    source_timeout_option,
     try_keep,
 )
 from autolink.cli.registry_look import entry_facts, entry_text, signers_text, state_facts
@@ -66,10 +68,13 @@ def _evidence_option(function: F) -> F:
 @click.command()
 @click.argument("where", metavar="FOLDER|URL")
 @log_key_option()
+@source_timeout_option
 @_evidence_option
 @json_option
 @click.pass_context
-def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Path, as_json: bool) -> None:
+def audit(
+    ctx: click.Context, where: str, *, log_key: VerifierKey, timeout: float, evidence: Path, as_json: bool
+) -> None:
     """Replay a log, and say whether every entry, state and signature of it agree.
 
     It is read from a registry's FOLDER, which may be served meanwhile, from a folder of tiles (c2sp.org/tlog-tiles), or
@@ -77,7 +82,7 @@ def audit(ctx: click.Context, where: str, *, log_key: VerifierKey, evidence: Pat
     compared, and their proofs. Exit status 1 if the log is convicted; what shows it is then in a file.
     """
     compared = None
-    with about(display(where)), open_source(where) as source:
+    with about(display(where)), open_source(where, timeout=timeout) as source:
         try:
             if isinstance(source, FolderSource):
                 replayed = audit_folder(source, log_key)
@@ -119,7 +124,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     if as_json:
         evidence = None if kept is None else str(kept)
         told = {"convicted": shown(convicted), "index": convicted.index, "evidence": evidence}
-        print_json({"ok": False, "status": Status.FAILED, **told}, line=True)
+        print_json(error_facts(convicted) | told, line=True)
     say(f"THE LOG IS CONVICTED: {shown(convicted)}; {where}")
 
 
@@ -150,7 +155,7 @@ def _convict(convicted: LogConvicted, folder: Path, *, as_json: bool) -> None:
     help="Seconds that the registry's word on somebody may be old.",
 )  # fmt: skip
 @_evidence_option
-@reach_options()
+@reach_options(timeout="Seconds for all of it, with --once.")
 @json_lines_option
 @click.pass_context
 def monitor(
@@ -167,9 +172,10 @@ def monitor(
     """
     reached = replace(reach(**how), evidence=None)  # kept here, where it is said
     log = reached.log_key
-    notes, looked = [_checkpoint(path, log) for path in seen], None
+    notes, looked = [_checkpoint("--seen", path, log) for path in seen], None
+    _check_state(state)
     if state.exists():
-        notes.append(kept := _checkpoint(state, log))
+        notes.append(kept := _checkpoint("--state", state, log))
         if since is None:
             since, looked = kept.size, datetime.fromtimestamp(state.stat().st_mtime, UTC)
     watching = Monitor(
@@ -188,28 +194,26 @@ def monitor(
         return f"{watching.size} entries of {display(log.name)} about {watching.count()} Auto IDs agree{told}"
 
     async def look(client: RegistryClient) -> None:
-        nonlocal agreed
-        began = datetime.now(UTC).timestamp()
-        try:
+        nonlocal looked
+        began = datetime.now(UTC)
+        with _unproved_kept(evidence, once=once, as_json=as_json):
             await watching.look(client, tell)
-        except Unproved as error:
-            kept, where = try_keep(evidence, error)
-            if once:
-                error.add_note(where)
-            else:
-                _tell_unproved(error, kept, where, as_json=as_json)
-            raise
-        files.write_atomic(str(state), watching.checkpoint, mode=0o644)
-        os.utime(state, (began, began))  # when it was looked, for the next run
-        if not once and not agreed:
+        looked = began
+
+    async def look_and_keep(client: RegistryClient) -> None:
+        nonlocal agreed
+        await look(client)
+        _keep_state(state, watching.checkpoint, looked)
+        if not agreed:
             say(agree())
         agreed = True
 
     try:
         if once:
             reached.use(look)
+            _keep_state(state, watching.checkpoint, looked)  # what is wrong with it is not the registry's
         else:
-            anyio.run(_keep_looking, reached, watching, look, every, backend="trio")
+            anyio.run(_keep_looking, reached, watching, look_and_keep, every, backend="trio")
     except LogConvicted as convicted:
         _convict(convicted, evidence, as_json=as_json)
         ctx.exit(Status.FAILED)
@@ -222,21 +226,52 @@ def monitor(
     ctx.exit(status)
 
 
-def _checkpoint(path: Path, log_key: VerifierKey) -> Checkpoint:
-    """The checkpoint in a file, alone or in a proof."""
-    with about(display(str(path))):
+def _checkpoint(option: str, path: Path, log_key: VerifierKey) -> Checkpoint:
+    """The checkpoint in the file of an option, alone or in a proof."""
+    with about(f"{option} {display(str(path))}"):
         data = read(path, limits.LOG_PROOF)
         with suppress(RemoteProtocolError):  # then it is alone
             data = LogProof.from_untrusted(data).checkpoint
-        return verify_untrusted(data, log_key)
+        with about("no checkpoint of this log"):
+            return verify_untrusted(data, log_key)
+
+
+def _check_state(path: Path) -> None:
+    """Before a log is replayed for nothing.
+
+    Raises:
+        StoreFailed: its folder cannot have it.
+    """
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        why = "may not be written" if path.parent.is_dir() else "is no folder"
+        raise StoreFailed(f"--state {display(str(path))}: {display(str(path.parent))} {why}")
+
+
+def _keep_state(path: Path, checkpoint: bytes, looked: datetime | None) -> None:
+    """For the next run: up to where, and when it was looked.
+
+    Raises:
+        StoreFailed: it cannot be kept.
+    """
+    try:
+        files.write_atomic(str(path), checkpoint, mode=0o644)
+        if looked is not None:
+            os.utime(path, (looked.timestamp(), looked.timestamp()))
+    except OSError as error:
+        raise StoreFailed(f"--state {display(str(path))} cannot be written: {error.strerror}") from error
 
 
 def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
     told: dict[str, Any] = {}
     if report.evidence:
         what = f"{report.what}-{report.auto_id.hex[:8]}"
-        path = keep_evidence(folder, what, report.evidence, f"{report.auto_id}: {report.text}")
-        told["evidence"] = str(path)
+        try:
+            told["evidence"] = str(
+                keep_evidence(folder, what, report.evidence, f"{report.auto_id}: {report.text}")
+            )
+        except OSError as error:  # which must not hide what is told, nor end the watching
+            told["evidence"] = None
+            say(f"WARNING: what shows it cannot be kept in {display(str(folder))} ({error.strerror})")
     if report.what == "unknown":
         say(
             f"Warning: {report.auto_id} is not on record there: is it the right one? It is watched all the same"
@@ -277,12 +312,23 @@ def _name(report: Report) -> str | None:
     return None if record is None else Certificate.parse_untrusted(record.certificate).common_name
 
 
-def _tell_unproved(error: Unproved, kept: Path | None, where: str, *, as_json: bool) -> None:
-    """Tell what a monitor goes on after: the next look may prove it."""
-    if as_json:
-        evidence = None if kept is None else str(kept)
-        print_json({"what": "unproved", "text": shown(error), "evidence": evidence}, line=True)
-    say(f"THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: {shown(error)}; {where}")
+@contextmanager
+def _unproved_kept(folder: Path, *, once: bool, as_json: bool) -> Iterator[None]:
+    """For the block: what shows that a log does not go on is kept, and told if the monitor goes on: the next look may prove
+    it."""
+    try:
+        yield
+    except Unproved as error:
+        kept, where = try_keep(folder, error)
+        if once:
+            error.add_note(where)
+            raise
+        if as_json:
+            path = None if kept is None else str(kept)
+            told = {"at": datetime.now(UTC), "what": "unproved", "text": shown(error), "evidence": path}
+            print_json(told, line=True)
+        say(f"THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: {shown(error)}; {where}")
+        raise
 
 
 async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: float) -> None:

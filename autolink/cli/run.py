@@ -12,12 +12,12 @@ from click.core import ParameterSource
 
 from autolink import Agent, Handlers, limits
 from autolink.agent.groups import background_tasks
-from autolink.cli.edge import Status, about
+from autolink.cli.edge import Status
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.registry_link import standing, standing_options
 from autolink.cli.reload import follow_credential
-from autolink.cli.serving import serve
+from autolink.cli.serving import about_listening, serve
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.cli.workers import supervise
 from autolink.errors import UsageError, display
@@ -101,7 +101,7 @@ def run(
             tasks.cancel_scope.cancel()
         return drained
 
-    with about(f"listening on {', '.join(map(display, listen))}"):
+    with about_listening(listen):
         if workers == 1:
             drained = anyio.run(serve_alone, backend=backend)
         else:

@@ -18,8 +18,8 @@ import click
 
 from autolink import Agent, Listener
 from autolink.cli.edge import shown
-from autolink.errors import AutolinkError
-from autolink.transport import ListeningSocket
+from autolink.errors import AutolinkError, UsageError, display
+from autolink.transport import ListeningSocket, parse_address
 from autolink.trust import Model
 
 READY: Final = b"r"
@@ -64,6 +64,19 @@ def collecting_rarely() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextmanager
+def about_listening(addresses: Sequence[str]) -> Iterator[None]:
+    """Name the one address that is refused, where the system says which, else all that were given."""
+    try:
+        yield
+    except (AutolinkError, OSError) as error:
+        refused = list(addresses)
+        with suppress(UsageError):  # some file's name: all of them, then
+            refused = [str(parse_address(getattr(error, "filename", None) or ""))]
+        error.add_note(f"listening on {', '.join(map(display, refused))}")
+        raise
 
 
 def _print_contacts(contacts: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
-"""SQLite as a registry uses it: how a file is opened and found whole, and connections to read with."""
+"""SQLite as a registry uses it: how a file is made, opened and found whole, and connections to read with."""
 
+import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +33,25 @@ thousand pages all over the file, and moving them costs two more syncs; so they 
 TILE_ROWS: Final = "SELECT hashes FROM tiles WHERE level = ? AND place >= ? AND place < ? ORDER BY place"
 """A tile's sixteenths. Of most tiles one at a time is read, and a row of 512 bytes is read three times as fast as one of
 8 KiB, most of which SQLite keeps in pages of its own."""
+
+
+FORMAT: Final = 2
+"""Of the tables."""
+
+_SCHEMA: Final = """
+CREATE TABLE log (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, origin TEXT NOT NULL, size INTEGER NOT NULL,
+    time INTEGER NOT NULL, checkpoint BLOB NOT NULL
+);
+CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
+CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
+CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
+CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
+"""
 
 
 class StoreFailed(AutolinkError):
@@ -68,6 +89,26 @@ def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def create_file(path: Path, origin: str, checkpoint: bytes) -> None:
+    """Make the file of an empty log, in one step.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError, sqlite3.Error: it cannot be made.
+    """
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    try:
+        with closing(connect(unfinished, WRITER_KIB)) as db:
+            db.execute("PRAGMA journal_mode = WAL")  # which stays
+            db.executescript(f"BEGIN; {_SCHEMA}")
+            db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, origin, checkpoint))
+            db.execute("COMMIT")
+        os.link(unfinished, path)  # fails where one is already
+    finally:
+        unfinished.unlink()
 
 
 def tile_place(index: int, at: int = 0) -> int:

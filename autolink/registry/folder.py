@@ -24,9 +24,10 @@ from autolink import limits
 from autolink.errors import IdentityError, KeystoreError, SetupError, display
 from autolink.identity import AutoId, files, save_key
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
-from autolink.messages.merkle import leaf_hashes
+from autolink.messages.merkle import EMPTY, leaf_hashes
 from autolink.registry.audit import Audit, Taken, check_change, verify_checkpoint
 from autolink.registry.checked_tiles import CheckedTiles
+from autolink.registry.claim import DATABASE, LOG_KEY, check_not_lost, check_there
 from autolink.registry.feed import TELLING
 from autolink.registry.feed import verify_untrusted as verify_change
 from autolink.registry.log.checkpoint import Checkpoint
@@ -35,9 +36,8 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import WIDTH
 from autolink.registry.source import SourceFailed
 from autolink.registry.sources import FolderSource
-from autolink.registry.store import DATABASE, SqliteStore
+from autolink.registry.store import SqliteStore
 
-LOG_KEY: Final = "log.key"
 INVITED: Final = "invited"
 
 _LINE: Final = 256
@@ -48,7 +48,7 @@ INVITED_BYTES: Final = _LINE * limits.KNOWN_AGENTS
 def create_registry(
     folder: Path, origin: str, passphrase: str | None, *, unencrypted: bool = False
 ) -> VerifierKey:
-    """Make an empty log and its key.
+    """Make an empty log, signed, and its key.
 
     Args:
         folder: made too, for its owner only, if it is not there.
@@ -59,7 +59,7 @@ def create_registry(
         What everybody needs who is to believe this log.
 
     Raises:
-        SetupError: there is a registry already, or the folder cannot be made.
+        SetupError: there is a registry already, or one that has lost its log, or the folder cannot be made.
         IdentityError: the origin cannot name a log.
         KeystoreError: the key cannot be written.
     """
@@ -67,13 +67,14 @@ def create_registry(
     verifier_key = VerifierKey.of(origin, key.public_key())
     if (folder / DATABASE).exists():
         raise SetupError(f"there is a registry in {display(str(folder))} already")
+    check_not_lost(folder)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
     save_key(folder / LOG_KEY, key, passphrase, unencrypted=unencrypted)
     try:
-        SqliteStore.create(folder, origin)
+        SqliteStore.create(folder, origin, Checkpoint(origin, 0, EMPTY).signed(key))
     except BaseException:
         (folder / LOG_KEY).unlink()  # a key without its log is of no use to anybody
         raise
@@ -106,16 +107,11 @@ def load_log_key(folder: Path, passphrase: str | None) -> Ed25519PrivateKey:
 
 
 def _read_key(folder: Path) -> bytes:
-    if not (folder / DATABASE).is_file():
-        raise _no_registry(folder)
+    check_there(folder)
     try:
         return files.read_bounded(folder / LOG_KEY, KEY_BYTES)
     except OSError as error:
         raise KeystoreError(f"{display(str(folder / LOG_KEY))} cannot be read: {error.strerror}") from error
-
-
-def _no_registry(folder: Path) -> SetupError:
-    return SetupError(f"there is no registry in {display(str(folder))}: autolink registry init makes one")
 
 
 # --- invited -----------------------------------------------------------------------------------------------
@@ -183,8 +179,7 @@ def invite(folder: Path, auto_ids: Iterable[AutoId], remark: str = "") -> list[A
         SetupError: there is no registry in the folder.
         IdentityError, OSError: the file is not what it must be, or cannot be written.
     """
-    if not (folder / DATABASE).is_file():
-        raise _no_registry(folder)
+    check_there(folder)
     path = folder / INVITED
     with (folder / f"{INVITED}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 
 from autolink import limits
-from autolink.errors import SetupError, UsageError
+from autolink.errors import SetupError, UsageError, display
 from autolink.registry import views
 from autolink.registry.database import StoreFailed
 from autolink.registry.openapi import JSON, Asked, Operation, Reply, document
@@ -168,7 +168,14 @@ def _query(scope: Scope, operation: Operation) -> dict[str, str]:
     try:
         given = parse_qsl(text, keep_blank_values=True, strict_parsing=True, max_num_fields=8)
     except ValueError:
-        raise bad("the query is none") from None
-    if len(dict(given)) != len(given) or not known.issuperset(dict(given)):
-        raise bad("the query has a parameter twice, or one that there is not")
-    return dict(given)
+        raise bad("the query is none: it is name=value, joined by &") from None
+    read: dict[str, str] = {}
+    for name, value in given:
+        if name not in known:
+            raise bad(
+                f"{display(name)}: no parameter of this query, which takes {', '.join(sorted(known)) or 'none'}"
+            )
+        if name in read:
+            raise bad(f"{name}: given twice")
+        read[name] = value
+    return read

@@ -26,7 +26,7 @@ from anyio.abc import SocketStream, UNIXSocketStream
 
 from autolink import limits
 from autolink.agent.groups import background_tasks
-from autolink.errors import SetupError
+from autolink.errors import SetupError, display
 from autolink.registry.http import Application, Message, Scope
 from autolink.transport import Address, ListeningSocket, accept_loop, listen
 
@@ -61,6 +61,8 @@ async def serving_http(app: Application, *addresses: Address) -> AsyncIterator[l
         async with background_tasks() as tasks:
 
             async def begin(connection: socket.socket) -> None:
+                if not room.value:
+                    _log.info("the public side has %d clients: the next has to wait", limits.HTTP_CONNECTIONS)
                 try:
                     await room.acquire()
                 except BaseException:
@@ -112,6 +114,9 @@ class _Connection:
                 answering = False
                 if not self._goes_on():
                     break
+        if patience.cancelled_caught:
+            late = "take its answer" if answering else "send a request"
+            _log.debug("a client of the public side is cut off: it did not %s in time", late)
         if not answering:
             await self._leave()
 
@@ -155,6 +160,7 @@ class _Connection:
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
+                _tell(request, message["status"])
                 headers = (*message["headers"], (b"date", _date(int(time.time()))))
                 if last:  # or the client would send one more, and lose it
                     headers += ((b"connection", b"close"),)
@@ -176,6 +182,7 @@ class _Connection:
 
     async def _refuse(self, status: int) -> None:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            _log.debug("what is no request of HTTP/1.1: %d", status)
             headers = ((b"content-length", b"0"), (b"connection", b"close"), (b"cache-control", b"no-store"))
             await self._send(_response(status, headers), h11.EndOfMessage())
 
@@ -186,6 +193,13 @@ class _Connection:
             await self._stream.send_eof()
             while discarded < limits.REFUSAL_DRAIN_BYTES and (data := await self._receive()):
                 discarded += len(data)
+
+
+def _tell(request: h11.Request, status: int) -> None:
+    """Log a request and how it was answered."""
+    if _log.isEnabledFor(logging.DEBUG):
+        method, target = (display(text.decode("latin-1")) for text in (request.method, request.target))
+        _log.debug("%s %s: %d", method, target, status)
 
 
 @lru_cache(maxsize=64)

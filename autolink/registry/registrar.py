@@ -82,7 +82,7 @@ class Registrar:
         self._signed: dict[bytes, Tree] = {}  # by its checkpoint, the one that was asked about last
         self._proving = Lock()  # over these two
         self._frontier = Frontier.restored(head.size, store.read_tile)
-        if head.size:
+        if head.size or head.checkpoint:
             self._check(head)
         else:
             store.append(Group((), (), (), {}, (), (), self._head(self._frontier, head.time)))
@@ -92,8 +92,9 @@ class Registrar:
             signed = verify_untrusted(head.checkpoint, self.verifier_key)
         except (BadSignature, RemoteProtocolError) as error:
             raise SetupError(f"the log {self._store.origin} was not signed by this key: {error}") from error
-        (last,) = self._store.read_leaves(head.size - 1, head.size)
-        on_time = last.startswith(codec.pack([head.time, None])[:-1])  # a leaf begins with its time
+        begins = codec.pack([head.time, None])[:-1]  # as a leaf does with its time; an empty log has none
+        last = self._store.read_leaves(max(0, head.size - 1), head.size)
+        on_time = all(leaf.startswith(begins) for leaf in last)
         if (signed.size, signed.root) != (head.size, self._frontier.root()) or not on_time:
             raise SetupError(f"the log {self._store.origin} is not the one that was signed: restore a backup")
 

@@ -127,7 +127,7 @@ class Resources:
         return _json(view)
 
     def entry(self, asked: Asked) -> Reply:
-        index = _number(asked.path["index"])
+        index = _number(asked.path["index"], "index")
         if index >= self._store.head.size:
             raise none("the log has not grown so far")
         (leaf,) = self._store.read_leaves(index, index + 1)
@@ -155,7 +155,7 @@ class Resources:
         return Reply(status.to_bytes(), BYTES, FRESH, vary)
 
     def history(self, asked: Asked) -> Reply:
-        auto_id, start = _auto_id(asked), _number(asked.query.get("start", "0"))
+        auto_id, start = _auto_id(asked), _number(asked.query.get("start", "0"), "start")
         self._record(auto_id, 0)
         places = self._store.history(auto_id, start, limits.LOG_PAGE + 1)
         view: views.HistoryView = {
@@ -199,8 +199,8 @@ def _json(view: Mapping[str, Any], cache: str = BRIEFLY, headers: Mapping[str, s
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """ASCII, and no markup even where somebody takes it for a page."""
-    text = json.dumps(value, ensure_ascii=True)
+    """ASCII, and no markup even where somebody takes it for a page; it ends as a line does, for terminals."""
+    text = json.dumps(value, ensure_ascii=True) + "\n"
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").encode()
 
 
@@ -211,12 +211,12 @@ def _auto_id(asked: Asked) -> AutoId:
             return AutoId.parse(text)
     except IdentityError:
         pass
-    raise bad("an Auto ID is 64 lower-case hexadecimal digits")
+    raise bad("auto_id: an Auto ID is 64 lower-case hexadecimal digits")
 
 
-def _number(text: str) -> int:
+def _number(text: str, name: str) -> int:
     try:
-        return decimal_untrusted(text, "number")
+        return decimal_untrusted(text, name)
     except RemoteProtocolError as error:
         raise bad(str(error)) from None
 

@@ -86,6 +86,7 @@ class Served:
         return done
 
     def _check_id(self, auto_id: AutoId) -> None:
+        first = None
         for _ in range(limits.FETCH_TRIES):
             data = self._source.status(auto_id)
             if data is None:
@@ -100,6 +101,11 @@ class Served:
                 self._check_record(status, view, what)
                 return
             # It went on between the two questions, or is said to have.
+            first = first or status.entries
+        if first and status.entries > first:
+            raise SourceFailed(
+                f"{what} went on between each two questions: try again when less happens there"
+            )
         raise SourceFailed(f"{what} has more entries than its status each time")
 
     def _status_in_json(self, auto_id: AutoId) -> Status:

@@ -24,8 +24,9 @@ from autolink.agent.call import Call
 from autolink.agent.channel import Channel
 from autolink.agent.groups import background_tasks
 from autolink.agent.handlers import Handlers
+from autolink.agent.opening import name_of
 from autolink.agent.topic import Topic
-from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError
+from autolink.errors import CallError, Code, EntryRefused, Fault, IdentityError, display
 from autolink.identity import AutoId
 from autolink.messages import instant
 from autolink.registry import crl
@@ -35,6 +36,7 @@ from autolink.registry.entries import Entry
 from autolink.registry.policy import Policy
 from autolink.registry.registrar import GROUP, Appended, Registrar
 from autolink.registry.store import Store
+from autolink.trust import VerifiedPeer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,9 +61,10 @@ def _reads(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutin
 @final
 @dataclass(eq=False, slots=True)
 class _Submission:
-    """One entry on its way."""
+    """One entry on its way, and who has submitted it, for logs."""
 
     data: bytes
+    by: VerifiedPeer
     done: anyio.Event = field(default_factory=anyio.Event)
     outcome: Appended | EntryRefused | StoreFailed | None = None
 
@@ -133,6 +136,7 @@ class RegistryService:
                 outcomes = [error] * len(group)
             for submission, outcome in zip(group, outcomes, strict=True):
                 submission.outcome = outcome
+                _tell(submission.data, submission.by, outcome)
                 submission.done.set()
                 self._room.release()
         if self._topic is not None:
@@ -164,10 +168,11 @@ class RegistryService:
             entry = Entry.from_untrusted(data)
             self._policy.check(entry, channel.peer)
         except EntryRefused as error:
+            _tell(data, channel.peer, error)
             return _refusal(number, error)
         await self._room.acquire()  # until the entry is appended, whether its submitter is still there or not
         receipt = self._registrar.receipt(entry.hash)
-        submission = _Submission(data)
+        submission = _Submission(data, channel.peer)
         # Before the promise is out: a submitter that leaves now has it kept, too.
         self._waiting.append(submission)
         self._woken.set()
@@ -190,9 +195,14 @@ class RegistryService:
                 limiter=self._publishing,
             )
         except EntryRefused as error:
+            _log.info(
+                "refused the revocation list of %s from %s: %s", issuer, name_of(call.peer), _why(error)
+            )
             return _refusal(0, error)
-        except StoreFailed:
+        except StoreFailed as failed:
+            _log.error("the revocation list of %s could not be kept: %s", issuer, failed)
             return _refusal(0, _UNWRITABLE)
+        _log.info("the revocation list of %s is published", issuer)
         return Answer(number=0)
 
     # --- reading ---------------------------------------------------------------------------------------
@@ -267,6 +277,26 @@ def _auto_id(value: bytes) -> AutoId:
         return AutoId(value)
     except IdentityError as error:
         raise CallError(Code.INVALID_ARGUMENT, str(error)) from None
+
+
+def _tell(data: bytes, by: VerifiedPeer, outcome: Appended | EntryRefused | StoreFailed) -> None:
+    """Log what became of an entry; that the log could not be written is told of the whole group."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    try:
+        entry = Entry.from_untrusted(data)
+        what = f"{entry.op.name.lower()} of {entry.auto_id}"
+    except EntryRefused:
+        what = "bytes that are no entry"
+    if isinstance(outcome, Appended):
+        state = outcome.record.state.value
+        _log.info("entry %d: %s (%s now), submitted by %s", outcome.index, what, state, name_of(by))
+    elif isinstance(outcome, EntryRefused):
+        _log.info("refused the %s, submitted by %s: %s", what, name_of(by), _why(outcome))
+
+
+def _why(refusal: EntryRefused) -> str:
+    return f"{display(str(refusal))} ({refusal.fault})"
 
 
 _UNWRITABLE: Final = EntryRefused(Fault.UNAVAILABLE, "the log cannot be written: try again later")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from autolink.errors import AutolinkError, LinkLost
+from autolink.errors import AutolinkError, LinkLost, UsageError
 from autolink.identity import AutoId
 from autolink.registry.log.checkpoint import Checkpoint
 
@@ -86,3 +86,37 @@ class Source(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Unserved:
+    """A source of entries alone, which needs no closing: the base of those that are no registry."""
+
+    def is_registry(self) -> bool:
+        return False
+
+    def status(self, auto_id: AutoId) -> bytes | None:
+        raise _served_nowhere()
+
+    def status_json(self, auto_id: AutoId) -> bytes | None:
+        raise _served_nowhere()
+
+    def record_json(self, auto_id: AutoId) -> bytes | None:
+        raise _served_nowhere()
+
+    def entry_json(self, index: int) -> bytes | None:
+        raise _served_nowhere()
+
+    def close(self) -> None:
+        """Nothing more is read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _served_nowhere() -> UsageError:
+    return UsageError("nobody serves that there: ask the registry by its URL")

@@ -7,21 +7,21 @@ The state could always be rebuilt from the entries. It is kept because a log of 
 minutes to start, and memory for all of them.
 """
 
-import fcntl
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Protocol, Self, TypeVar, final
 
 from autolink import limits
 from autolink.errors import SetupError, display
 from autolink.identity import AutoId, files
+from autolink.registry.claim import DATABASE, claim
 from autolink.registry.database import (
+    FORMAT,
     READER_KIB,
     TILE_ROWS,
     UNREADABLE,
@@ -30,6 +30,7 @@ from autolink.registry.database import (
     StoreFailed,
     check_file,
     connect,
+    create_file,
     read_size,
     tile_hashes,
     tile_place,
@@ -41,24 +42,7 @@ from autolink.registry.ledger import Ledger
 from autolink.registry.log.tiles import Tile
 from autolink.registry.records import Record, as_kept, read_kept
 
-DATABASE: Final = "log.db"
-LOCK: Final = "lock"
-FORMAT: Final = 2
-
-_SCHEMA: Final = """
-CREATE TABLE log (
-    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, origin TEXT NOT NULL, size INTEGER NOT NULL,
-    time INTEGER NOT NULL, checkpoint BLOB NOT NULL
-);
-CREATE TABLE leaves (place INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
-CREATE TABLE tiles (level INTEGER, place INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
-CREATE TABLE records (auto_id BLOB PRIMARY KEY, record BLOB NOT NULL);
-CREATE TABLE used (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE changes (place INTEGER PRIMARY KEY, change BLOB NOT NULL);
-CREATE TABLE history (auto_id BLOB, place INTEGER, PRIMARY KEY (auto_id, place)) WITHOUT ROWID;
-CREATE TABLE ended (issuer BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE crls (issuer BLOB PRIMARY KEY, size INTEGER NOT NULL, this_update INTEGER NOT NULL, crl BLOB NOT NULL);
-"""
+T = TypeVar("T")
 
 _KEEP_CRL: Final = """
 INSERT INTO crls VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, this_update = excluded.this_update,
@@ -197,8 +181,8 @@ class SqliteStore:
         self._readers = Readers(lambda: connect(folder / DATABASE, READER_KIB))
         self._writing = threading.Lock()  # appending is one thread's; what issuers publish comes in another
         with ExitStack() as opened:
-            opened.callback(os.close, _claim(folder))
             try:
+                opened.callback(os.close, claim(folder))
                 check_extent(folder, read_size(folder / DATABASE))  # before anything is moved
                 self._writer = opened.enter_context(closing(connect(folder / DATABASE, WRITER_KIB)))
                 opened.enter_context(closing(self._readers))
@@ -206,38 +190,34 @@ class SqliteStore:
                 row = self._writer.execute(
                     "SELECT format, origin, size, time, checkpoint FROM log"
                 ).fetchone()
-                form, self.origin, *head = row
+                form, self.origin, *kept = row
                 if form != FORMAT:
                     raise SetupError(f"{_in(folder)} is of format {form}, not {FORMAT}")
-                self._extent = opened.enter_context(closing(Extent(folder, head[0])))
+                self.head = _head([kept])
+                if not isinstance(self.origin, str):
+                    raise _not_written()
+                self._extent = opened.enter_context(closing(Extent(folder, self.head.size)))
             except (*UNREADABLE, TypeError) as error:
-                raise SetupError(f"{_in(folder)} cannot be used: {told(error)}") from error
+                raise SetupError(f"{_in(folder)} cannot be used: {DATABASE}: {told(error)}") from error
             except OSError as error:
-                raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
-            self.head = Head(*head)
+                name = display(Path(error.filename or folder).name)
+                raise SetupError(f"{_in(folder)} cannot be used: {name}: {error.strerror}") from error
             self._showing = threading.Lock()  # the newest head, by whoever has it first
             self._opened = opened.pop_all()
 
     @classmethod
-    def create(cls, folder: Path, origin: str) -> None:
+    def create(cls, folder: Path, origin: str, checkpoint: bytes = b"") -> None:
         """Make an empty log in a folder, which is made too, for its owner only.
+
+        Args:
+            checkpoint: of the empty log, so that it can be audited before it is served; else its first `Registrar` signs.
 
         Raises:
             SetupError: there is one already, or it cannot be made.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished = folder / f"{DATABASE}.{secrets.token_hex(8)}.tmp"
-            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            try:
-                with closing(connect(unfinished, WRITER_KIB)) as db:
-                    db.execute("PRAGMA journal_mode = WAL")  # which stays
-                    db.executescript(f"BEGIN; {_SCHEMA}")
-                    db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, x'')", (FORMAT, origin))
-                    db.execute("COMMIT")
-                os.link(unfinished, folder / DATABASE)  # fails where one is already
-            finally:
-                unfinished.unlink()
+            create_file(folder / DATABASE, origin, checkpoint)
             files.sync_folder(str(folder / DATABASE), None)
         except FileExistsError:
             raise SetupError(f"{_in(folder)} exists already") from None
@@ -248,8 +228,7 @@ class SqliteStore:
     def snapshot(self) -> Iterator[Head]:
         try:
             with self._readers.moment():
-                ((size, time, checkpoint),) = self._rows("SELECT size, time, checkpoint FROM log")
-                head = Head(size, time, checkpoint)
+                head = _head(self._rows("SELECT size, time, checkpoint FROM log"))
                 self._show(head)
                 yield head
         except UNREADABLE as error:
@@ -304,7 +283,7 @@ class SqliteStore:
             raise sqlite3.IntegrityError("the log has another size than this process knows of")
 
     def record(self, auto_id: AutoId) -> Record | None:
-        found: bytes | None = self._one("SELECT record FROM records WHERE auto_id = ?", auto_id.value)
+        found = self._one(bytes, "SELECT record FROM records WHERE auto_id = ?", auto_id.value)
         return None if found is None else self._record(auto_id.value, found)
 
     def records(self, auto_ids: Collection[AutoId]) -> list[Record]:
@@ -324,38 +303,41 @@ class SqliteStore:
         return record
 
     def is_used(self, key: bytes) -> bool:
-        return self._one("SELECT 1 FROM used WHERE key = ?", key) is not None
+        return self._one(int, "SELECT 1 FROM used WHERE key = ?", key) is not None
 
     def read_tile(self, level: int, index: int, width: int, begin: int = 0) -> bytes:
-        rows = self._all(TILE_ROWS, level, tile_place(index, begin), tile_place(index, width))
+        # Of any type: `tile_hashes` looks at them.
+        rows = self._all(object, TILE_ROWS, level, tile_place(index, begin), tile_place(index, width))
         if (hashes := tile_hashes(rows, width - begin)) is None:
             raise StoreFailed(f"{_in(self._folder)}: tile {level}/{index} has not {width} hashes")
         return hashes
 
     def read_leaves(self, start: int, stop: int) -> list[bytes]:
-        rows = self._all("SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place", start, stop)
+        query = "SELECT leaf FROM leaves WHERE place >= ? AND place < ? ORDER BY place"
+        rows = self._all(bytes, query, start, stop)
         if len(rows) != max(0, stop - start):
             raise StoreFailed(f"not every entry from {start} to {stop} is in {display(str(self._folder))}")
         return rows
 
     def history(self, auto_id: AutoId, start: int = 0, most: int = limits.LOG_PAGE) -> list[int]:
         return self._all(
-            "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
+            int, "SELECT place FROM history WHERE auto_id = ? AND place >= ? ORDER BY place LIMIT ?",
             auto_id.value, start, most,
         )  # fmt: skip
 
     def changes(self, start: int = 0, most: int = limits.LOG_PAGE) -> list[tuple[int, bytes]]:
-        return self._rows(
-            "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?", start, most
-        )
+        query = "SELECT place, change FROM changes WHERE place >= ? ORDER BY place LIMIT ?"
+        rows = self._rows(query, start, most)
+        if not all(isinstance(change, bytes) for _, change in rows):
+            raise self._failed(_not_written())
+        return rows
 
     def ended(self, issuer: AutoId) -> int:
-        found: int | None = self._one("SELECT place FROM ended WHERE issuer = ?", issuer.value)
+        found = self._one(int, "SELECT place FROM ended WHERE issuer = ?", issuer.value)
         return -1 if found is None else found
 
     def crl(self, issuer: AutoId) -> bytes | None:
-        found: bytes | None = self._one("SELECT crl FROM crls WHERE issuer = ?", issuer.value)
-        return found
+        return self._one(bytes, "SELECT crl FROM crls WHERE issuer = ?", issuer.value)
 
     def keep_crl(self, issuer: AutoId, crl: bytes, *, size: int, this_update: int) -> bool:
         with self._writing:
@@ -374,12 +356,15 @@ class SqliteStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _one(self, query: str, *values: object) -> Any:  # noqa: ANN401  what a column holds
-        rows = self._all(query, *values)
+    def _one(self, kind: type[T], query: str, *values: object) -> T | None:
+        rows = self._all(kind, query, *values)
         return rows[0] if rows else None
 
-    def _all(self, query: str, *values: object) -> list[Any]:
-        return [value for (value,) in self._rows(query, *values)]
+    def _all(self, kind: type[T], query: str, *values: object) -> list[T]:
+        found = [value for (value,) in self._rows(query, *values)]
+        if not all(isinstance(value, kind) for value in found):
+            raise self._failed(_not_written())
+        return found
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         try:
@@ -391,20 +376,20 @@ class SqliteStore:
         return StoreFailed(f"{_in(self._folder)}: {told(error)}")
 
 
-def _claim(folder: Path) -> int:
-    """Be the one process that has this registry open; the system lets go of it when the process ends, however it does."""
-    try:
-        if not (folder / DATABASE).is_file():
-            raise SetupError(f"there is no registry in {display(str(folder))}")
-        claim = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupError(f"{_in(folder)} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(claim)
-        raise SetupError(f"another process has {_in(folder)} open") from None
-    return claim
+def _head(rows: list[Any]) -> Head:
+    """What the only row of the log says.
+
+    Raises:
+        sqlite3.DatabaseError: it is not there, or a column holds something else than was written.
+    """
+    match rows:
+        case [(int(size), int(time), bytes(checkpoint))]:
+            return Head(size, time, checkpoint)
+    raise _not_written()
+
+
+def _not_written() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("a column holds something else than was written")
 
 
 def _in(folder: Path) -> str:

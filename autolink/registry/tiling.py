@@ -22,7 +22,7 @@ from autolink.registry.log.frontier import Frontier
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, WIDTH, Tile, encode_bundle, width_at
 from autolink.registry.source import Progress, Source, SourceFailed
-from autolink.registry.sources import CHECKPOINT, TileFolderSource
+from autolink.registry.tile_sources import CHECKPOINT, TileFolderSource
 
 _MODE: Final = 0o644
 

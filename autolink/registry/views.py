@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic's own: before Python 3.12 it takes no other
 
 from autolink.identity import AutoId, Certificate
+from autolink.messages import microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.crl import Served
 from autolink.registry.entries import Guardians, decode_leaf_untrusted
@@ -58,8 +59,8 @@ class CrlView(TypedDict):
 
     size: Index
     revoked: int
-    this_update: str
-    next_update: str
+    this_update: Micros
+    next_update: Micros
     lags: bool
 
 
@@ -280,8 +281,8 @@ def _crl(crl: Served) -> CrlView:
     return {
         "size": crl.checked.size,
         "revoked": crl.checked.count,
-        "this_update": f"{crl.checked.this_update:%FT%TZ}",
-        "next_update": f"{crl.checked.next_update:%FT%TZ}",
+        "this_update": microseconds(crl.checked.this_update),
+        "next_update": microseconds(crl.checked.next_update),
         "lags": crl.lags,
     }
 

@@ -131,14 +131,15 @@ async def listen(address: Address, *, backlog: int = limits.BACKLOG) -> list[Lis
         SetupError: the path of a Unix socket is in use, is not ours, or lies where others could replace it.
         OSError: the name does not resolve, the address is in use or not this machine's.
     """
-    if isinstance(address, TcpAddress):
-        return _listen_tcp(await resolve(address), address.port, backlog)
-    with _folder_of(address) as folder:
-        for _ in range(LOCK_TRIES):
-            if _locked(folder):
-                return [_listen_unix(address, backlog)]
-            await anyio.sleep(LOCK_PAUSE)
-        raise _stays_locked(address)
+    with _named(address):
+        if isinstance(address, TcpAddress):
+            return _listen_tcp(await resolve(address), address.port, backlog)
+        with _folder_of(address) as folder:
+            for _ in range(LOCK_TRIES):
+                if _locked(folder):
+                    return [_listen_unix(address, backlog)]
+                await anyio.sleep(LOCK_PAUSE)
+            raise _stays_locked(address)
 
 
 def listen_blocking(address: Address, *, backlog: int = limits.BACKLOG) -> list[ListeningSocket]:
@@ -147,14 +148,25 @@ def listen_blocking(address: Address, *, backlog: int = limits.BACKLOG) -> list[
     Raises:
         SetupError, OSError: as `listen`.
     """
-    if isinstance(address, TcpAddress):
-        return _listen_tcp(resolve_blocking(address), address.port, backlog)
-    with _folder_of(address) as folder:
-        for _ in range(LOCK_TRIES):
-            if _locked(folder):
-                return [_listen_unix(address, backlog)]
-            time.sleep(LOCK_PAUSE)
-        raise _stays_locked(address)
+    with _named(address):
+        if isinstance(address, TcpAddress):
+            return _listen_tcp(resolve_blocking(address), address.port, backlog)
+        with _folder_of(address) as folder:
+            for _ in range(LOCK_TRIES):
+                if _locked(folder):
+                    return [_listen_unix(address, backlog)]
+                time.sleep(LOCK_PAUSE)
+            raise _stays_locked(address)
+
+
+@contextmanager
+def _named(address: Address) -> Generator[None]:
+    """For the block: an error of the system says at which address, as its file name; the system says only what."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(address)
+        raise
 
 
 Handler = Callable[[socket.socket], Awaitable[object]]
@@ -209,7 +221,7 @@ def _listen_at(target: Target, port: int, backlog: int) -> ListeningSocket:
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
-            error.filename = str(TcpAddress(wanted[0], port))  # the system says only what, not where
+            error.filename = str(TcpAddress(wanted[0], port))
         raise
 
 

@@ -1,6 +1,7 @@
 """`autolink registry …` against a real registry in another process over TCP on loopback; and once everything for real."""
 
 import json
+import re
 import signal
 import socket
 import sys
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink import Agent, Contact, Credential
+from autolink import Agent, Contact, Credential, limits
 from autolink.cli import registry_look
 from autolink.cli.trust_option import SpecType, build
-from autolink.identity import Keystore
+from autolink.identity import Keystore, load_chain
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.status import Status
 from autolink.registry.trust import Registered
@@ -37,8 +38,8 @@ def test_init_prints_the_one_text_that_everybody_needs(shell):
     assert "no passphrase for the log's key" in shell.fails(
         2, "registry", "init", "third", "--origin", ORIGIN
     )
-    assert "cannot name a log's key" in shell.fails(
-        1, "registry", "init", "third", "--origin", "a b", "--unencrypted"
+    assert "'--origin': 'a b' cannot name a log" in shell.fails(
+        2, "registry", "init", "third", "--origin", "a b"
     )
     assert not (shell.path / "third").exists()
 
@@ -55,13 +56,18 @@ def test_a_folder_without_a_registry_is_told(shell):
 def test_what_cannot_be_audited_is_told(shell):
     line = shell.fails(1, "registry", "audit", "nowhere", "--log-key", OTHER_KEY)
     assert "no URL, and no folder with a registry" in line
+    for where in ("unix:/tmp/x", "127.0.0.1:4433", NOBODY):
+        line = shell.fails(1, "registry", "audit", where, "--log-key", OTHER_KEY)
+        assert line.endswith(
+            "where agents are dialled: give the URL of the registry's public side (registry serve --http)"
+        )
     assert "is no log's key" in shell.fails(2, "registry", "audit", "nowhere", "--log-key", "nonsense")
 
 
 def test_a_registry_that_is_served_is_not_served_twice(sh, registry):
     sh.ok("id", "new", "keeper", "--unencrypted")
-    assert "another process has the registry" in sh.fails(
-        1, "registry", "serve", str(registry.folder), "--as", "keeper"
+    assert sh.fails(1, "registry", "serve", str(registry.folder), "--as", "keeper") == (
+        f"another process has the registry in {registry.folder} open: one at a time may, so end that one first"
     )
 
 
@@ -108,6 +114,24 @@ def test_a_public_side_that_cannot_be_is_told_before_anything_listens(shell, mon
     assert "pip install 'autolink-agents[registry]'" in shell.fails(1, *serve, "127.0.0.1:0")
 
 
+def test_the_address_that_is_taken_or_not_here_is_named_among_several(shell):
+    """And what to do: the others are not at fault."""
+    shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
+    shell.ok("id", "new", "keeper", "--unencrypted")
+    serve = ("registry", "serve", "reg", "--as", "keeper", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for option in ("--listen", "--http"):
+            line = shell.fails(1, *serve, option, address)
+            assert line.startswith(f"listening on {address}: ")
+            assert "in use: somebody listens there already" in line
+            line = shell.fails(1, *serve, option, "192.0.2.1:1")  # RFC 5737: nobody's
+            assert line.startswith("listening on 192.0.2.1:1: ")
+            assert ": this machine has no such address: listen on one of its own" in line
+            line = shell.fails(1, *serve, option, f"unix:{shell.path}/no/x")
+            assert "/no: No such file or directory" in line
+
+
 def test_invitations_are_written_once(shell):
     shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
     shell.ok("id", "new", "acme", "--unencrypted")
@@ -145,6 +169,34 @@ def test_what_is_told_of_an_id_is_proved(sh, registry):
     assert "old" in sh.fails(1, "registry", "status", "acme", "--max-age", "0.000001")
 
 
+def test_a_script_asks_whether_an_id_is_active(sh):
+    """As `grep -q` says whether it has found something; and as an answer that is no, not as an error."""
+    for name in ("acme", "echo"):
+        sh.ok("id", "register", name, "--unencrypted")
+    ask = ("registry", "status", "echo")
+    told = sh.json(*ask, "--active")
+    assert (told["ok"], told["status"], told["state"]) == (True, 0, "active")
+    sh.ok("id", "revoke", "acme")
+    assert sh.json(*ask)["ok"]
+    result = sh(*ask, "--active", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, told["ok"], told["status"]) == (1, "", False, 1)
+    assert (told["state"], told["because_of"]) == ("revoked", id_of(sh, "acme"))
+    assert "state        revoked" in sh(*ask, "--active").stdout
+
+
+def test_what_is_told_to_programs_is_in_one_form(sh):
+    """Lists are arrays, certificates PEM, guardians an object wherever they are."""
+    sh.ok("id", "register", "acme")
+    told = sh.json("registry", "lookup", "acme")
+    assert load_chain(told["certificate_pem"].encode())[0].auto_id.hex == told["auto_id"]
+    (entry,) = sh.json("registry", "history", "acme")["entries"]
+    assert told["guardians"] == entry["guardians"] == {"count": 0, "threshold": 0, "delay_seconds": 604_800}
+    sh.ok("id", "register", "echo", "--out", "echo.entry", "--unencrypted")
+    told = sh.json("id", "show", "--file", "echo.entry")
+    assert (told["signed_by"], told["missing"]) == ([id_of(sh, "echo")], [id_of(sh, "acme")])
+
+
 def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     ask = ("registry", "status", "acme")
     assert "is no log's key" in sh.fails(2, *ask, "--log-key", "nonsense")
@@ -160,6 +212,26 @@ def test_bad_input_is_told_in_one_line(sh, registry, monkeypatch):
     line = sh.fails(2, "id", "register", "acme")
     assert "Missing option '--log-key'" in line
     assert "which `autolink registry init` and `serve` print" in line
+
+
+def test_a_registry_that_never_answers_is_given_up_after_the_time_that_is_said(shell, monkeypatch):
+    """The time given with --timeout, or that of the part that took too long."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        ask = ("--registry", NOBODY.removesuffix("1") + str(port), "--log-key", OTHER_KEY)
+        for command in ("status 00", "lookup 00", "history 00", "monitor --once"):
+            words = command.replace("00", "0" * 64).split()
+            line = shell.fails(5, "registry", *words, *ask, "--timeout", "0.1")
+            assert line.endswith("the registry did not answer within 0.1 s: give more time with --timeout")
+        monkeypatch.setattr(limits, "OPENING", 0.1)
+        line = shell.fails(5, "registry", "status", "0" * 64, *ask)
+        assert (
+            float(re.search(r"did not answer, given up after ([\d.]+) s: is it running there", line)[1]) < 120
+        )
+        for command in (("audit",), ("export", "mirror")):
+            words = [command[0], f"http://127.0.0.1:{port}", *command[1:]]
+            line = shell.fails(5, "registry", *words, "--log-key", OTHER_KEY, "--timeout", "0.1")
+            assert re.search(r": checkpoint: no answer within [\d.]+ s: is it served there\?$", line)
 
 
 def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):

@@ -1,5 +1,6 @@
 """`autolink registry audit` and `monitor`: whether a log is honest."""
 
+import errno
 import json
 import sqlite3
 from contextlib import closing
@@ -106,10 +107,11 @@ def test_an_audit_of_a_url_where_nobody_listens_may_be_tried_again(shell):
     assert line.endswith("Connection refused: is it served there?")
 
 
-def test_an_empty_log_is_audited_after_it_was_served_once(shell):
-    key = create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True)
-    line = shell.fails(1, "registry", "audit", "reg", "--log-key", str(key))
-    assert "note" in line
+def test_an_empty_log_is_audited_and_mirrored_before_it_is_served(shell):
+    key = str(create_registry(shell.path / "reg", ORIGIN, None, unencrypted=True))
+    assert shell.json("registry", "audit", "reg", "--log-key", key)["entries"] == 0
+    assert shell.json("registry", "export", "reg", "mirror", "--log-key", key)["entries"] == 0
+    assert shell.json("registry", "audit", "mirror", "--log-key", key)["entries"] == 0
 
 
 def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
@@ -146,11 +148,26 @@ def test_a_monitor_goes_on_from_the_checkpoint_that_it_has_kept(sh):
 @pytest.mark.parametrize("option", ["--state", "--seen"])
 def test_a_checkpoint_that_is_none_is_named(sh, option):
     (sh.path / "damaged").write_text("nonsense")
-    assert sh.fails(1, "registry", "monitor", "--once", option, "damaged").startswith("damaged: note: ")
+    line = sh.fails(1, "registry", "monitor", "--once", option, "damaged")
+    assert line.startswith(f"{option} damaged: no checkpoint of this log: note: ")
     other = Checkpoint(ORIGIN, 1, bytes(32)).signed(Ed25519PrivateKey.generate())
     (sh.path / "wrong").write_bytes(other)
     line = sh.fails(1, "registry", "monitor", "--once", option, "wrong")
-    assert line.startswith("wrong: note: not signed by this key")
+    assert line.startswith(f"{option} wrong: no checkpoint of this log: note: not signed by this key")
+
+
+def test_a_state_that_cannot_be_kept_is_not_the_registrys_doing(sh, monkeypatch):
+    """Its folder is looked at before the log is replayed; a disk that is full then ends a monitor that would go on, too."""
+    line = sh.fails(1, "registry", "monitor", "--once", "--state", "nowhere/x")
+    assert line == "--state nowhere/x: nowhere is no folder"
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("autolink.cli.registry_watch.files.write_atomic", full)
+    for once in (["--once"], []):
+        line = sh.fails(1, "registry", "monitor", *once, "--state", "x")
+        assert line == "--state x cannot be written: No space left on device"
 
 
 def test_a_monitor_says_how_an_agent_really_stands(sh):
@@ -186,6 +203,14 @@ def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
     assert (told["what"], told["index"]) == ("stale", None)
     assert (last["ok"], last["status"]) == (False, 1)
     assert (sh.path / told["evidence"]).exists()
+    (sh.path / "file").touch()
+    with monkeypatch.context() as patch:
+        Lies(patch).tell(
+            "status", lambda verified: replace(verified, checkpoint=replace(verified.checkpoint, size=0))
+        )
+        result = sh(*watch, "--evidence", "file/below", "--json")
+    assert json.loads(result.stdout.splitlines()[-2])["evidence"] is None
+    assert "what shows it cannot be kept in file/below (Not a directory)" in result.stderr
     with monkeypatch.context() as patch:
         Lies(patch).tell("entries", lambda leaves: leaves[::-1])
         line = sh.fails(1, *watch)

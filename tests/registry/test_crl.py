@@ -307,6 +307,7 @@ async def test_rule_37_the_registry_serves_it_and_says_when_it_lags_the_log(smal
         publish_crl(small)
         view = (await asking.get(path)).json()["crl"]
         assert (view["lags"], view["size"], view["revoked"]) == (False, 5, 2)
+        assert view["next_update"] - view["this_update"] == 7 * 24 * 3600 * 1_000_000
         small.log.wait(8 * 24 * 3600)
         assert (await asking.get(f"{path}/crl")).headers["cache-control"] == "public, max-age=0"
 

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.errors import BadSignature, IdentityError, KeystoreError, UsageError
+from autolink.errors import BadSignature, IdentityError, KeystoreError, SetupError, UsageError
 from autolink.identity import AutoId, save_key
+from autolink.registry.audit import Audit
+from autolink.registry.claim import LOG_KEY
 from autolink.registry.entries import Entry
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import sign_change
 from autolink.registry.folder import (
     INVITED,
-    LOG_KEY,
     InvitedFile,
     audit_folder,
     create_registry,
@@ -29,8 +30,10 @@ from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registrar import Appended, Registrar
 from autolink.registry.source import SourceFailed
-from autolink.registry.sources import FolderSource
+from autolink.registry.sources import FolderSource, open_source
 from autolink.registry.store import SqliteStore
+from autolink.registry.tile_sources import TileFolderSource
+from autolink.registry.tiling import export_tiles
 
 from .conftest import ORIGIN, Log, Party, new_key
 
@@ -75,13 +78,66 @@ def test_what_is_no_registry_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_fails_half_way_has_no_key_without_a_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, origin: str) -> None:
+    def full(*_: object) -> None:
         raise UsageError("the disk is full")
 
     monkeypatch.setattr(SqliteStore, "create", full)
     with pytest.raises(UsageError, match="full"):
         create_registry(tmp_path, ORIGIN, None, unencrypted=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_audited_before_anybody_has_served_it(tmp_path: Path) -> None:
+    """It is signed when it is made; and only the key that has signed it goes on with it."""
+    key = create_registry(tmp_path / "new", ORIGIN, None, unencrypted=True)
+    with FolderSource(tmp_path / "new") as source:
+        assert audit_folder(source, key).size == 0
+        assert export_tiles(source, tmp_path / "mirror", key).size == 0
+    with TileFolderSource(tmp_path / "mirror") as source:
+        assert Audit(key).replay(source).size == 0
+    with SqliteStore(tmp_path / "new") as store:
+        with pytest.raises(SetupError, match="not signed by this key"):
+            Registrar(store, Ed25519PrivateKey.generate(), lambda: 0)
+        assert Registrar(store, load_log_key(tmp_path / "new", None), lambda: 0).verifier_key == key
+    SqliteStore.create(tmp_path / "unsigned", ORIGIN)
+    with (
+        FolderSource(tmp_path / "unsigned") as source,
+        pytest.raises(SourceFailed, match="nothing is signed there yet: serve it once"),
+    ):
+        audit_folder(source, key)
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ("log.key signed", "log.key and signed. Restore a copy of it with all entries that were signed .6.; never"),
+        ("log.key signed log.db-wal", "with all entries that were signed .6., after moving log.db-wal away; never make"),
+        ("log.key signed empty", "log.key and signed. Restore a copy of it; never make another log under this key"),
+        ("log.key", "Only if nobody has its public key yet, remove log.key and make another registry"),
+        ("log.db-wal", "after moving log.db-wal away$"),
+    ],
+)  # fmt: skip
+def test_a_log_that_is_lost_is_not_taken_for_one_that_never_was(kept: Any, left: str, says: str) -> None:
+    """Another log in its place would be a second past under the same key."""
+    folder = kept[0]
+    (folder / "log.db").unlink()
+    for path in folder.iterdir():
+        if path.name not in left.split():
+            path.unlink()
+    if "empty" in left:
+        (folder / "signed").write_text("")
+    before = sorted(path.name for path in folder.iterdir())
+    lost = f"^the log of the registry in {folder} is lost: log.db is missing, beside .*{says}"
+    for use in (
+        lambda: create_registry(folder, ORIGIN, None, unencrypted=True),
+        lambda: log_key_is_encrypted(folder),
+        lambda: invite(folder, [ONE]),
+        lambda: open_source(str(folder)),
+        lambda: SqliteStore(folder),
+    ):
+        with pytest.raises(SetupError, match=lost):
+            use()
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 # --- invited -----------------------------------------------------------------------------------------------

@@ -291,6 +291,29 @@ async def test_a_query_that_is_not_understood_is_refused(public: Kept, query: st
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/v1/entries/x", "index: not a decimal from 0 to 9223372036854775807 without leading zeros"),
+        ("/v1/ids/x", "auto_id: an Auto ID is 64 lower-case hexadecimal digits"),
+        ("/?strat=1", "strat: no parameter of this query, which takes none"),
+        ("{acme}/history?strat=1", "strat: no parameter of this query, which takes start"),
+        ("{acme}/history?start=-1", "start: not a decimal from 0 to 9223372036854775807 without leading zeros"),
+        ("{acme}/history?start=1&start=2", "start: given twice"),
+        ("/?%1b%0a%3c=1", "\\u{1b}\\u{a}<: no parameter of this query, which takes none"),
+    ],
+)  # fmt: skip
+async def test_the_parameter_that_is_wrong_is_named(public: Kept, path: str, detail: str) -> None:
+    answer = await get(public, path.replace("{acme}", f"/v1/ids/{public.acme.auto_id.hex}"))
+    assert (answer.status_code, answer.json()) == (400, {"error": "bad_request", "detail": detail})
+
+
+async def test_json_ends_as_a_line_does(public: Kept) -> None:
+    async with client(public) as asking:
+        for path in ("/", "/v1/log", "/v1/entries/0", "/openapi.json", "/nothing", "/v1/ids/x"):
+            assert (await asking.get(path)).content.endswith(b"}\n")
+
+
 async def test_every_answer_has_the_headers_that_keep_browsers_out_of_trouble(public: Kept) -> None:
     async with client(public) as asking:
         for path in ("/checkpoint", "/tile/0/000", "/v1/log", "/nothing", f"/v1/ids/{'0' * 64}", "/v1/ids/x"):

@@ -1,5 +1,6 @@
 """The public side on real sockets: a client that does not do its part is cut off, and the others are served."""
 
+import logging
 import shutil
 import socket
 import subprocess
@@ -75,6 +76,30 @@ async def test_curl_gets_what_it_asks_for(small: Kept) -> None:
         assert b"HTTP/1.1 413" in await curl("--include", "--request", "GET", "--data", "x" * 100_000, url)
         two = await curl(f"{url}/checkpoint", f"{url}/v1/log")  # on one connection
         assert two.startswith(small.store.head.checkpoint + b'{"origin"')
+
+
+async def test_who_runs_it_is_told_of_requests_at_debug_and_of_nothing_at_info(
+    small: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The method, the path and the status; a path is hostile, and one line."""
+    requests = (
+        HEAD + b"\r\n",
+        HEAD.replace(b"/", b"/nothing?x=%0a%1b", 1) + b"\r\n",
+        HEAD.replace(b"/", b"/" + b"x" * 1000, 1) + b"\r\n",
+        HEAD.replace(b"/", b"/\x1b", 1) + b"\r\n",
+    )
+    async with serving(PublicSide(small.store, small.registrar)) as port:
+        for level in (logging.INFO, logging.DEBUG):
+            caplog.set_level(level, "autolink.registry")
+            assert not caplog.records
+            for request in requests:
+                await to_thread.run_sync(ask, port, request)
+    told = [record.getMessage() for record in caplog.records if record.name == "autolink.registry"]
+    assert told[:2] == ["GET /checkpoint: 200", "GET /nothing?x=%0a%1bcheckpoint: 404"]
+    assert told[2].startswith("GET /xxxx")
+    assert told[2].endswith("x…: 414")
+    assert told[3:] == ["what is no request of HTTP/1.1: 400"]
+    assert all(line.isprintable() and len(line) < 250 for line in told)
 
 
 async def test_it_is_served_on_a_unix_socket_too(small: Kept, tmp_path: Path) -> None:

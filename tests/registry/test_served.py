@@ -341,6 +341,14 @@ def test_a_record_that_goes_on_between_two_questions_is_asked_for_again(
 
     registry.lies["record"] = goes_on
     assert served.check_ids([small.echo.auto_id]) == 1
+
+    def goes_on_always(_: bytes) -> bytes:
+        small.add(small.echo.service())
+        return registry._asked(registry._resources.record, auto_id=small.echo.auto_id.hex)
+
+    registry.lies["record"] = goes_on_always
+    with pytest.raises(SourceFailed, match="went on between each two questions: try again"):
+        served.check_ids([small.echo.auto_id])
     registry.lies["record"] = changed(entries=7)
     with pytest.raises(SourceFailed, match="more entries than its status"):
         served.check_ids([small.echo.auto_id])

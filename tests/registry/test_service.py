@@ -1,6 +1,7 @@
 """A registry that is served, and agents that believe what it says. On the real clock: SQLite works in threads."""
 
 import hashlib
+import logging
 import threading
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from autolink.registry.entries import Entry, Op
 from autolink.registry.evidence import LogConvicted
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
+from autolink.registry.policy import Invited, Rate
 from autolink.registry.receipt import verify_untrusted as verify_receipt
 from autolink.registry.registrar import Appended
 from autolink.registry.store import SqliteStore
@@ -60,6 +62,34 @@ async def test_an_entry_is_submitted_receipted_and_proved(tmp_path: Path) -> Non
             assert refusal.value.fault is Fault.TAKEN
             with pytest.raises(CallError, match="not_found"):
                 await client.status(AutoId(bytes(32)))
+
+
+async def test_who_runs_it_is_told_what_becomes_of_every_entry(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which, of whom, by whom; why not."""
+    caplog.set_level(logging.INFO, "autolink.registry")
+    acme, mallory = Credential.self_issued("acme"), Credential.self_issued("mallory")
+    async with serving(tmp_path, Invited(Rate(anyio.current_time), [acme.auto_id])) as served:
+        async with served.client(served.join(Agent(acme, trust=SelfCertified()))) as client:
+            await client.submit(registration(acme))
+            with pytest.raises(EntryRefused):
+                await client.submit(registration(acme))
+            head = (await client.place(acme.auto_id)).head
+            await client.submit(entry(Op.REVOKE, acme.auto_id, head).signed(acme.auto_id, acme.private_key))
+        async with served.client(served.join(Agent(mallory, trust=SelfCertified()))) as client:
+            with pytest.raises(EntryRefused):
+                await client.submit(registration(mallory))
+    told = [record.getMessage() for record in caplog.records if record.name == "autolink.registry"]
+    by = f"submitted by {acme.name} ({acme.auto_id.hex[:12]}…)"
+    assert told[0] == f"entry 0: register of {acme.auto_id} (active now), {by}"
+    assert told[1].startswith(f"refused the register of {acme.auto_id}, {by}: ")
+    assert told[1].endswith(" (taken)")
+    assert told[2] == f"entry 1: revoke of {acme.auto_id} (revoked now), {by}"
+    assert told[3].startswith(f"refused the register of {mallory.auto_id}, submitted by ")
+    assert told[3].endswith(" (not_invited)")
+    assert all(line.isprintable() for line in told)
+    assert len(told) == 4
 
 
 async def test_many_entries_are_under_way_on_one_channel(tmp_path: Path) -> None:

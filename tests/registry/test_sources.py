@@ -27,7 +27,8 @@ from autolink.registry.log.checkpoint import Checkpoint, verify_untrusted
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.log.tiles import ENTRIES, Tile, encode_bundle
 from autolink.registry.source import SourceFailed, SourceLost
-from autolink.registry.sources import FolderSource, TileFolderSource, UrlSource, open_source
+from autolink.registry.sources import FolderSource, open_source
+from autolink.registry.tile_sources import TileFolderSource, UrlSource
 from autolink.registry.tiling import export_tiles
 
 from .conftest import ORIGIN
@@ -383,9 +384,41 @@ def test_an_answer_that_drips_is_given_up() -> None:
     ticks = iter(range(10_000))
     stream = Endless(b"x")
     with url_source(lambda _: httpx.Response(200, stream=stream), clock=lambda: next(ticks)) as source:
-        with pytest.raises(SourceLost, match="60 seconds"):
+        with pytest.raises(SourceLost, match="not all of it within 60 s"):
             source.checkpoint()
     assert stream.given < 70
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://registry:80/v1/", r"there\? A registry's URL is that of its root, http://registry/$"),
+        ("http://registry", r"there is no checkpoint: is a registry's public side, or a mirror, there\?$"),
+    ],
+)
+def test_a_url_below_a_registrys_is_told(url: str, says: str) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(404))
+    with UrlSource(url, transport=transport) as source, pytest.raises(SourceFailed, match=says):
+        source.checkpoint()
+
+
+def test_who_does_not_answer_is_asked_again_within_the_time_that_was_given() -> None:
+    """Each try waits for as long as is left, and the error says how long it was."""
+    for timeout, each, said in ((60.0, [10, 10, 10], "30 s"), (15.0, [10, 5], "15 s"), (3.0, [3], "3 s")):
+        now, waited = [100.0], []
+
+        def silent(
+            request: httpx.Request, now: list[float] = now, waited: list[float] = waited
+        ) -> httpx.Response:
+            patience = request.extensions["timeout"]["read"]
+            waited.append(patience)
+            now[0] += patience
+            raise httpx.ReadTimeout("timed out")
+
+        with url_source(silent, timeout=timeout, clock=lambda now=now: now[0]) as source:
+            with pytest.raises(SourceLost, match=f"checkpoint: no answer within {said}$"):
+                source.checkpoint()
+        assert waited == each
 
 
 def test_a_small_answer_that_expands_without_end_is_not_expanded() -> None:

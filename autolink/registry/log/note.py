@@ -49,7 +49,7 @@ class VerifierKey:
     public_key: bytes
 
     def __post_init__(self) -> None:
-        if not _is_name(self.name):
+        if not is_name(self.name):
             raise IdentityError(
                 f"{display(self.name)!r} cannot name a log's key: no spaces, plus or control characters"
             )
@@ -214,7 +214,7 @@ def sign_note(text: str, name: str, private_key: ed25519.Ed25519PrivateKey) -> b
 
 def _line_untrusted(line: str) -> Signature:
     name, _, encoded = line.removeprefix(_MARK).partition(" ")
-    if not line.startswith(_MARK) or not _is_name(name):
+    if not line.startswith(_MARK) or not is_name(name):
         raise RemoteProtocolError("note: a signature line that is none")
     data = base64_untrusted(encoded, "note: signature")
     if len(data) <= _ID:
@@ -222,7 +222,8 @@ def _line_untrusted(line: str) -> Signature:
     return Signature(name, data[:_ID], data[_ID:])
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether a key, and so a log, may be called this."""
     if not name or "+" in name or not _CONTROLS.isdisjoint(name) or any(map(str.isspace, name)):
         return False
     return _is_encodable(name)
