@@ -83,7 +83,7 @@ def make_sure(question: str, why: str, *, yes: bool) -> None:
     if yes:
         return
     if not has_person():
-        raise UsageError(f"{why}: say --yes")
+        raise UsageError(f"{why}: {question} Nobody is there to answer: say --yes")
     click.confirm(f"{why}\n{question}", abort=True, err=True)
 
 

@@ -111,7 +111,7 @@ def test_a_guardian_looks_before_signing_and_is_asked(sh, monkeypatch):
     result = sh(*sign)
     assert (result.exit_code, lines) == (2, result.stdout.splitlines())
     assert f"recover {auto_id} (acme): key {key} until " in result.stderr
-    assert result.stderr.endswith(": say --yes\n")
+    assert result.stderr.endswith(" Nobody is there to answer: say --yes\n")
     monkeypatch.setattr(record_options, "has_person", lambda: True)
     assert sh(*sign, stdin="n\n").exit_code == 130
     assert (sh.path / "recovery.entry").read_bytes() == before

@@ -172,7 +172,7 @@ def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):
 def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     history, other = ("registry", "history", "acme"), sh.json("registry", "status", "echo")["last_entry"]
     assert not (sh.path / "evidence").exists()
     for change, says in (
@@ -319,7 +319,7 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     assert line.endswith("is not on record there (autolink id register NAME)")
     calling = market.start("call", seller.contact, "forever", *as_buyer)
     assert seller.line() == "holding"
-    shell.ok("id", "revoke", "buyer", "--by", "acme")
+    shell.ok("id", "revoke", "buyer", "--by", "acme", "--yes")
     assert calling.process.wait(20) != 0
     assert "revoked" in seller.log_until("ended")
     assert json.loads(watch.line())["what"] == "revoke"

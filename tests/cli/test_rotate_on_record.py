@@ -49,7 +49,7 @@ def lose_the_answer(patch: pytest.MonkeyPatch) -> None:
 def test_an_agent_whose_key_was_stolen_goes_on_to_its_next_one_at_once(on_record):
     """Request, issue, rotate: active again after a revocation, with another key after, and so once more."""
     sh, before = on_record, on_record.json("id", "show", "echo")
-    index = sh.json("id", "revoke", "echo", "--by", "acme")["index"]
+    index = sh.json("id", "revoke", "echo", "--by", "acme", "--yes")["index"]
     asked = sh(*ROTATE)
     assert asked.exit_code == 0
     assert "autolink id rotate echo CHAIN --next-key echo.next-key" in asked.stderr
