@@ -12,11 +12,11 @@ from autolink.cli.edge import about
 from autolink.cli.keeping import keep, keep_promise
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
-from autolink.cli.recorded import Recorded, find_again, find_certificate
+from autolink.cli.recorded import Recorded, find_again, find_certificate, not_active
 from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import EntryRefused, IdentityError, UsageError, display
+from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
 from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
@@ -97,6 +97,9 @@ def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -
 
     Returns:
         Whether there is one: that certificate is in force there.
+
+    Raises:
+        EntryRefused: there is one, and the ID is not active.
     """
 
     async def work(client: RegistryClient) -> dict[str, object] | None:
@@ -106,6 +109,8 @@ def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -
         except NotOnRecord:
             return None
         found = await find_certificate(client, said, credential.leaf.der)
+        if found is not None and (stands := not_active(said)):
+            raise EntryRefused(Fault.TAKEN, f"{name} is on record as entry {found.index}, and {stands}")
         return None if found is None else await _take(client, found, name)
 
     if facts := reached.use(work):

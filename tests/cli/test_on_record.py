@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.cli import record_options, voiding
+from autolink.cli import on_record, record_options, voiding
 from autolink.cli.submitting import Submission
-from autolink.errors import EntryRefused, Fault, LinkLost
+from autolink.errors import EntryRefused, Fault, LinkLost, UsageError
 from autolink.identity import Keystore
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient
@@ -226,7 +226,8 @@ def test_what_is_to_be_void_is_checked_and_told_before_the_next_key_is_spent(sh,
     assert f"the log has {first + 2} entries, and what is still to come cannot be void" in line
     if first:
         assert f"on record since entry {first} only" in sh.fails(2, *rotate, str(first - 1), "--yes")
-    assert "Directly below: none: Is that meant? Nobody is there to answer: say --yes" in sh.fails(2, *rotate, str(first + 2))
+    line = sh.fails(2, *rotate, str(first + 2))
+    assert "Directly below: none: Is that meant? Nobody is there to answer: say --yes" in line
     line = sh.fails(2, *rotate, str(first + 1))
     assert f"Directly below: 1: {id_of(sh, 'echo')} (echo): Is that meant? Nobody is there" in line
     monkeypatch.setattr(voiding, "_SEARCHED", 0)
@@ -309,7 +310,9 @@ def test_a_key_is_revoked_only_on_a_second_word(sh, monkeypatch):
     sh.ok("id", "register", "acme")
     acme, revoke = id_of(sh, "acme"), ("id", "revoke", "acme")
     line = sh.fails(2, *revoke)
-    assert line.startswith("its key never comes back, and every link of it and of what stands below it ends: ")
+    assert line.startswith(
+        "its key never comes back, and every link of it and of what stands below it ends: "
+    )
     assert line.endswith(f": Revoke {acme} (acme)? Nobody is there to answer: say --yes")
     monkeypatch.setattr(record_options, "has_person", lambda: True)
     assert sh(*revoke, stdin="n\n").exit_code == 130
@@ -329,3 +332,28 @@ def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
     assert ended["state"] == "deactivated"
     assert sh.json(*end, "--yes")["index"] == ended["index"]
     assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme", "--yes")
+
+
+def test_who_is_on_record_and_not_active_is_not_registered_again(sh, monkeypatch):
+    """A script that sees status 0 would go on to serve as somebody whom nobody believes; wherever its issuer is."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    acme, echo = ("id", "register", "acme"), ("id", "register", "echo", "--unencrypted")
+    sh.ok("id", "revoke", "echo", "--by", "acme", "--yes")
+    assert "(taken): it is revoked: a rotation to its next key, or a recovery" in sh.fails(3, *echo)
+    with monkeypatch.context() as away:
+        away.setattr(on_record, "issuer_of", _elsewhere)
+        index = sh.json("registry", "history", "echo")["entries"][0]["index"]
+        assert f"echo is on record as entry {index}, and it is revoked: " in sh.fails(3, *echo)
+    sh.issued("other", "acme")
+    sh.ok("id", "register", "other", "--unencrypted")
+    sh.ok("id", "revoke", "acme", "--yes")
+    line = sh.fails(3, "id", "register", "other", "--unencrypted")
+    assert line.endswith(f"it is revoked because of {id_of(sh, 'acme')}, above it")
+    assert "it is revoked: " in sh.fails(3, *acme)
+    sh.ok("id", "deactivate", "acme", "--next-key", "acme.next-key", "--yes")
+    assert sh.fails(3, *acme).endswith("it is deactivated, for good: make another identity")
+
+
+def _elsewhere(*_: object) -> None:
+    raise UsageError("the issuer is not in this keystore")
