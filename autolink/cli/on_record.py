@@ -83,14 +83,16 @@ def register(
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
-        entry = making.register(credential, slot, next_key=following, guardians=chosen)
+        entry = making.register(credential, slot, next_key=following, guardians=chosen.guardians)
         return making.countersign(entry, issuer) if issuer else entry
 
     if reached is None and out:
         write_entry(out, make, how["log_key"].name)
     elif reached:
         more = {} if key_file is None else {"next_key_file": str(key_file)}
-        Submission(credential.auto_id, make, name, registers=True).submit(reached, as_json=as_json, **more)
+        submission = Submission(credential.auto_id, make, name, registers=True)
+        with chosen.written_down():
+            submission.submit(reached, as_json=as_json, **more)
 
 
 @click.command()
@@ -243,8 +245,11 @@ def guardians(
     credential = load_identity(name, passphrase_file)
     chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     auto_id = credential.auto_id
-    submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
-    submission.submit(reached, as_json=as_json)
+    submission = Submission(
+        auto_id, lambda slot: making.guardians(auto_id, slot, chosen.guardians, next_key=key), name
+    )
+    with chosen.written_down():
+        submission.submit(reached, as_json=as_json)
 
 
 # --- recovery ----------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink.cli import on_record, record_options
+from autolink.errors import EntryRefused, Fault, LinkLost
 from autolink.identity import Keystore, key_authority, keys
+from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry
 from autolink.registry.log.note import VerifierKey
 from tests.cli.registries import Lies, ends, id_of, pass_a_second
@@ -155,6 +157,42 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
         )
         assert says in line
     assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
+
+
+def test_the_file_of_guardians_says_what_is_on_record_or_was_not_answered(sh, monkeypatch):
+    """Whoever recovers by one that was refused, or goes by its delay, goes by what nobody has on record."""
+    sh.ok("id", "new", "guard", "--unencrypted")
+    for name in ("acme", "guard"):
+        sh.ok("id", "register", name)
+    sh.ok("id", "new", "org", "--unencrypted")
+    file, set_aside = sh.path / "acme.guardians", sh.path / "acme.guardians.refused"
+    choose = ("id", "guardians", "acme", "--guardian", "guard", "--next-key")
+    line = sh.fails(3, *choose, "guard.next-key")
+    assert line.endswith("acme.guardians, of which nothing is on record, is acme.guardians.refused now")
+    assert (file.exists(), json.loads(set_aside.read_text())["threshold"]) == (False, 1)
+    line = sh.fails(1, "id", "guardians", "org", "--guardian", "guard", "--next-key", "org.next-key")
+    assert line.endswith("org.guardians, of which nothing is on record, is org.guardians.refused now")
+
+    async def lost(client: RegistryClient, entry: Entry, **_: object) -> None:
+        raise LinkLost("the link was lost")
+
+    async def broken(client: RegistryClient, entry: Entry, **_: object) -> None:
+        raise EntryRefused(Fault.UNAVAILABLE, "the registry failed at this entry")
+
+    for fails, status in ((broken, 3), (lost, 5)):
+        with monkeypatch.context() as patch:
+            patch.setattr(RegistryClient, "submit", fails)
+            assert sh(*choose, "acme.next-key").exit_code == status
+            assert file.exists()
+    kept = file.read_bytes()
+    sh.ok(*choose, "acme.next-key")
+    assert file.read_bytes() == kept  # its salts are those on record
+    sh.fails(3, *choose, "guard.next-key", "--delay", "30d")
+    assert file.read_bytes() == kept
+    sh.ok(*choose, "acme.next-key", "--delay", "30d")
+    before, after = json.loads(kept), json.loads(file.read_text())
+    assert (before.pop("delay_seconds"), after.pop("delay_seconds")) == (7 * 86_400, 30 * 86_400)
+    assert before == after
 
 
 def test_who_is_on_no_record_is_warned_of_as_a_guardian_and_refused_with_what_to_do(sh):
