@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential
-from autolink.cli import registry_look
+from autolink.cli import registry_look, run
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore
 from autolink.registry.log.note import VerifierKey
@@ -439,10 +439,12 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
         in line
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        port = taken.getsockname()[1]
+    address = f"127.0.0.1:{port}"
     served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
-    seller = market.start("-v", *served, "--listen", address, "--advertise", address)
+    seller = market.start("-v", *served, "--listen", f"0.0.0.0:{port}", "--advertise", address)
     seller.contact = seller.line()
+    assert seller.contact == f"autolink://{stall}@{address}"
     seller.log_until("our service record is on record")
     line = shell.fails(5, "call", stall, "echo", *caller)
     assert "127.0.0.1 is loopback: --allow a network that is yours" in line
@@ -492,6 +494,30 @@ def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_l
     assert line.endswith(f": what it shows is in {kept}")
     assert "the registry does not show as many entries as it has signed, or others: " in line
     assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
+
+
+def test_the_contact_is_of_where_others_reach_it(sh, market, monkeypatch):
+    """And not of where one process listens, which nobody else can dial; with workers the test above shows it."""
+
+    async def serving_it(agent, listen, patience, announce):
+        announce([f"autolink://{agent.auto_id}@{address}" for address in listen])
+        return True
+
+    monkeypatch.setattr(run, "serve", serving_it)
+    serving = (
+        "run",
+        "shop:handlers",
+        "--as",
+        "echo",
+        "--trust",
+        "self-certified",
+        "--listen",
+        "0.0.0.0:4433",
+    )
+    echo = f"autolink://{id_of(sh, 'echo')}@"
+    assert sh.ok(*serving) == f"{echo}0.0.0.0:4433\n"
+    reached = ("--advertise", "echo.example:4433", "--advertise", "[2001:db8::1]:4433")
+    assert sh.ok(*serving, *reached) == f"{echo}echo.example:4433\n{echo}[2001:db8::1]:4433\n"
 
 
 def test_what_cannot_be_advertised_is_told_before_anybody_serves(sh, market, monkeypatch):
