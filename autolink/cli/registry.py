@@ -22,7 +22,7 @@ from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.errors import display
 from autolink.messages import microseconds
 from autolink.registry import folder as registry_folder
-from autolink.registry.folder import INVITED, LOG_KEY, InvitedFile, create_registry, load_log_key
+from autolink.registry.folder import INVITED, LOG_KEY, PUBLIC_KEY, InvitedFile, create_registry, load_log_key
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
 from autolink.registry.service import RegistryService
@@ -61,7 +61,8 @@ def init(
 ) -> None:
     """Make an empty log and its key in FOLDER.
 
-    Prints the log's public key: whoever is to believe the registry needs this one text, and nothing else of it.
+    Prints the log's public key, and writes it to log.pub there: whoever is to believe the registry needs this one text, and
+    nothing else of it.
     """
     passphrase = new_passphrase("the log's key", passphrase_file, unencrypted=unencrypted)
     log_key = create_registry(folder, origin, passphrase, unencrypted=unencrypted)
@@ -71,9 +72,9 @@ def init(
     click.echo(str(log_key))
     how = "WITHOUT a passphrase" if unencrypted else "under the passphrase"
     say(
-        "This is the log's public key: give it to everybody who is to believe the registry ($AUTOLINK_LOG_KEY). The private "
-        f"one is in {display(str(folder / LOG_KEY))}, {how}: whoever has it can write another past, so keep it well. "
-        f"Next: autolink registry serve {display(str(folder))} --as NAME"
+        f"This is the log's public key, also in {display(str(folder / PUBLIC_KEY))}: give it to everybody who is to believe "
+        f"the registry ($AUTOLINK_LOG_KEY). The private one is in {display(str(folder / LOG_KEY))}, {how}: whoever has it "
+        f"can write another past, so keep it well. Next: autolink registry serve {display(str(folder))} --as NAME"
     )
 
 

@@ -27,6 +27,7 @@ from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, p
 def test_init_prints_the_one_text_that_everybody_needs(shell):
     out = shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
     assert VerifierKey.parse(out.strip()).name == ORIGIN
+    assert (shell.path / "reg" / "log.pub").read_text() == out
     assert "there is a registry in reg already" in shell.fails(
         1, "registry", "init", "reg", "--origin", ORIGIN, "--unencrypted"
     )
