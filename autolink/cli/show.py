@@ -101,7 +101,8 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "key": key_authority(leaf.spki_sha256),
         "not_before": leaf.not_before,
         "not_after": leaf.not_after,
-        "rotations": len(rotations),
+        # Of the root, whose certificates show them: whose next key a registry alone knows has its own in the log.
+        "rotations": len(rotations) or (None if leaf.next_key_hash is None else 0),
         "recovered_in": authority if recovered else None,
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
     }
