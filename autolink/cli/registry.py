@@ -13,6 +13,7 @@ import click
 from autolink import Agent, limits
 from autolink.cli.edge import Status, about
 from autolink.cli.lazy import Lazy
+from autolink.cli.logs import stamp_logs
 from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.registry_link import auto_id_of
@@ -152,6 +153,7 @@ def serve(
 
                 return await serve_until_told(agent, listen, drain, announce)
 
+        stamp_logs()
         with about(f"listening on {', '.join(map(display, [*listen, *http]))}"):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from autolink import Agent, Handlers, limits
 from autolink.agent.groups import background_tasks
 from autolink.cli.edge import Status, about
+from autolink.cli.logs import stamp_logs
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.registry_link import standing, standing_options
@@ -107,6 +108,7 @@ def run(
             tasks.cancel_scope.cancel()
         return drained
 
+    stamp_logs()
     with about(f"listening on {', '.join(map(display, listen))}"):
         if workers == 1:
             drained = anyio.run(serve_alone, backend=backend)

@@ -1,6 +1,5 @@
 """`autolink run --workers N`, put together: what the supervisor and its workers share, and what only one of them does."""
 
-import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ import anyio
 
 from autolink import Agent
 from autolink.cli.edge import Status
+from autolink.cli.logs import stamp_logs
 from autolink.cli.registry_link import Standing
 from autolink.cli.reload import Sources
 from autolink.cli.serving import print_contacts, serve_as_worker
@@ -53,7 +53,7 @@ def supervise(
                 one.close()
 
         def work(supervisor: socket.socket) -> Status:
-            _name_process_in_logs()
+            stamp_logs(of_process=True)
 
             async def serve() -> bool:
                 async with standing():
@@ -102,8 +102,3 @@ def _check_topics(agent: Agent) -> None:
 def _folder(stack: ExitStack) -> Path:
     """For an identity that has none: 0700, and gone with the supervisor."""
     return Path(stack.enter_context(TemporaryDirectory(prefix="autolink-")))
-
-
-def _name_process_in_logs() -> None:
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s[%(process)d]: %(message)s"))
