@@ -248,6 +248,14 @@ def test_the_log_goes_to_stderr_while_the_command_runs_and_no_handler_stays(shel
     assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
 
 
+def test_an_option_of_the_whole_program_that_stands_behind_a_command_is_sent_where_it_belongs(shell):
+    for option, command in (("-v", ("run",)), ("-v", ("id", "list")), ("--verbose", ("registry", "serve"))):
+        line = shell.fails(2, *command, option)
+        assert line == f"{option} goes before the command: main {option} {' '.join(command)}"
+    assert "-v goes before the command" in shell.fails(2, "id", "list", "-vv")
+    assert shell.fails(2, "id", "list", "-x") == "No such option '-x'. (try 'main id list --help')"
+
+
 def test_rule_10_the_command_leaves_sigpipe_as_python_has_it(shell):
     shell.ok("id", "list")
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
