@@ -56,7 +56,7 @@ def countersign(
     if as_json:
         print_json({"ok": True, **facts})
     if away := facts["missing"]:
-        say(f"signed; still missing: {away}")
+        say(f"signed; still missing: {', '.join(away)}")
     else:
         say(f"it has all its signatures: autolink id submit NAME {display(str(to))}")
 

@@ -190,7 +190,8 @@ def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
         return found
 
     if away := reached.use(unknown):
+        log = display(reached.log_key.name)
         say(
-            f"WARNING: not on record there: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
+            f"WARNING: not on record in {log}: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
             "these guardians can sign no recovery."
         )

@@ -202,8 +202,8 @@ def describe_entry(entry: Entry, *, names: bool = False) -> dict[str, Any]:
         "log": entry.origin,
         "says": entry_text(entry) or None,
         "expires_at": instant(entry.expires_at),
-        "signed_by": ", ".join(show(one.by) for one in entry.signatures) or None,
-        "missing": _away(entry, show) or None,
+        "signed_by": tuple(show(one.by) for one in entry.signatures),
+        "missing": _away(entry, show),
     }
 
 
@@ -226,7 +226,7 @@ def check_complete(entry: Entry, log_key: VerifierKey) -> None:
     check_log(entry, log_key)
     if away := _away(entry, named):
         raise UsageError(
-            f"still missing: {away}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
+            f"still missing: {', '.join(away)}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
         )
 
 
@@ -236,11 +236,11 @@ def submit_entry(entry: Entry, reached: Reach, keep_in: str, *, as_json: bool) -
     Submission(entry.auto_id, lambda _: entry, keep_in, registers).submit(reached, as_json=as_json)
 
 
-def _away(entry: Entry, show: Callable[[AutoId], str]) -> str:
-    """Who still has to sign; nobody if empty."""
+def _away(entry: Entry, show: Callable[[AutoId], str]) -> tuple[str, ...]:
+    """Who still has to sign."""
     if entry.op is Op.RECOVER and not entry.revealed and len(entry.signatures) == 1:
-        return "its issuer"  # whom a recovery does not name
-    return ", ".join(map(show, missing(entry)))
+        return ("its issuer",)  # whom a recovery does not name
+    return tuple(map(show, missing(entry)))
 
 
 def named(auto_id: AutoId) -> str:
