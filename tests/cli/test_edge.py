@@ -256,6 +256,21 @@ def test_an_option_of_the_whole_program_that_stands_behind_a_command_is_sent_whe
     assert shell.fails(2, "id", "list", "-x") == "No such option '-x'. (try 'main id list --help')"
 
 
+def test_a_variable_is_named_where_the_value_came_from_it_or_is_missing(shell):
+    audit = ("registry", "audit", "nowhere")
+    variable, wrong = "env var: 'AUTOLINK_LOG_KEY'", "'nonsense' is no log's key"
+    line = shell.fails(2, *audit, "--log-key", "nonsense", env={"AUTOLINK_LOG_KEY": OTHER_KEY})
+    assert (wrong in line, "env var" in line) == (True, False)
+    line = shell.fails(2, *audit, env={"AUTOLINK_LOG_KEY": "nonsense"})
+    assert (wrong in line, variable in line) == (True, True)
+    assert variable in shell.fails(2, *audit)
+    run = ("run", "shop:handlers")
+    assert "env var" not in shell.fails(2, *run, "--workers", "0")
+    assert "'--workers' (env var: 'AUTOLINK_RUN_WORKERS')" in shell.fails(
+        2, *run, env={"AUTOLINK_RUN_WORKERS": "0"}
+    )
+
+
 def test_rule_10_the_command_leaves_sigpipe_as_python_has_it(shell):
     shell.ok("id", "list")
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
