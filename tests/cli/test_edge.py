@@ -325,7 +325,7 @@ def test_a_command_brings_in_no_part_of_the_library_that_it_does_not_need():
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
     ).stdout.split()
     assert "autolink.cli.identity" in loaded
-    assert not {"autolink.registry", "autolink.cli.bench", "autolink.demo"}.intersection(loaded)
+    assert not {"autolink.registry", "autolink.cli.bench", "autolink.demo", "rich"}.intersection(loaded)
 
 
 @pytest.mark.parametrize("group", ["", "id", "registry"])
