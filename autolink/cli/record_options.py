@@ -161,9 +161,7 @@ def chosen_guardians(
     needed = threshold or (len(chosen) // 2 + 1 if chosen else 0)
     path = file or Path(f"{name}.guardians")
     salts = None
-    if (
-        chosen and path.exists()
-    ):  # on record, or of an attempt that was not answered: the same keep their salts
+    if chosen and path.exists():  # on record, or not answered: the same guardians keep their salts
         found, salts = load_guardians(path, credential.auto_id)
         if (found, set(salts)) != (needed, set(chosen)):
             raise UsageError(f"{display(str(path))} names other guardians: choose another --guardians-file")
