@@ -28,7 +28,7 @@ from functools import wraps
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import NoArgsIsHelpError, NoSuchOption
 
 from autolink import limits
 from autolink.cli.lazy import Lazy
@@ -149,7 +149,7 @@ def message_of(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     if isinstance(error, click.UsageError) and error.ctx:
-        return f"{error.format_message()} (try '{error.ctx.command_path} --help')"
+        return _of_usage(error, error.ctx)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, Refused):
@@ -176,6 +176,17 @@ def _text(error: BaseException) -> str:
         hint = _OF_SYSTEM.get(error.errno or 0)
         return (f"{error.filename}: " if named else "") + what + (f": {hint}" if hint else "")
     return str(error)
+
+
+def _of_usage(error: click.UsageError, ctx: click.Context) -> str:
+    """What is wrong with a command line; of an option of the whole program, such as -v, behind a command, where it goes."""
+    root, path = ctx.find_root(), ctx.command_path
+    if isinstance(error, NoSuchOption) and root is not ctx:
+        option = error.option_name
+        if any(option in one.opts for one in root.command.get_params(root)):
+            command = path.removeprefix(f"{root.command_path} ")
+            return f"{option} goes before the command: {root.command_path} {option} {command}"
+    return f"{error.format_message()} (try '{path} --help')"
 
 
 def _of_refusal(error: Refused) -> str:

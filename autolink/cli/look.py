@@ -83,13 +83,15 @@ def show(name: str | None, *, file: Path | None, field: str | None, as_json: boo
 
 
 def _print_field(facts: dict[str, Any], field: str) -> None:
-    """Its value on a line, as in JSON but without quotes; fit for a terminal."""
+    """Its value on a line, as in JSON but without quotes and brackets; fit for a terminal."""
     if field not in facts:
         raise UsageError(f"there is no field {display(field)!r} here; there are {', '.join(facts)}")
     value = facts[field]
-    if value is None:
+    if value in (None, ()):
         raise IdentityError(f"it has no {field}")
-    text = f"{value:%FT%TZ}" if isinstance(value, datetime) else str(value)
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, datetime):
+        text = f"{value:%FT%TZ}"
     click.echo(display(text, 10 * len(text)))  # nothing cut off: an escape has at most so many characters
 
 
@@ -192,7 +194,7 @@ def _file_facts(pem: bytes, *, names: bool) -> dict[str, Any]:
     chain = load_chain(pem)
     alone, more = split_chain(chain)
     if len(alone) == 1 and more and split_bound(chain[0].common_name) is None:  # an anchor of several keys
-        all_keys = ", ".join(key_authority(certificate.spki_sha256) for certificate in chain)
+        all_keys = tuple(key_authority(certificate.spki_sha256) for certificate in chain)
         return describe(TrustAnchor(chain).certificates[:1]) | {"keys": all_keys}
     return describe(chain)
 

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from autolink.cli.edge import Edge
+from autolink.cli.logs import StderrLog
 from autolink.cli.options import option
 from autolink.identity import environment_passphrase
 from autolink.version import __version__
@@ -44,9 +45,7 @@ def main(ctx: click.Context, *, verbose: int) -> None:
 
 
 def _log_to_stderr(ctx: click.Context, level: int) -> None:
-    """The library installs no handlers; this program does, for as long as it runs."""
-    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root, handler = logging.getLogger(), StderrLog()
     before = root.level
     root.addHandler(handler)
     root.setLevel(level)

@@ -31,6 +31,7 @@ from autolink.cli.submitting import (
     in_keystore,
     issuer_of,
     load_guardians,
+    named,
     next_key_hash,
     open_key,
     write_entry,
@@ -82,14 +83,16 @@ def register(
     following, key_file = next_key_hash(name, credential, next_key, passphrase_file, unencrypted=unencrypted)
 
     def make(slot: Slot) -> Entry:
-        entry = making.register(credential, slot, next_key=following, guardians=chosen)
+        entry = making.register(credential, slot, next_key=following, guardians=chosen.guardians)
         return making.countersign(entry, issuer) if issuer else entry
 
     if reached is None and out:
         write_entry(out, make, how["log_key"].name)
     elif reached:
         more = {} if key_file is None else {"next_key_file": str(key_file)}
-        Submission(credential.auto_id, make, name, registers=True).submit(reached, as_json=as_json, **more)
+        submission = Submission(credential.auto_id, make, name, registers=True)
+        with chosen.written_down():
+            submission.submit(reached, as_json=as_json, **more)
 
 
 @click.command()
@@ -161,19 +164,22 @@ def record_rotation(
 @click.command()
 @click.argument("who", metavar="AUTOID|NAME")
 @option("--by", metavar="NAME", help="Who revokes it: its issuer, or one above that; itself if not given.")
+@yes_option
 @reach_options()
 @json_option
 def revoke(
-    who: str, *, by: str | None, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
+    who: str, *, by: str | None, yes: bool, as_json: bool, passphrase_file: Path | None, **how: Any  # noqa: ANN401
 ) -> None:  # fmt: skip
     """End the key of an Auto ID, and with it every link of it and of what stands below it.
 
-    The key never comes back; the ID does, by rotating to its next key or by a recovery.
+    The key never comes back; the ID does, by rotating to its next key or by a recovery. Asks before that.
     """
     auto_id, signer = auto_id_of(who), by or who
     if not is_entry_name(signer) or (by is None and _is_id(who)):
         raise UsageError("who signs it? --by NAME, an identity of this keystore")
     reached = reach(passphrase_file=passphrase_file, **how)
+    why = "its key never comes back, and every link of it and of what stands below it ends"
+    make_sure(f"Revoke {named(auto_id)}?", why, yes=yes)
     credential = load_identity(signer, passphrase_file)
     submission = Submission(auto_id, lambda slot: making.revoke(auto_id, slot, by=credential), signer)
     submission.submit(reached, as_json=as_json)
@@ -194,14 +200,14 @@ def deactivate(
     who: str, *, next_key: Path | None, by: str | None, yes: bool, as_json: bool, passphrase_file: Path | None,
     **how: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """End an Auto ID for ever. Nothing and nobody brings it back, and its name is never free again."""
+    """End an Auto ID for ever. Nothing and nobody brings it back, and its name is never free again. Asks before that."""
     if (next_key is None) == (by is None):
         raise UsageError(
             "an ID is ended with its next key (--next-key FILE), or by an issuer above it (--by NAME)"
         )
     auto_id = auto_id_of(who)
     reached = reach(passphrase_file=passphrase_file, **how)
-    make_sure(f"End {auto_id} for ever?", "this cannot be undone", yes=yes)
+    make_sure(f"End {named(auto_id)} for ever?", "this cannot be undone", yes=yes)
     key = None if next_key is None else open_key(next_key, passphrase_file)
     ancestor = None if by is None else load_identity(by, passphrase_file)
     keep_in = by or who
@@ -239,8 +245,11 @@ def guardians(
     credential = load_identity(name, passphrase_file)
     chosen = chosen_guardians(name, credential, reached, guardian, threshold, delay, guardians_file)
     auto_id = credential.auto_id
-    submission = Submission(auto_id, lambda slot: making.guardians(auto_id, slot, chosen, next_key=key), name)
-    submission.submit(reached, as_json=as_json)
+    submission = Submission(
+        auto_id, lambda slot: making.guardians(auto_id, slot, chosen.guardians, next_key=key), name
+    )
+    with chosen.written_down():
+        submission.submit(reached, as_json=as_json)
 
 
 # --- recovery ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from autolink.cli.edge import about, tells_json
 from autolink.errors import IdentityError, display
@@ -35,6 +36,16 @@ class Option(click.Option):
         if isinstance(self.type, Number) and "default" in extra:
             extra["default"] = extra["default"].removesuffix(".0")
         return extra
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """What a value that is wrong is named by: its variable only if it came from there, and not from the command line."""
+        source = ctx.get_parameter_source(self.name or "") if ctx else None
+        if source is ParameterSource.COMMANDLINE:
+            return click.Parameter.get_error_hint(self, ctx)
+        hint = super().get_error_hint(ctx)
+        if ctx and source is ParameterSource.ENVIRONMENT and not self.envvar:  # which click leaves out
+            hint += f" (env var: '{ctx.auto_envvar_prefix}_{(self.name or '').upper()}')"
+        return hint
 
 
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401  click's own

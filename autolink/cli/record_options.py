@@ -1,6 +1,8 @@
 """Options of the commands of `on_record`: guardians, next keys, and entries that travel in files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,9 +13,9 @@ from autolink.cli.options import FILE, Days, option
 from autolink.cli.passphrase import has_person
 from autolink.cli.registry_link import NotOnRecord, Reach, auto_id_of, on_record
 from autolink.cli.show import say
-from autolink.cli.submitting import load_guardians, save_guardians
-from autolink.errors import UsageError, display
-from autolink.identity import AutoId, Credential
+from autolink.cli.submitting import GUARDIANS_BYTES, guardians_text, load_guardians
+from autolink.errors import EntryRefused, Fault, UsageError, display
+from autolink.identity import AutoId, Credential, files
 from autolink.registry import making
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Guardians
@@ -83,7 +85,7 @@ def make_sure(question: str, why: str, *, yes: bool) -> None:
     if yes:
         return
     if not has_person():
-        raise UsageError(f"{why}: say --yes")
+        raise UsageError(f"{why}: {question} Nobody is there to answer: say --yes")
     click.confirm(f"{why}\n{question}", abort=True, err=True)
 
 
@@ -93,11 +95,58 @@ def out_option(function: F) -> F:
     )(function)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The guardians of the command line, and what is to be written down of them.
+
+    Attributes:
+        guardians: what goes on record.
+        path, text: the file, and what it is to say; None where there are none.
+    """
+
+    guardians: Guardians
+    path: Path | None = None
+    text: bytes = b""
+
+    @contextmanager
+    def written_down(self) -> Iterator[None]:
+        """For the block, in which they are submitted: who they are is in the file before, for nobody can tell it afterwards.
+
+        After a refusal the file says again what it said. A new one is set aside and not removed: a registry that lies may
+        say so of what it has taken.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.path is None:
+            yield
+            return
+        before = files.read_bounded(self.path, GUARDIANS_BYTES) if self.path.exists() else None
+        if before != self.text:
+            files.write_atomic(str(self.path), self.text, replace=before is not None)
+        shown = display(str(self.path))
+        try:
+            yield
+        except (EntryRefused, NotOnRecord) as error:
+            if isinstance(error, EntryRefused) and error.fault is Fault.UNAVAILABLE:
+                raise  # which says nothing of the entry
+            if before is None:
+                self.path.replace(f"{self.path}.refused")
+                then = f"{shown}, of which nothing is on record, is {shown}.refused now"
+                vars(error)["then"] = "; ".join(filter(None, [vars(error).get("then"), then]))
+            else:
+                files.write_atomic(str(self.path), before)
+            raise
+        finally:
+            if before is None and self.path.exists():
+                say(f"Who the guardians are is in {shown}: nothing is recovered without it, so keep it well.")
+
+
 def chosen_guardians(
     name: str, credential: Credential, reached: Reach | None, guardian: tuple[str, ...], threshold: int | None,
     days: float, file: Path | None,
-) -> Guardians:  # fmt: skip
-    """The guardians of the command line, written down.
+) -> Chosen:  # fmt: skip
+    """The guardians of the command line.
 
     Args:
         reached: the registry, which is asked about them; None for an identity that was issued, and has none.
@@ -112,18 +161,17 @@ def chosen_guardians(
     needed = threshold or (len(chosen) // 2 + 1 if chosen else 0)
     path = file or Path(f"{name}.guardians")
     salts = None
-    if chosen and path.exists():  # of an attempt that was refused: the same guardians keep their salts
+    if chosen and path.exists():  # on record, or not answered: the same guardians keep their salts
         found, salts = load_guardians(path, credential.auto_id)
         if (found, set(salts)) != (needed, set(chosen)):
             raise UsageError(f"{display(str(path))} names other guardians: choose another --guardians-file")
     guardians, salts = making.choose_guardians(
         chosen, threshold=needed, delay=round(days * _DAY), salts=salts
     )
-    if chosen and reached is not None:
-        _warn_of_unknown(chosen, reached)
-        if not path.exists():
-            save_guardians(path, credential.auto_id, reached.log_key.name, guardians, salts)
-    return guardians
+    if not chosen or reached is None:
+        return Chosen(guardians)
+    _warn_of_unknown(chosen, reached)
+    return Chosen(guardians, path, guardians_text(credential.auto_id, reached.log_key.name, guardians, salts))
 
 
 def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
@@ -140,7 +188,8 @@ def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
         return found
 
     if away := reached.use(unknown):
+        log = display(reached.log_key.name)
         say(
-            f"WARNING: not on record there: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
+            f"WARNING: not on record in {log}: {', '.join(map(str, away))}. As long as they are not (autolink id register), "
             "these guardians can sign no recovery."
         )

@@ -9,6 +9,7 @@ from autolink.identity import AutoId, Certificate
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.log.proof import LogProof
+from autolink.registry.records import State
 from autolink.registry.status import Status
 
 _SEARCHED: Final = 100
@@ -23,6 +24,12 @@ _AGAIN: Final[Mapping[Op, frozenset[Fault]]] = {
     Op.RECOVER: frozenset({Fault.RECOVERING, Fault.KEY_USED}),
 }
 """As what a log refuses an entry that it has taken already."""
+
+_NOT_ACTIVE: Final = {
+    State.REVOKED: "it is revoked: a rotation to its next key, or a recovery, gives it another key",
+    State.RECOVERING: "it is being recovered: a rotation to its next key ends that, or the new key takes over",
+    State.DEACTIVATED: "it is deactivated, for good: make another identity",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,9 @@ async def find_again(client: RegistryClient, entry: Entry, refusal: EntryRefused
         said = (await client.status(entry.auto_id)).status
     except CallError:  # the key is or was another ID's
         raise refusal from None
+    if entry.op is Op.REGISTER and (stands := not_active(said)):
+        vars(refusal)["then"] = stands
+        raise refusal
     if entry.op is Op.RENEW:
         found = await find_certificate(client, said, entry.certificate)
     elif refusal.fault in (Fault.TAKEN, Fault.KEY_USED) and said.key != _key(entry):
@@ -60,6 +70,15 @@ async def find_again(client: RegistryClient, entry: Entry, refusal: EntryRefused
     if found is None:
         raise refusal
     return found
+
+
+def not_active(said: Status) -> str:
+    """How an ID stands that is on record and that nobody believes, and what is left to do; empty for an active one."""
+    if said.state is State.ACTIVE:
+        return ""
+    if said.because != said.auto_id:
+        return f"it is {said.state} because of {said.because}, above it"
+    return _NOT_ACTIVE[said.state]
 
 
 async def may_follow(client: RegistryClient, auto_id: AutoId, key: bytes) -> bool:

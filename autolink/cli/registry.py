@@ -14,6 +14,7 @@ import click
 from autolink import Agent, limits
 from autolink.cli.edge import Status
 from autolink.cli.lazy import Lazy
+from autolink.cli.logs import stamp_logs
 from autolink.cli.options import FILE, Number, as_option, json_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
 from autolink.cli.registry_link import auto_id_of
@@ -25,7 +26,7 @@ from autolink.errors import display
 from autolink.messages import microseconds
 from autolink.registry import folder as registry_folder
 from autolink.registry.claim import LOG_KEY
-from autolink.registry.folder import INVITED, InvitedFile, create_registry, load_log_key
+from autolink.registry.folder import INVITED, PUBLIC_KEY, InvitedFile, create_registry, load_log_key
 from autolink.registry.log.note import is_name
 from autolink.registry.policy import Invited, Open, Policy, Rate
 from autolink.registry.registrar import Registrar
@@ -75,7 +76,8 @@ def init(
 ) -> None:
     """Make an empty log and its key in FOLDER.
 
-    Prints the log's public key: whoever is to believe the registry needs this one text, and nothing else of it.
+    Prints the log's public key, and writes it to log.pub there: whoever is to believe the registry needs this one text, and
+    nothing else of it.
     """
     passphrase = new_passphrase("the log's key", passphrase_file, unencrypted=unencrypted)
     log_key = create_registry(folder, origin, passphrase, unencrypted=unencrypted)
@@ -85,9 +87,9 @@ def init(
     click.echo(str(log_key))
     how = "WITHOUT a passphrase" if unencrypted else "under the passphrase"
     say(
-        "This is the log's public key: give it to everybody who is to believe the registry ($AUTOLINK_LOG_KEY). The private "
-        f"one is in {display(str(folder / LOG_KEY))}, {how}: whoever has it can write another past, so keep it well. "
-        f"Next: autolink registry serve {display(str(folder))} --as NAME"
+        f"This is the log's public key, also in {display(str(folder / PUBLIC_KEY))}: give it to everybody who is to believe "
+        f"the registry ($AUTOLINK_LOG_KEY). The private one is in {display(str(folder / LOG_KEY))}, {how}: whoever has it "
+        f"can write another past, so keep it well. Next: autolink registry serve {display(str(folder))} --as NAME"
     )
 
 
@@ -167,6 +169,7 @@ def serve(
 
                 return await serve_until_told(agent, listen, drain, announce)
 
+        stamp_logs()
         with about_listening([*listen, *http]):
             drained = anyio.run(run, backend="trio")
     ctx.exit(Status.OK if drained else Status.FAILED)

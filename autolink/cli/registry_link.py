@@ -289,7 +289,7 @@ def auto_id_of(text: str) -> AutoId:
     return claimed
 
 
-class NotOnRecord(click.ClickException):
+class NotOnRecord(AutolinkError):
     """A registry knows nothing of an Auto ID."""
 
     def __init__(self, auto_id: AutoId) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,18 @@ from click.core import ParameterSource
 from autolink import Agent, Handlers, limits
 from autolink.agent.groups import background_tasks
 from autolink.cli.edge import Status
+from autolink.cli.logs import stamp_logs
 from autolink.cli.options import Number, as_option, option, passphrase_option
 from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.registry_link import standing, standing_options
 from autolink.cli.reload import follow_credential
-from autolink.cli.serving import about_listening, serve
+from autolink.cli.serving import about_listening, print_contacts, serve
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.cli.workers import supervise
 from autolink.errors import UsageError, display
 from autolink.identity import use_passphrase
 from autolink.registry.log.note import VerifierKey
+from autolink.transport import Contact, parse_address
 
 _log: Final = logging.getLogger("autolink.cli")
 
@@ -64,9 +67,9 @@ def run(
 ) -> None:  # fmt: skip
     """Serve NAME of MODULE: Handlers, which need --as and --trust, or an Agent, which has both.
 
-    Prints one contact string for each address when it listens: where to dial, and whom to expect there. SIGTERM or
-    SIGINT ends it: nothing new is accepted, what is open may end; a second one ends it at once. The exit status is
-    then 0 if everything ended in time, else 1.
+    Prints one contact string for each address when it listens: where to dial, and whom to expect there. With --advertise
+    these are of the advertised addresses. SIGTERM or SIGINT ends it: nothing new is accepted, what is open may end; a
+    second one ends it at once. The exit status is then 0 if everything ended in time, else 1.
 
     With --registry it shows its status there to its peers, and heeds the revocations that the registry tells. With
     --advertise, too, whoever has its Auto ID finds it there.
@@ -92,22 +95,28 @@ def run(
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     warn_if_own(agent.credential)
     kept_up = standing(agent, registry, log_key, specs, advertise)
+    advertised = [str(Contact(agent.peer_id, parse_address(address))) for address in advertise]
+
+    def announce(listening: Sequence[str]) -> None:
+        print_contacts(advertised or listening)
 
     async def serve_alone() -> bool:
         async with kept_up() as standing, background_tasks() as tasks:
             go_on_with = standing.go_on_with if standing else agent.replace_credential
             tasks.start_soon(follow_credential, agent, go_on_with)
-            drained = await serve(agent, listen, drain)
+            drained = await serve(agent, listen, drain, announce)
             tasks.cancel_scope.cancel()
         return drained
 
+    stamp_logs()
     with about_listening(listen):
         if workers == 1:
             drained = anyio.run(serve_alone, backend=backend)
         else:
             drained = supervise(
-                agent, specs, listen, workers=workers, patience=drain, backend=backend, standing=kept_up
-            )
+                agent, specs, listen,
+                workers=workers, patience=drain, backend=backend, standing=kept_up, announce=announce,
+            )  # fmt: skip
     ctx.exit(Status.OK if drained else Status.FAILED)
 
 

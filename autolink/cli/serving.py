@@ -79,14 +79,15 @@ def about_listening(addresses: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _print_contacts(contacts: Sequence[str]) -> None:
+def print_contacts(contacts: Sequence[str]) -> None:
+    """Each on a line."""
     for contact in contacts:
         click.echo(contact)
 
 
 async def serve(
     agent: Agent, addresses: Sequence[str], patience: float,
-    announce: Callable[[Sequence[str]], object] = _print_contacts,
+    announce: Callable[[Sequence[str]], object] = print_contacts,
 ) -> bool:  # fmt: skip
     """Print the contacts and serve until SIGTERM or SIGINT, then drain; a second one ends it at once.
 

@@ -1,15 +1,15 @@
-"""What people and scripts see on stdout. Nothing here reads markup: a name is text, whatever brackets are in it."""
+"""What people and scripts see on stdout. Nothing here reads markup: a name is text, whatever brackets are in it.
+
+What lays it out takes a tenth of the command's start, and is imported when there is something to lay out.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from pydantic_core import to_json
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from autolink import codec
 from autolink.errors import display
@@ -19,6 +19,9 @@ from autolink.identity.credential import check_chain
 from autolink.identity.names import split_bound
 from autolink.identity.rotation import split_chain
 from autolink.trust import VerifiedPeer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _NAMES: Final = ("common_name", "asks_for")
 """Facts that scripts get as they are, and people by `show_name`."""
@@ -57,6 +60,8 @@ def _visible(character: str) -> str:
 def print_facts(facts: Mapping[str, object]) -> None:
     """A fact a line, what is None or empty left out. Lines are not broken, so that an id can be copied. Times are as in
     every sentence: 2026-07-01 12:00:00 UTC."""
+    from rich.text import Text
+
     told = {name: value for name, value in facts.items() if value not in (None, ())}
     lines = {name.replace("_", " "): _cell(name, value) for name, value in told.items()}
     width = max(map(len, lines))
@@ -66,6 +71,9 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """A row for each mapping; its cells are safe whatever they hold. No line ends in spaces."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(Text(column.replace("_", " ")), overflow="fold")
@@ -101,7 +109,8 @@ def describe(chain: Sequence[Certificate]) -> dict[str, Any]:
         "key": key_authority(leaf.spki_sha256),
         "not_before": leaf.not_before,
         "not_after": leaf.not_after,
-        "rotations": len(rotations),
+        # Of the root, whose certificates show them: whose next key a registry alone knows has its own in the log.
+        "rotations": len(rotations) or (None if leaf.next_key_hash is None else 0),
         "recovered_in": authority if recovered else None,
         "next_key": None if leaf.next_key_hash is None else f"sha256:{leaf.next_key_hash.hex()}",
     }
@@ -132,7 +141,9 @@ def utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%F %T} UTC"
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console
+
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _PIPE

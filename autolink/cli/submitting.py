@@ -12,12 +12,12 @@ from autolink.cli.edge import about
 from autolink.cli.keeping import keep, keep_promise
 from autolink.cli.options import read, write
 from autolink.cli.passphrase import load_identity, new_passphrase, passphrase_for
-from autolink.cli.recorded import Recorded, find_again, find_certificate
+from autolink.cli.recorded import Recorded, find_again, find_certificate, not_active
 from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import EntryRefused, IdentityError, UsageError, display
-from autolink.identity import AutoId, Certificate, Credential, Keystore, files, keys, save_key
+from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.identity import AutoId, Certificate, Credential, Keystore, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
 from autolink.messages import instant
@@ -28,6 +28,9 @@ from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoi
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.making import LIFETIME_MOST, Slot, missing
 from autolink.registry.submitter import Logged
+
+GUARDIANS_BYTES: Final = 64 * limits.KIB
+"""Of a file of guardians: more than `limits.GUARDIANS` of them take."""
 
 _WHAT: Final = (
     "Who may recover an Auto ID. The registry knows them by hashes alone: without these salts nobody can name them to it, "
@@ -97,6 +100,9 @@ def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -
 
     Returns:
         Whether there is one: that certificate is in force there.
+
+    Raises:
+        EntryRefused: there is one, and the ID is not active.
     """
 
     async def work(client: RegistryClient) -> dict[str, object] | None:
@@ -106,6 +112,8 @@ def fetch(name: str, credential: Credential, reached: Reach, *, as_json: bool) -
         except NotOnRecord:
             return None
         found = await find_certificate(client, said, credential.leaf.der)
+        if found is not None and (stands := not_active(said)):
+            raise EntryRefused(Fault.TAKEN, f"{name} is on record as entry {found.index}, and {stands}")
         return None if found is None else await _take(client, found, name)
 
     if facts := reached.use(work):
@@ -323,23 +331,14 @@ def issuer_of(name: str, credential: Credential, passphrase_file: Path | None) -
 # --- guardians ---------------------------------------------------------------------------------------------
 
 
-def save_guardians(
-    path: Path, auto_id: AutoId, origin: str, chosen: Guardians, salts: Mapping[AutoId, bytes]
-) -> None:
-    """Write down who the guardians are.
-
-    Raises:
-        OSError: it cannot be written, or there is one.
-    """
+def guardians_text(auto_id: AutoId, origin: str, chosen: Guardians, salts: Mapping[AutoId, bytes]) -> bytes:
+    """What a file says of who the guardians are."""
     listed = [{"auto_id": guardian.hex, "salt": salt.hex()} for guardian, salt in salts.items()]
     told = {
         "what": _WHAT, "auto_id": auto_id.hex, "log": origin, "threshold": chosen.threshold,
         "delay_seconds": chosen.delay, "guardians": listed,
     }  # fmt: skip
-    files.write_atomic(str(path), (json.dumps(told, indent=2) + "\n").encode(), replace=False)
-    say(
-        f"Who the guardians are is in {display(str(path))}: nothing is recovered without it, so keep it well."
-    )
+    return (json.dumps(told, indent=2) + "\n").encode()
 
 
 def load_guardians(path: Path, auto_id: AutoId) -> tuple[int, dict[AutoId, bytes]]:
@@ -350,7 +349,7 @@ def load_guardians(path: Path, auto_id: AutoId) -> tuple[int, dict[AutoId, bytes
         IdentityError, OSError: it cannot be read.
     """
     with about(display(str(path))):
-        data = read(path, 64 * limits.KIB)
+        data = read(path, GUARDIANS_BYTES)
     try:
         match json.loads(data):
             case {"auto_id": str(whose), "threshold": int(threshold), "guardians": list(listed)}:

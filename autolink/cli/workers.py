@@ -1,21 +1,20 @@
 """`autolink run --workers N`, put together: what the supervisor and its workers share, and what only one of them does."""
 
-import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
-import click
 
 from autolink import Agent
 from autolink.cli.edge import Status
+from autolink.cli.logs import stamp_logs
 from autolink.cli.registry_link import Standing
 from autolink.cli.reload import Sources
-from autolink.cli.serving import serve_as_worker
+from autolink.cli.serving import print_contacts, serve_as_worker
 from autolink.cli.supervisor import Supervisor
 from autolink.cli.trust_option import Spec
 from autolink.errors import UsageError, display
@@ -24,7 +23,7 @@ from autolink.transport import Contact, ListeningSocket, listen_blocking, parse_
 
 def supervise(
     agent: Agent, specs: Sequence[Spec], addresses: Sequence[str], *, workers: int, patience: float, backend: str,
-    standing: Standing = nullcontext,
+    standing: Standing = nullcontext, announce: Callable[[Sequence[str]], object] = print_contacts,
 ) -> bool:  # fmt: skip
     """Serve with several processes until told to stop, and print the contacts when the first of them does.
 
@@ -32,6 +31,7 @@ def supervise(
         specs: what the agent's trust model was built from; none for a module's own.
         patience: seconds that what is open gets to end.
         standing: around the serving of each worker.
+        announce: is told the contacts when the first of them listens.
 
     Returns:
         Whether all of it ended in time.
@@ -53,7 +53,7 @@ def supervise(
                 one.close()
 
         def work(supervisor: socket.socket) -> Status:
-            _name_process_in_logs()
+            stamp_logs(of_process=True)
 
             async def serve() -> bool:
                 async with standing():
@@ -61,16 +61,15 @@ def supervise(
 
             return Status.OK if anyio.run(serve, backend=backend) else Status.FAILED
 
-        def announce() -> None:
-            for one in sockets:
-                click.echo(Contact(agent.peer_id, one.address))
+        def listening() -> None:
+            announce([str(Contact(agent.peer_id, one.address)) for one in sockets])
 
         stack.callback(stop_listening)
         for address in [parse_address(text) for text in addresses]:
             sockets += listen_blocking(address)
         supervisor = Supervisor(
             agent, sources, work,
-            count=workers, patience=patience, announce=announce, stop_listening=stop_listening,
+            count=workers, patience=patience, announce=listening, stop_listening=stop_listening,
         )  # fmt: skip
         return supervisor.run()
 
@@ -103,8 +102,3 @@ def _check_topics(agent: Agent) -> None:
 def _folder(stack: ExitStack) -> Path:
     """For an identity that has none: 0700, and gone with the supervisor."""
     return Path(stack.enter_context(TemporaryDirectory(prefix="autolink-")))
-
-
-def _name_process_in_logs() -> None:
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s[%(process)d]: %(message)s"))

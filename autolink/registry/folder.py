@@ -7,6 +7,7 @@
         signed          how many entries it has signed, see extent.py
         lock            held by the one process that appends
         log.key         the log's key, see identity/sealed.py
+        log.pub         its public key, a line: what everybody needs who is to believe the log
         invited         the Auto IDs that may register themselves, one a line; what follows on a line is for people
 """
 
@@ -38,6 +39,7 @@ from autolink.registry.source import SourceFailed
 from autolink.registry.sources import FolderSource
 from autolink.registry.store import SqliteStore
 
+PUBLIC_KEY: Final = "log.pub"
 INVITED: Final = "invited"
 
 _LINE: Final = 256
@@ -74,9 +76,11 @@ def create_registry(
         raise SetupError(f"{display(str(folder))} cannot be made: {error.strerror}") from error
     save_key(folder / LOG_KEY, key, passphrase, unencrypted=unencrypted)
     try:
+        files.write_atomic(os.fspath(folder / PUBLIC_KEY), f"{verifier_key}\n".encode(), mode=0o644)
         SqliteStore.create(folder, origin, Checkpoint(origin, 0, EMPTY).signed(key))
     except BaseException:
-        (folder / LOG_KEY).unlink()  # a key without its log is of no use to anybody
+        for name in (LOG_KEY, PUBLIC_KEY):  # a key without its log is of no use to anybody
+            (folder / name).unlink(missing_ok=True)
         raise
     return verifier_key
 

@@ -56,6 +56,15 @@ _SOON: Final = 5.0
 _PATIENCE: Final = limits.INCLUSION
 """Seconds for what a registry answers in milliseconds: one that is silent is dialled again."""
 
+_REFUSED: Final = "whoever goes by it refuses us and ends our links"
+_NOT_ACTIVE: Final = {
+    State.REVOKED: f"{_REFUSED}, until we serve with another key of this ID (`autolink id rotate`, or else `id recover`)",
+    State.RECOVERING: f"{_REFUSED}, until another key takes over; if that is a thief's, `autolink id rotate` ends it",
+    State.DEACTIVATED: f"{_REFUSED}, for good: serve as another identity",
+}
+"""What that means for us, and what its owner can do. We go on serving all the same: others do not go by it, and what brings
+an ID back, a rotation in our keystore, is taken up without a restart."""
+
 _log: Final = logging.getLogger("autolink")
 
 
@@ -123,6 +132,7 @@ class Registration:
         self._again = anyio.Event()
         self._renewed: Credential | None = None
         self._settled = True
+        self._logged: State | None = None
         self.status: VerifiedStatus | None = None
         self.error: Exception | None = None
         self.tried = anyio.Event()
@@ -278,9 +288,10 @@ class Registration:
             return False
         show(self._agent, verified)
         self.status = verified
-        if before is None or before.status.state is not status.state:
+        if self._logged is not status.state:
+            self._logged = status.state
             say = _log.info if status.state is State.ACTIVE else _log.error
-            say("the registry %s says that we are %s", display(status.origin), status.state)
+            say("the registry %s says that we are %s%s", display(status.origin), status.state, _means(status))
         return True
 
     async def _keep_status(self, status: Status) -> None:
@@ -355,9 +366,18 @@ def _fits(status: Status, certificate: Certificate) -> bool:
     return status.certificate == certificate.fingerprint
 
 
+def _means(status: Status) -> str:
+    """What follows from a state, as the end of a sentence."""
+    if status.state is State.ACTIVE:
+        return ""
+    if status.because != status.auto_id:
+        return f", because of {status.because}, above us: {_REFUSED}, until that one is active again"
+    return f": {_NOT_ACTIVE[status.state]}"
+
+
 def _what_else(status: Status, ours: Certificate) -> str:
     """What is on record of us that we do not use, and how that is mended."""
     if status.key != ours.spki_sha256:
-        return "key of ours on record: it is where that was rotated or recovered"
+        return f"key of ours on record: {_REFUSED}, until we serve with that one, which is where it was rotated or recovered"
     renew, accept = "`autolink id renew` puts a newer one there", "`autolink id accept` has us use it"
     return f"certificate of ours on record: {renew}, and {accept}"

@@ -27,7 +27,7 @@ def test_an_issuer_publishes_what_is_revoked_of_what_it_has_issued(sh, registry)
     first = sh.json(*PUBLISH)
     assert (first["revoked"], first["auto_id"]) == (0, id_of(sh, "acme"))
     assert httpx.get(registry.url + first["path"]).status_code == 200
-    sh.ok("id", "revoke", "echo", "--by", "acme")
+    sh.ok("id", "revoke", "echo", "--by", "acme", "--yes")
     told = sh.json(*PUBLISH, "--days", "1")
     assert (told["revoked"], told["log_entries"]) == (1, first["log_entries"] + 1)
     found = served(registry, told["auto_id"])
@@ -41,7 +41,7 @@ def test_an_issuer_publishes_what_is_revoked_of_what_it_has_issued(sh, registry)
 def test_an_issuer_who_serves_its_list_itself_writes_it_to_a_file(sh, registry):
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
-    sh.ok("id", "revoke", "echo", "--by", "acme")
+    sh.ok("id", "revoke", "echo", "--by", "acme", "--yes")
     told = sh.json(*PUBLISH, "-o", "acme.crl")
     assert (told["revoked"], told["path"]) == (1, None)
     sh.ok(*PUBLISH, "-o", "acme.pem")
@@ -124,7 +124,7 @@ def test_an_issuer_from_before_lists_is_renewed_first(sh, monkeypatch):
 
 def test_no_list_is_made_from_a_log_that_is_not_what_was_signed(sh, registry, monkeypatch):
     sh.ok("id", "register", "acme")
-    sh.ok("id", "revoke", "acme")  # so there are two entries at least, and another order is a lie
+    sh.ok("id", "revoke", "acme", "--yes")  # so there are two entries at least, and another order is a lie
     with monkeypatch.context() as patch:
         Lies(patch).tell("entries", lambda leaves: leaves[::-1])
         assert "not those that its log has signed" in sh.fails(1, *PUBLISH)

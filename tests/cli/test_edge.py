@@ -248,6 +248,29 @@ def test_the_log_goes_to_stderr_while_the_command_runs_and_no_handler_stays(shel
     assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
 
 
+def test_an_option_of_the_whole_program_that_stands_behind_a_command_is_sent_where_it_belongs(shell):
+    for option, command in (("-v", ("run",)), ("-v", ("id", "list")), ("--verbose", ("registry", "serve"))):
+        line = shell.fails(2, *command, option)
+        assert line == f"{option} goes before the command: main {option} {' '.join(command)}"
+    assert "-v goes before the command" in shell.fails(2, "id", "list", "-vv")
+    assert shell.fails(2, "id", "list", "-x") == "No such option '-x'. (try 'main id list --help')"
+
+
+def test_a_variable_is_named_where_the_value_came_from_it_or_is_missing(shell):
+    audit = ("registry", "audit", "nowhere")
+    variable, wrong = "env var: 'AUTOLINK_LOG_KEY'", "'nonsense' is no log's key"
+    line = shell.fails(2, *audit, "--log-key", "nonsense", env={"AUTOLINK_LOG_KEY": OTHER_KEY})
+    assert (wrong in line, "env var" in line) == (True, False)
+    line = shell.fails(2, *audit, env={"AUTOLINK_LOG_KEY": "nonsense"})
+    assert (wrong in line, variable in line) == (True, True)
+    assert variable in shell.fails(2, *audit)
+    run = ("run", "shop:handlers")
+    assert "env var" not in shell.fails(2, *run, "--workers", "0")
+    assert "'--workers' (env var: 'AUTOLINK_RUN_WORKERS')" in shell.fails(
+        2, *run, env={"AUTOLINK_RUN_WORKERS": "0"}
+    )
+
+
 def test_rule_10_the_command_leaves_sigpipe_as_python_has_it(shell):
     shell.ok("id", "list")
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
@@ -302,7 +325,7 @@ def test_a_command_brings_in_no_part_of_the_library_that_it_does_not_need():
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
     ).stdout.split()
     assert "autolink.cli.identity" in loaded
-    assert not {"autolink.registry", "autolink.cli.bench", "autolink.demo"}.intersection(loaded)
+    assert not {"autolink.registry", "autolink.cli.bench", "autolink.demo", "rich"}.intersection(loaded)
 
 
 @pytest.mark.parametrize("group", ["", "id", "registry"])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from autolink.cli import record_options, voiding
+from autolink import Contact
+from autolink.cli import on_record, record_options, voiding
 from autolink.cli.submitting import Submission
-from autolink.errors import EntryRefused, Fault, LinkLost
+from autolink.errors import EntryRefused, Fault, LinkLost, UsageError
 from autolink.identity import Keystore
 from autolink.messages.merkle import leaf_hash
 from autolink.registry.client import RegistryClient
@@ -192,7 +193,7 @@ def test_a_renewal_whose_answer_was_lost_is_repeated_and_put_in_place(sh, monkey
 def test_a_rotation_is_put_on_record_by_the_command_that_does_it_here(sh, monkeypatch):
     """It brings back an ID whose key was revoked, and undoes what the old key has signed."""
     index = sh.json("id", "register", "acme")["index"]
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     assert "nobody's again" in sh.fails(3, "id", "record-rotation", "acme")  # nothing was rotated here
     pass_a_second(monkeypatch)
     rotate = ("id", "rotate", "acme", "--unencrypted", "--next-key")
@@ -226,9 +227,10 @@ def test_what_is_to_be_void_is_checked_and_told_before_the_next_key_is_spent(sh,
     assert f"the log has {first + 2} entries, and what is still to come cannot be void" in line
     if first:
         assert f"on record since entry {first} only" in sh.fails(2, *rotate, str(first - 1), "--yes")
-    assert "Directly below: none: say --yes" in sh.fails(2, *rotate, str(first + 2))
+    line = sh.fails(2, *rotate, str(first + 2))
+    assert "Directly below: none: Is that meant? Nobody is there to answer: say --yes" in line
     line = sh.fails(2, *rotate, str(first + 1))
-    assert f"Directly below: 1: {id_of(sh, 'echo')} (echo): say --yes" in line
+    assert f"Directly below: 1: {id_of(sh, 'echo')} (echo): Is that meant? Nobody is there" in line
     monkeypatch.setattr(voiding, "_SEARCHED", 0)
     assert "none that was found" in sh.fails(2, *rotate, str(first + 1))
     monkeypatch.setattr(record_options, "has_person", lambda: True)
@@ -291,17 +293,36 @@ def test_a_revocation_is_the_issuers_or_its_own_and_says_who_signs(sh, registry)
     sh.ok("id", "register", "echo", "--unencrypted")
     echo = id_of(sh, "echo")
     assert "--by NAME" in sh.fails(2, "id", "revoke", echo)
-    told = sh.json("id", "revoke", echo, "--by", "acme")
+    told = sh.json("id", "revoke", echo, "--by", "acme", "--yes")
     assert (told["state"], told["auto_id"]) == ("revoked", echo)
     assert (Keystore().folder("acme") / "registry" / f"{log}-{told['index']}-revoke.tlog-proof").exists()
-    assert sh.json("id", "revoke", echo, "--by", "acme")["index"] == told["index"]
-    line = sh.fails(3, "id", "revoke", "echo")
+    assert sh.json("id", "revoke", echo, "--by", "acme", "--yes")["index"] == told["index"]
+    line = sh.fails(3, "id", "revoke", "echo", "--yes")
     assert "(revoked)" in line
     assert f"by entry {told['index']}, which is another" in line
-    assert sh.json("id", "revoke", "acme")["state"] == "revoked"
+    assert sh.json("id", "revoke", "acme", "--yes")["state"] == "revoked"
     status = sh.json("registry", "status", echo)
     assert (status["state"], status["because_of"]) == ("revoked", None)
-    assert "is not on record there" in sh.fails(1, "id", "revoke", "0" * 64, "--by", "acme")
+    line = sh.fails(1, "id", "revoke", "0" * 64, "--by", "acme", "--yes")
+    assert line.startswith(
+        f"registry {Contact.parse(registry.contact).address}: {'0' * 64} is not on record there"
+    )
+
+
+def test_a_key_is_revoked_only_on_a_second_word(sh, monkeypatch):
+    """A typed name that was completed to another one ends nobody's links; nor does a script that did not say so."""
+    sh.ok("id", "register", "acme")
+    acme, revoke = id_of(sh, "acme"), ("id", "revoke", "acme")
+    line = sh.fails(2, *revoke)
+    assert line.startswith(
+        "its key never comes back, and every link of it and of what stands below it ends: "
+    )
+    assert line.endswith(f": Revoke {acme} (acme)? Nobody is there to answer: say --yes")
+    monkeypatch.setattr(record_options, "has_person", lambda: True)
+    assert sh(*revoke, stdin="n\n").exit_code == 130
+    assert sh.json("registry", "status", "acme")["state"] == "active"
+    assert sh(*revoke, stdin="y\n").exit_code == 0
+    assert sh.json("registry", "status", "acme")["state"] == "revoked"
 
 
 def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
@@ -314,4 +335,29 @@ def test_an_id_is_ended_for_ever_only_on_a_second_word(sh, monkeypatch):
     ended = sh.json(*end, "--yes")
     assert ended["state"] == "deactivated"
     assert sh.json(*end, "--yes")["index"] == ended["index"]
-    assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme")
+    assert "(deactivated)" in sh.fails(3, "id", "revoke", "acme", "--yes")
+
+
+def test_who_is_on_record_and_not_active_is_not_registered_again(sh, monkeypatch):
+    """A script that sees status 0 would go on to serve as somebody whom nobody believes; wherever its issuer is."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    acme, echo = ("id", "register", "acme"), ("id", "register", "echo", "--unencrypted")
+    sh.ok("id", "revoke", "echo", "--by", "acme", "--yes")
+    assert "(taken): it is revoked: a rotation to its next key, or a recovery" in sh.fails(3, *echo)
+    with monkeypatch.context() as away:
+        away.setattr(on_record, "issuer_of", _elsewhere)
+        index = sh.json("registry", "history", "echo")["entries"][0]["index"]
+        assert f"echo is on record as entry {index}, and it is revoked: " in sh.fails(3, *echo)
+    sh.issued("other", "acme")
+    sh.ok("id", "register", "other", "--unencrypted")
+    sh.ok("id", "revoke", "acme", "--yes")
+    line = sh.fails(3, "id", "register", "other", "--unencrypted")
+    assert line.endswith(f"it is revoked because of {id_of(sh, 'acme')}, above it")
+    assert "it is revoked: " in sh.fails(3, *acme)
+    sh.ok("id", "deactivate", "acme", "--next-key", "acme.next-key", "--yes")
+    assert sh.fails(3, *acme).endswith("it is deactivated, for good: make another identity")
+
+
+def _elsewhere(*_: object) -> None:
+    raise UsageError("the issuer is not in this keystore")

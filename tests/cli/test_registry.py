@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, Contact, Credential, limits
-from autolink.cli import registry_look
+from autolink.cli import registry_look, run
 from autolink.cli.trust_option import SpecType, build
 from autolink.identity import Keystore, load_chain
 from autolink.registry.log.note import VerifierKey
@@ -28,6 +28,7 @@ from tests.cli.registries import NOBODY, ORIGIN, OTHER_KEY, Lies, ends, id_of, p
 def test_init_prints_the_one_text_that_everybody_needs(shell):
     out = shell.ok("registry", "init", "reg", "--origin", ORIGIN, "--unencrypted")
     assert VerifierKey.parse(out.strip()).name == ORIGIN
+    assert (shell.path / "reg" / "log.pub").read_text() == out
     assert "there is a registry in reg already" in shell.fails(
         1, "registry", "init", "reg", "--origin", ORIGIN, "--unencrypted"
     )
@@ -244,7 +245,7 @@ def test_a_registry_says_what_its_log_has_not_signed_and_nothing_is_kept(sh):
 def test_a_registry_that_tells_half_of_a_history_is_caught(sh, monkeypatch):
     sh.ok("id", "register", "acme")
     sh.ok("id", "register", "echo", "--unencrypted")
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     history, other = ("registry", "history", "acme"), sh.json("registry", "status", "echo")["last_entry"]
     assert not (sh.path / "evidence").exists()
     for change, says in (
@@ -391,7 +392,7 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     assert line.endswith("is not on record there (autolink id register NAME)")
     calling = market.start("call", seller.contact, "forever", *as_buyer)
     assert seller.line() == "holding"
-    shell.ok("id", "revoke", "buyer", "--by", "acme")
+    shell.ok("id", "revoke", "buyer", "--by", "acme", "--yes")
     assert calling.process.wait(20) != 0
     assert "revoked" in seller.log_until("ended")
     assert json.loads(watch.line())["what"] == "revoke"
@@ -511,10 +512,12 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
         in line
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        port = taken.getsockname()[1]
+    address = f"127.0.0.1:{port}"
     served = ("run", "shop:handlers", "--as", "stall", "--trust", "self-certified", "--workers", "2")
-    seller = market.start("-v", *served, "--listen", address, "--advertise", address)
+    seller = market.start("-v", *served, "--listen", f"0.0.0.0:{port}", "--advertise", address)
     seller.contact = seller.line()
+    assert seller.contact == f"autolink://{stall}@{address}"
     seller.log_until("our service record is on record")
     line = shell.fails(5, "call", stall, "echo", *caller)
     assert "127.0.0.1 is loopback: --allow a network that is yours" in line
@@ -564,6 +567,30 @@ def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_l
     assert line.endswith(f": what it shows is in {kept}")
     assert "the registry does not show as many entries as it has signed, or others: " in line
     assert Status.from_untrusted(kept.read_bytes()).auto_id.hex == id_of(sh, "acme")
+
+
+def test_the_contact_is_of_where_others_reach_it(sh, market, monkeypatch):
+    """And not of where one process listens, which nobody else can dial; with workers the test above shows it."""
+
+    async def serving_it(agent, listen, patience, announce):
+        announce([f"autolink://{agent.auto_id}@{address}" for address in listen])
+        return True
+
+    monkeypatch.setattr(run, "serve", serving_it)
+    serving = (
+        "run",
+        "shop:handlers",
+        "--as",
+        "echo",
+        "--trust",
+        "self-certified",
+        "--listen",
+        "0.0.0.0:4433",
+    )
+    echo = f"autolink://{id_of(sh, 'echo')}@"
+    assert sh.ok(*serving) == f"{echo}0.0.0.0:4433\n"
+    reached = ("--advertise", "echo.example:4433", "--advertise", "[2001:db8::1]:4433")
+    assert sh.ok(*serving, *reached) == f"{echo}echo.example:4433\n{echo}[2001:db8::1]:4433\n"
 
 
 def test_what_cannot_be_advertised_is_told_before_anybody_serves(sh, market, monkeypatch):

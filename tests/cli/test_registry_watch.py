@@ -28,7 +28,7 @@ from tests.cli.registries import ORIGIN, OTHER_KEY, Lies, id_of
 
 def test_an_audit_tells_what_is_in_a_log_while_it_is_served(sh, registry):
     sh.ok("id", "register", "acme")
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     told = sh.json("registry", "audit", str(registry.folder))
     assert told["states"]["revoked"] >= 1
     assert told["ids"] == sum(told["states"].values())
@@ -41,7 +41,7 @@ def test_an_audit_tells_what_is_in_a_log_while_it_is_served(sh, registry):
 def test_an_audit_of_a_folder_that_has_rotted_convicts_nobody(sh, registry):
     """A copy of the folder, an entry replaced by another one: nobody has signed that."""
     sh.ok("id", "register", "acme")
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     copy = sh.path / "copy"
     copy.mkdir()
     with (
@@ -177,7 +177,7 @@ def test_a_monitor_says_how_an_agent_really_stands(sh):
     watch, nobody = ("registry", "monitor", "--once", "--id", "echo"), "0" * 64
     stands, last = map(json.loads, sh.ok(*watch, "--json").splitlines())
     assert (stands["what"], stands["state"], stands["index"]) == ("state", "active", None)
-    acme, entry = id_of(sh, "acme"), sh.json("id", "revoke", "acme")["index"]
+    acme, entry = id_of(sh, "acme"), sh.json("id", "revoke", "acme", "--yes")["index"]
     (line,) = sh.ok(*watch).splitlines()
     means = f"it is revoked now, because of {acme}, by entry {entry} of {acme}"
     assert line.endswith(f"  entry {entry}  {id_of(sh, 'echo')}  echo  state: {means}")
@@ -191,7 +191,7 @@ def test_a_monitor_says_how_an_agent_really_stands(sh):
 def test_a_monitor_keeps_what_is_odd(sh, monkeypatch):
     """A word from before the last entry is no lie, and reported; entries that are not those signed are not taken."""
     sh.ok("id", "register", "acme")
-    sh.ok("id", "revoke", "acme")  # so there are two entries at least, and another order is a lie
+    sh.ok("id", "revoke", "acme", "--yes")  # so there are two entries at least, and another order is a lie
     watch = ("registry", "monitor", "--once", "--id", "acme", "--since", "0")
     with monkeypatch.context() as patch:
         Lies(patch).tell(

@@ -49,7 +49,7 @@ def lose_the_answer(patch: pytest.MonkeyPatch) -> None:
 def test_an_agent_whose_key_was_stolen_goes_on_to_its_next_one_at_once(on_record):
     """Request, issue, rotate: active again after a revocation, with another key after, and so once more."""
     sh, before = on_record, on_record.json("id", "show", "echo")
-    index = sh.json("id", "revoke", "echo", "--by", "acme")["index"]
+    index = sh.json("id", "revoke", "echo", "--by", "acme", "--yes")["index"]
     asked = sh(*ROTATE)
     assert asked.exit_code == 0
     assert "autolink id rotate echo CHAIN --next-key echo.next-key" in asked.stderr
@@ -58,6 +58,8 @@ def test_an_agent_whose_key_was_stolen_goes_on_to_its_next_one_at_once(on_record
     told = sh.json(*ROTATE, "echo.pem", "--void-from", str(index), "--yes")
     assert (told["auto_id"], told["on_record"]["state"]) == (before["auto_id"], "active")
     assert told["on_record"]["says"].endswith(f"void from entry {index}")
+    shown = sh.json("id", "show", "echo")
+    assert shown["rotations"] is None  # its certificates show none, and 0 would say that there was none
     assert key_of("echo.next-key") == f"sha256:{Keystore().load('echo').leaf.spki_sha256.hex()}"
     assert sh.json("registry", "status", "echo")["certificate"] == fingerprint("echo")
 

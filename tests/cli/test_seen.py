@@ -91,7 +91,7 @@ def test_a_log_that_was_rolled_back_is_refused_and_nothing_that_proves_it_is_wri
         ("id", "register", "acme"),
         ("id", "register", "bob", "--unencrypted"),
         ("id", "renew", "acme"),
-        ("id", "revoke", "acme"),
+        ("id", "revoke", "acme", "--yes"),
         ("id", "publish-crl", "acme"),
     ):
         assert says in ends(shell, 1, *command)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -380,7 +381,8 @@ def test_a_signal_drains_what_is_open_may_end_and_the_status_is_0(shell, market,
     assert server.line() == "holding"
     server.process.send_signal(stop)
     server.log_until("1 open: up to 30 s to end; the same signal again ends it now")
-    server.log_until(f"told to stop by {stop.name}")
+    told = server.log_until(f"told to stop by {stop.name}")
+    assert datetime.fromisoformat(told.split()[0]).utcoffset() == timedelta()  # when: nobody looked on
     (shell.path / "release").write_bytes(b"now")
     assert call.line() == '"done"'
     assert call.process.wait(30) == 0

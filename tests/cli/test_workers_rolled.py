@@ -1,6 +1,7 @@
 """What changes while `autolink run --workers N` serves reaches every worker: they are rolled, or told."""
 
 import signal
+from datetime import datetime, timedelta
 
 import anyio
 import pytest
@@ -131,6 +132,7 @@ async def test_a_file_that_is_wrong_changes_nothing_and_is_told_once(site, buyer
     line = await heard(server, "ERROR")
     assert "acme.pem" in line
     assert "the workers go on with what they have" in line
+    assert datetime.fromisoformat(line.split()[0]).utcoffset() == timedelta()
     async with buyer.connect(server.contact) as link:
         assert await link.call("pid", returns=int) in old
     (site.path / "acme.pem").write_bytes(good)

@@ -85,6 +85,27 @@ async def test_registered_agents_link_and_a_revocation_ends_their_link(tmp_path:
         assert [each.missing for each in standings] == ["", "we are revoked there"]
 
 
+async def test_who_is_revoked_is_told_what_that_means_at_each_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And goes on serving: others do not go by the registry, and a rotation in the keystore is taken up. The kept status
+    says it already, which is no reason to say nothing."""
+    file = tmp_path / "kept.status"
+    async with serving(tmp_path) as served:
+        acme, (echo, below) = await register(served, "echo", "below")
+        await revoke(served, acme, echo)
+        for _ in range(2):
+            caplog.clear()
+            agent = served.join(Agent(echo, trust=SelfCertified()))
+            async with registered(agent, contact(served), served.key, kept=file) as standing:
+                assert standing.missing == "we are revoked there"
+            assert "says that we are revoked: whoever goes by it refuses us and ends our links" in caplog.text
+            assert "until we serve with another key of this ID (`autolink id rotate`" in caplog.text
+        await revoke(served, acme, acme)
+        async with registered(served.join(Agent(below, trust=SelfCertified())), contact(served), served.key):
+            assert f"that we are revoked, because of {acme.auto_id}, above us: whoever" in caplog.text
+
+
 async def test_a_kept_status_that_is_not_ours_is_not_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
