@@ -20,6 +20,7 @@ from autolink.agent.listener import Listener
 from autolink.agent.topic import Overflow, Topic
 from autolink.errors import IdentityError, Reason, UsageError
 from autolink.identity import AutoId, Credential, PeerId
+from autolink.identity.autoid import auto_id_given
 from autolink.transport import Address, Contact, ListeningSocket, TcpAddress, parse_address
 from autolink.trust import Model
 
@@ -233,7 +234,7 @@ class Agent(Links):
             return partial(self.dial, *self._whom(where, expect))
         if expect is not None:
             raise UsageError("who is found is expected: leave expect= out")
-        who = PeerId(where, "bound") if isinstance(where, AutoId) else where
+        who = where if isinstance(where, PeerId) else PeerId(auto_id_given(where), "bound")
         if who.auto_id is None:
             raise UsageError("a key alone is not found: only an Auto ID is")
         if self.finder is None:

@@ -34,6 +34,7 @@ from autolink.errors import (
     display,
 )
 from autolink.identity import AutoId, Certificate, Credential
+from autolink.identity.autoid import auto_id_given
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
@@ -235,8 +236,10 @@ class RegistryFinder:
         """The newest service record of an ID, proved: where it says that it is, and what it offers.
 
         Raises:
+            UsageError: `auto_id` is no AutoId, such as its digits.
             AutolinkError, TimeoutError: as `find_record`, and as `Agent.connect` to the registry; a note names it.
         """
+        auto_id_given(auto_id)  # before anybody is asked
         try:
             async with self.reader.connect(self._contact) as link:
                 client = RegistryClient(link, self._log_key, seen=self._seen)

@@ -221,6 +221,27 @@ def test_a_finders_arguments_are_looked_at() -> None:
             RegistryFinder(contact, key, **options)  # type: ignore[arg-type]
 
 
+async def test_what_is_no_auto_id_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        digits: Any = here.echo.auto_id.hex
+        answer = r"give AutoId\.parse\('[0-9a-f]{64}'\)"
+        finder, asks = here.finder(), here.client
+        finder.reader.reach = None  # type: ignore[assignment]  # nobody is reached
+        for question in (
+            finder.record(digits), finder(digits), asks.status(digits), asks.place(digits), asks.history(digits),
+            asks.publish_crl(digits, b""), find_record(asks, digits, now=clock()),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match=answer):
+                await question
+        peer_id: Any = here.echo.peer_id
+        with pytest.raises(UsageError, match="give its auto_id"):
+            await asks.status(peer_id)
+        number: Any = 7
+        with pytest.raises(UsageError, match="an AutoId is needed here, not 7"):
+            async with here.served.agent.connect(number):
+                pass
+
+
 # --- an agent that publishes itself ------------------------------------------------------------------------
 
 
