@@ -35,6 +35,7 @@ from autolink.cli.lazy import Lazy
 from autolink.cli.show import print_json
 from autolink.errors import (
     AutolinkError,
+    BadSignature,
     CallError,
     Code,
     DeliveryUnknown,
@@ -86,6 +87,8 @@ _OUR_NO_BY_REGISTRY: Final = {
     "its status is of": "its owner must run it with --registry, which shows a new one again and again",
     "not the current one on record": "its owner must put it on record (autolink id renew NAME), or use the newer one",
     "a fresh one will do": "try again",
+    "not signed by this key": "your log key is not its registry's, or it shows the status of another registry than yours: "
+    "compare the keys",
 }
 """What `Registered` says, and what to do: it knows better than the reason alone."""
 
@@ -122,6 +125,9 @@ _OF_REFUSAL: Final = {
 }
 """What a registry says of an entry's certificate or signatures, and what to do."""
 
+_OF_SIGNATURE: Final = {"not signed by this key": "is your --log-key that of this log?"}
+"""What a note's signature says, and what to do."""
+
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
 }
@@ -152,11 +158,10 @@ def _text(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, Refused):
         return ": ".join(filter(None, [str(error), _of_refusal(error)]))
-    if isinstance(error, KeystoreError):
-        return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
+    if isinstance(error, KeystoreError | BadSignature):
+        return ": ".join([str(error), *_hints(_OF_KEYSTORE | _OF_SIGNATURE, error)])
     if isinstance(error, EntryRefused):
-        hints = (hint for what, hint in _OF_REFUSAL.items() if what in str(error))
-        hint = _OF_ENTRY.get(error.fault) or next(hints, None)
+        hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), None)
         return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
@@ -174,6 +179,11 @@ def _text(error: BaseException) -> str:
         hint = _OF_SYSTEM.get(error.errno or 0)
         return (f"{error.filename}: " if named else "") + what + (f": {hint}" if hint else "")
     return str(error)
+
+
+def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
+    """What there is to do about an error that says something of the table."""
+    return [hint for what, hint in table.items() if what in str(error)]
 
 
 def _of_refusal(error: Refused) -> str:
@@ -198,7 +208,7 @@ def _of_finding(error: AutolinkError) -> str:
             return "is this the contact of a registry?"
         case LinkLost():
             return "is the registry running there?"
-    return next((hint for what, hint in _OF_NOT_FOUND.items() if what in str(error)), "")
+    return next(iter(_hints(_OF_NOT_FOUND | _OF_SIGNATURE, error)), "")
 
 
 def status_of(error: BaseException) -> Status:

@@ -286,6 +286,9 @@ def test_the_key_of_another_log_is_told_as_such(sh, command):
     says = f"this registry's log is {ORIGIN}; the log key given is of other.example/log"
     assert line.startswith("registry 127.0.0.1:")
     assert line.endswith(says)
+    line = sh.fails(1, "registry", *command.split(), "--log-key", OTHER_KEY)
+    assert "not signed by this key of registry.example/log (+" in line
+    assert line.endswith("is your --log-key that of this log?")
 
 
 def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkeypatch):
@@ -359,6 +362,13 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+    line = shell.fails(
+        3, "call", seller.contact, "echo", "1", "--as", "buyer", "--trust", f"registered:{OTHER_KEY}",
+        "--log-key", log_key,
+    )  # fmt: skip
+    ours, its = ("+".join(["", key.split("+")[1], "…"]) for key in (OTHER_KEY, log_key))
+    assert f"not signed by this key of {ORIGIN} ({ours}), but by another ({its})" in line
+    assert "your log key is not its registry's, or it shows the status of another registry" in line
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
