@@ -166,7 +166,7 @@ class Agent(Links):
         Raises:
             Refused: by us or by the peer.
             LinkLost: nobody answers there, or the connection broke while opening, or nobody is found.
-            RemoteProtocolError: whoever answers does not speak the protocol.
+            NotAnAgent: (a RemoteProtocolError) whoever answers does not speak the protocol.
             TimeoutError: no link within `limits.OPENING` seconds, or `limits.FINDING` where its peer is found first.
             UsageError: no such address can be, nobody is expected, or the agent has no `finder`.
         """

@@ -44,6 +44,7 @@ from autolink.errors import (
     KeystoreError,
     LinkLost,
     LocalProtocolError,
+    NotAnAgent,
     NotLocated,
     Reason,
     Refused,
@@ -71,6 +72,7 @@ class Status(IntEnum):
 _WIDTH: Final = 5 * limits.DISPLAY
 """Characters of an error line: several reasons of `limits.DISPLAY` each, and what to do."""
 
+_OTHER_VERSION: Final = "no autolink agent answers there, or one of another version"
 _OUR_NO: Final = {
     Reason.UNKNOWN_ISSUER: "if you trust its organisation, get the anchor from there and add --trust issuer:FILE",
     Reason.NOT_VOUCHED: "add a --trust that vouches for it, or choose --on-first with --trust known",
@@ -78,6 +80,7 @@ _OUR_NO: Final = {
     Reason.WRONG_PEER: "another agent answers there: ask for a new contact",
     Reason.CLOCK_SKEW: "set the clock",
     Reason.SELF: "use another identity with --as",
+    Reason.VERSION: _OTHER_VERSION,
     Reason.EXPIRED: "its issuer must issue a new one",
     Reason.NOT_YET_VALID: "set the clock",
     Reason.TAMPERED: "ask its author for the original",
@@ -96,6 +99,7 @@ _THEIR_NO: Final = {
     Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export {NAME}; if it asks a registry: add --registry",
     Reason.EXPIRED: "have a new certificate issued, then: autolink id accept {NAME} CHAIN",
     Reason.CLOCK_SKEW: "set the clock",
+    Reason.VERSION: _OTHER_VERSION,
     Reason.BUSY: "try again later",
 }
 AT_ANOTHER_TIME: Final = dict.fromkeys((Reason.EXPIRED, Reason.NOT_YET_VALID), "--at asks about another time")
@@ -204,7 +208,7 @@ def _of_finding(error: AutolinkError) -> str:
     match error:
         case CallError(code=Code.NOT_FOUND):
             return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
-        case CallError() | Refused():
+        case CallError() | Refused() | NotAnAgent():
             return "is this the contact of a registry?"
         case LinkLost():
             return "is the registry running there?"
@@ -222,9 +226,9 @@ def status_of(error: BaseException) -> Status:
             return Status.ANSWERED
         case LinkLost() if _comes_from_refusal(error):
             return Status.REFUSED
-        case NotLocated(__cause__=CallError(code=Code.NOT_FOUND)):
-            return Status.FAILED  # not on record: as where a registry is asked for it
-        case LinkLost() | DeliveryUnknown() | TimeoutError():
+        case NotLocated(__cause__=CallError(code=Code.NOT_FOUND) | BadSignature()):
+            return Status.FAILED  # not on record, or not so: as where a registry is asked for it
+        case LinkLost() | NotAnAgent() | DeliveryUnknown() | TimeoutError():
             return Status.UNREACHED
         case UsageError() if not isinstance(error, SetupError):
             return Status.USAGE

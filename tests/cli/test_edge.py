@@ -22,6 +22,7 @@ from autolink.errors import (
     DeliveryUnknown,
     KeystoreError,
     LinkLost,
+    NotAnAgent,
     NotLocated,
     Reason,
     Refused,
@@ -213,6 +214,7 @@ def test_a_hint_about_the_registry_is_for_who_is_not_found():
     for error, cause, hint in (
         (found, revoked, "is this the contact of a registry?"),
         (found, LinkLost("no link"), "is the registry running there?"),
+        (found, NotAnAgent("what came is no TLS"), "is this the contact of a registry?"),
         (gone, revoked, "the link to seller is gone"),
     ):  # fmt: skip
         error.__cause__ = cause
@@ -226,6 +228,14 @@ def test_a_link_that_ends_by_a_refusal_is_refused():
     assert status_of(lost) == 5
     lost.__cause__.__cause__ = Refused(Reason.REVOKED, by="us")
     assert status_of(lost) == 3
+
+
+@pytest.mark.parametrize("by", ["us", "peer"])
+def test_who_speaks_no_tls_1_3_or_no_autolink_in_it_is_hardly_an_agent(by):
+    line = shown(Refused(Reason.VERSION, by=by, peer="10.0.0.1:5", detail="it speaks no TLS 1.3"))
+    assert line.endswith(
+        "version (it speaks no TLS 1.3): no autolink agent answers there, or one of another version"
+    )
 
 
 def test_known_without_a_file_needs_an_identity(acme):
