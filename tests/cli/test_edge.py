@@ -201,6 +201,7 @@ def test_a_name_that_does_not_resolve_is_not_taken_for_an_agent_that_is_down():
     lost = LinkLost("no link to nowhere:1: unknown")
     lost.__cause__ = socket.gaierror(-2, "unknown")
     assert shown(lost) == "no link to nowhere:1: unknown: this name does not resolve: is it right?"
+    assert shown(lost.__cause__) == "unknown: this name does not resolve: is it right?"  # to listen at
     lost.__cause__ = ConnectionRefusedError()
     assert shown(lost).endswith("is the agent running there?")
 
