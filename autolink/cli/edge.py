@@ -141,6 +141,7 @@ _OF_SYSTEM: Final = {
 _NO_SUCH_NAME: Final = "this name does not resolve: is it right?"
 
 _OF_NOT_FOUND: Final = {
+    "is not on record in": "is it the right registry? Its owner puts it on record there: autolink id register NAME",
     "is not dialled": "--allow a network that is yours",
     "service record": "its owner must run it with --advertise",
 }
@@ -209,8 +210,6 @@ def _of_refusal(error: Refused) -> str:
 def _of_finding(error: AutolinkError) -> str:
     """What there is to do where nothing was lost but somebody is not found."""
     match error:
-        case CallError(code=Code.NOT_FOUND):
-            return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
         case CallError() | Refused() | NotAnAgent():
             return "is this the contact of a registry?"
         case LinkLost():
@@ -229,8 +228,8 @@ def status_of(error: BaseException) -> Status:
             return Status.ANSWERED
         case LinkLost() if _comes_from_refusal(error):
             return Status.REFUSED
-        case NotLocated(__cause__=CallError(code=Code.NOT_FOUND) | BadSignature()):
-            return Status.FAILED  # not on record, or not so: as where a registry is asked for it
+        case NotLocated(__cause__=BadSignature() | AutolinkError(__cause__=CallError(code=Code.NOT_FOUND))):
+            return Status.FAILED  # not so, or not on record: as where a registry is asked for it
         case LinkLost() | NotAnAgent() | DeliveryUnknown() | TimeoutError():
             return Status.UNREACHED
         case UsageError() if not isinstance(error, SetupError):

@@ -226,8 +226,13 @@ class Reach:
                 what = f"the registry did not answer within {self.timeout:g} s: try again"
                 raise TimeoutError(what) from error
 
-        with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
-            return anyio.run(run, backend="trio")
+        address = Contact.parse(self.contact).address
+        with about(f"registry {address}"), evidence_kept(self.evidence):
+            try:
+                return anyio.run(run, backend="trio")
+            except NotOnRecord as error:
+                error.add_note(f"registry {display(self.log_key.name)} at {address}")
+                raise
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """As `use`, in an event loop and without an end."""
