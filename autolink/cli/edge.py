@@ -134,11 +134,10 @@ _OF_SIGNATURE: Final = {"not signed by this key": "is your --log-key that of thi
 
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
-    errno.EADDRNOTAVAIL: "this machine has no such address: give one of its own, or 0.0.0.0 or [::] for all of them",
+    errno.EADDRNOTAVAIL: "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them",
+    socket.EAI_NONAME: "this name does not resolve: is it right?",
 }
 """An `OSError`'s number, and what to do."""
-
-_NO_SUCH_NAME: Final = "this name does not resolve: is it right?"
 
 _OF_NOT_FOUND: Final = {
     "is not on record in": "is it the right registry? Its owner puts it on record there: autolink id register NAME",
@@ -173,7 +172,7 @@ def _text(error: BaseException) -> str:
         return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
-            return f"{error}: {_NO_SUCH_NAME}"
+            return f"{error}: this name does not resolve: is it right?"
         if isinstance(error, NotLocated) and isinstance(error.__cause__, AutolinkError):
             return ": ".join(filter(None, [str(error), _of_finding(error.__cause__)]))
         if _comes_from_refusal(error):
@@ -184,7 +183,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         named = error.filename and not getattr(error, "__notes__", ())
-        hint = _NO_SUCH_NAME if isinstance(error, socket.gaierror) else _OF_SYSTEM.get(error.errno or 0)
+        hint = _OF_SYSTEM.get(error.errno or 0)
         return (f"{error.filename}: " if named else "") + what + (f": {hint}" if hint else "")
     return str(error)
 

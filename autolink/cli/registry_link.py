@@ -226,13 +226,8 @@ class Reach:
                 what = f"the registry did not answer within {self.timeout:g} s: try again"
                 raise TimeoutError(what) from error
 
-        address = Contact.parse(self.contact).address
-        with about(f"registry {address}"), evidence_kept(self.evidence):
-            try:
-                return anyio.run(run, backend="trio")
-            except NotOnRecord as error:
-                error.add_note(f"registry {display(self.log_key.name)} at {address}")
-                raise
+        with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
+            return anyio.run(run, backend="trio")
 
     async def run(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """As `use`, in an event loop and without an end."""
@@ -282,7 +277,7 @@ def auto_id_of(text: str) -> AutoId:
     return claimed
 
 
-class NotOnRecord(click.ClickException):
+class NotOnRecord(AutolinkError):
     """A registry knows nothing of an Auto ID."""
 
     def __init__(self, auto_id: AutoId) -> None:

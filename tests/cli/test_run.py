@@ -104,7 +104,7 @@ def test_an_address_of_another_machine_is_told_with_what_to_do(seller):
     said = seller.fails(1, "run", "good:handlers", *SERVE, "--listen", "192.0.2.1:4433")
     assert said.startswith("listening on 192.0.2.1:4433: ")
     assert said.endswith(
-        "this machine has no such address: give one of its own, or 0.0.0.0 or [::] for all of them"
+        "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them"
     )
 
 
