@@ -14,6 +14,7 @@
     │   └── EnvelopeRefused           the same about a signed message taken alone
     ├── EntryRefused                  a registry does not take an entry, now or ever; see `fault`
     ├── RemoteProtocolError           the peer: it broke the protocol, and the link is over
+    │   └── NotAnAgent                whoever answers at an address speaks something else: no link was opened
     ├── CallError                     the far handler's answer, with a `Code`
     ├── DeliveryUnknown               the link died while a call was out: it may or may not have been carried out
     └── LinkLost                      the world: the link is gone (also an anyio.BrokenResourceError)
@@ -147,7 +148,7 @@ class Refused(AutolinkError):
         reason: why; when `by` is ``"peer"`` only the closed set that crosses the wire.
         by: ``"us"`` or ``"peer"``: who refused.
         peer: the other party, as far as known, safe to show.
-        detail: our own full reason, safe to show; empty when the peer refused.
+        detail: our own full reason, safe to show; when the peer refused, what its TLS has said of it, or nothing.
         offset: with `clock_skew`, how many seconds the refused one's clock is ahead of the other's.
     """
 
@@ -210,6 +211,10 @@ class EntryRefused(AutolinkError):
 
 class RemoteProtocolError(AutolinkError):
     """The peer sent something that the protocol does not allow. The link is over; the text never holds its bytes."""
+
+
+class NotAnAgent(RemoteProtocolError):
+    """Whoever answers at an address is no autolink agent, or none that can be understood: no link was opened."""
 
 
 class CallError(AutolinkError):

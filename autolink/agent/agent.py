@@ -20,6 +20,7 @@ from autolink.agent.listener import Listener
 from autolink.agent.topic import Overflow, Topic
 from autolink.errors import IdentityError, Reason, UsageError
 from autolink.identity import AutoId, Credential, PeerId
+from autolink.identity.autoid import auto_id_given
 from autolink.transport import Address, Contact, ListeningSocket, TcpAddress, parse_address
 from autolink.trust import Model
 
@@ -165,7 +166,7 @@ class Agent(Links):
         Raises:
             Refused: by us or by the peer.
             LinkLost: nobody answers there, or the connection broke while opening, or nobody is found.
-            RemoteProtocolError: whoever answers does not speak the protocol.
+            NotAnAgent: (a RemoteProtocolError) whoever answers does not speak the protocol.
             TimeoutError: no link within `limits.OPENING` seconds, or `limits.FINDING` where its peer is found first.
             UsageError: no such address can be, nobody is expected, or the agent has no `finder`.
         """
@@ -233,7 +234,7 @@ class Agent(Links):
             return partial(self.dial, *self._whom(where, expect))
         if expect is not None:
             raise UsageError("who is found is expected: leave expect= out")
-        who = PeerId(where, "bound") if isinstance(where, AutoId) else where
+        who = where if isinstance(where, PeerId) else PeerId(auto_id_given(where), "bound")
         if who.auto_id is None:
             raise UsageError("a key alone is not found: only an Auto ID is")
         if self.finder is None:

@@ -212,6 +212,8 @@ class KeptLink:
             say("no link to %s, trying again: %s", self._where, str(error) or "timed out")
             self.error = error
         else:
+            if self.error is not None:  # who was warned is told of the end of it
+                logger.warning("there is a link to %s again", self._where)
             self.error = None
             return link
         self._notify()

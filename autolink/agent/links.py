@@ -19,7 +19,7 @@ from autolink.agent.author import Author
 from autolink.agent.link import Link
 from autolink.agent.opening import Row, early_objection, open_link
 from autolink.agent.sessions import Key, Session, Sessions
-from autolink.errors import LinkLost, Reason, Refused, UsageError
+from autolink.errors import LinkLost, NotAnAgent, Reason, Refused, RemoteProtocolError, UsageError
 from autolink.identity import AutoId, Credential, PeerId
 from autolink.loop import running_loop
 from autolink.transport import Address, TlsContext, client_context, connect, handshake, server_context
@@ -70,7 +70,7 @@ class Links(Author):
         """One attempt at a link; whoever gets it runs it (`Link.running`), and our ACCEPT goes out with that.
 
         Raises:
-            Refused, LinkLost, RemoteProtocolError, TimeoutError: as `connect`.
+            Refused, LinkLost, NotAnAgent, TimeoutError: as `connect`.
         """
         key = (expect, str(address)) if expect and self.resume else None
         session = self._sessions.take(key, self.clock()) if key else None
@@ -87,8 +87,11 @@ class Links(Author):
                 return await self._dial(address, expect, key, None)
         except TimeoutError:
             raise
+        except RemoteProtocolError as error:
+            raise NotAnAgent(f"no autolink agent answers there: {error}") from error
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise LinkLost(f"no link to {address}: {str(error) or 'the connection was closed'}") from error
+            why = getattr(error, "strerror", None) or str(error) or "the connection was closed"
+            raise LinkLost(f"no link to {address}: {why}") from error
         raise TimeoutError
 
     async def _dial(

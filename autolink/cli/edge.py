@@ -35,6 +35,7 @@ from autolink.cli.lazy import Lazy
 from autolink.cli.show import print_json
 from autolink.errors import (
     AutolinkError,
+    BadSignature,
     CallError,
     Code,
     DeliveryUnknown,
@@ -43,6 +44,7 @@ from autolink.errors import (
     KeystoreError,
     LinkLost,
     LocalProtocolError,
+    NotAnAgent,
     NotLocated,
     Reason,
     Refused,
@@ -70,6 +72,7 @@ class Status(IntEnum):
 _WIDTH: Final = 5 * limits.DISPLAY
 """Characters of an error line: several reasons of `limits.DISPLAY` each, and what to do."""
 
+_OTHER_VERSION: Final = "no autolink agent answers there, or one of another version"
 _OUR_NO: Final = {
     Reason.UNKNOWN_ISSUER: "if you trust its organisation, get the anchor from there and add --trust issuer:FILE",
     Reason.NOT_VOUCHED: "add a --trust that vouches for it, or choose --on-first with --trust known",
@@ -77,6 +80,7 @@ _OUR_NO: Final = {
     Reason.WRONG_PEER: "another agent answers there: ask for a new contact",
     Reason.CLOCK_SKEW: "set the clock",
     Reason.SELF: "use another identity with --as",
+    Reason.VERSION: _OTHER_VERSION,
     Reason.EXPIRED: "its issuer must issue a new one",
     Reason.NOT_YET_VALID: "set the clock",
     Reason.TAMPERED: "ask its author for the original",
@@ -86,6 +90,8 @@ _OUR_NO_BY_REGISTRY: Final = {
     "its status is of": "its owner must run it with --registry, which shows a new one again and again",
     "not the current one on record": "its owner must put it on record (autolink id renew NAME), or use the newer one",
     "a fresh one will do": "try again",
+    "not signed by this key": "your log key is not its registry's, or it shows the status of another registry than yours: "
+    "compare the keys",
 }
 """What `Registered` says, and what to do: it knows better than the reason alone."""
 
@@ -93,6 +99,7 @@ _THEIR_NO: Final = {
     Reason.UNTRUSTED: "ask its owner to trust your anchor: autolink id export {NAME}; if it asks a registry: add --registry",
     Reason.EXPIRED: "have a new certificate issued, then: autolink id accept {NAME} CHAIN",
     Reason.CLOCK_SKEW: "set the clock",
+    Reason.VERSION: _OTHER_VERSION,
     Reason.BUSY: "try again later",
 }
 AT_ANOTHER_TIME: Final = dict.fromkeys((Reason.EXPIRED, Reason.NOT_YET_VALID), "--at asks about another time")
@@ -122,6 +129,9 @@ _OF_REFUSAL: Final = {
 }
 """What a registry says of an entry's certificate or signatures, and what to do."""
 
+_OF_SIGNATURE: Final = {"not signed by this key": "is your --log-key that of this log?"}
+"""What a note's signature says, and what to do."""
+
 _OF_SYSTEM: Final = {
     errno.EADDRINUSE: "somebody listens there already: choose another address, or end that program",
     errno.EADDRNOTAVAIL: "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them",
@@ -130,6 +140,7 @@ _OF_SYSTEM: Final = {
 """An `OSError`'s number, and what to do."""
 
 _OF_NOT_FOUND: Final = {
+    "is not on record in": "is it the right registry? Its owner puts it on record there: autolink id register NAME",
     "is not dialled": "--allow a network that is yours",
     "service record": "its owner must run it with --advertise",
 }
@@ -154,11 +165,10 @@ def _text(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, Refused):
         return ": ".join(filter(None, [str(error), _of_refusal(error)]))
-    if isinstance(error, KeystoreError):
-        return ": ".join([str(error), *(hint for what, hint in _OF_KEYSTORE.items() if what in str(error))])
+    if isinstance(error, KeystoreError | BadSignature):
+        return ": ".join([str(error), *_hints(_OF_KEYSTORE | _OF_SIGNATURE, error)])
     if isinstance(error, EntryRefused):
-        hints = (hint for what, hint in _OF_REFUSAL.items() if what in str(error))
-        hint = _OF_ENTRY.get(error.fault) or next(hints, None)
+        hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), None)
         return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
@@ -189,6 +199,11 @@ def _of_usage(error: click.UsageError, ctx: click.Context) -> str:
     return f"{error.format_message()} (try '{path} --help')"
 
 
+def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
+    """What there is to do about an error that says something of the table."""
+    return [hint for what, hint in table.items() if what in str(error)]
+
+
 def _of_refusal(error: Refused) -> str:
     """What there is to do about it."""
     told = vars(error)
@@ -205,13 +220,11 @@ def _of_refusal(error: Refused) -> str:
 def _of_finding(error: AutolinkError) -> str:
     """What there is to do where nothing was lost but somebody is not found."""
     match error:
-        case CallError(code=Code.NOT_FOUND):
-            return "is it the right registry? Its owner puts it on record there: autolink id register NAME"
-        case CallError() | Refused():
+        case CallError() | Refused() | NotAnAgent():
             return "is this the contact of a registry?"
         case LinkLost():
             return "is the registry running there?"
-    return next((hint for what, hint in _OF_NOT_FOUND.items() if what in str(error)), "")
+    return next(iter(_hints(_OF_NOT_FOUND | _OF_SIGNATURE, error)), "")
 
 
 def status_of(error: BaseException) -> Status:
@@ -225,9 +238,9 @@ def status_of(error: BaseException) -> Status:
             return Status.ANSWERED
         case LinkLost() if _comes_from_refusal(error):
             return Status.REFUSED
-        case NotLocated(__cause__=CallError(code=Code.NOT_FOUND)):
-            return Status.FAILED  # not on record: as where a registry is asked for it
-        case LinkLost() | DeliveryUnknown() | TimeoutError():
+        case NotLocated(__cause__=BadSignature() | AutolinkError(__cause__=CallError(code=Code.NOT_FOUND))):
+            return Status.FAILED  # not so, or not on record: as where a registry is asked for it
+        case LinkLost() | NotAnAgent() | DeliveryUnknown() | TimeoutError():
             return Status.UNREACHED
         case UsageError() if not isinstance(error, SetupError):
             return Status.USAGE

@@ -356,6 +356,8 @@ async def _keep_looking(reached: Reach, watching: Monitor, look: Look, every: fl
             tasks.start_soon(follow)
             while not ended:
                 await look(client)
+                if failures:  # who was warned is told of the end of it
+                    _log.warning("the registry is watched again")
                 failures = 0
                 with anyio.move_on_after(every):
                     await woken.wait()

@@ -33,7 +33,6 @@ from autolink.errors import (
     LocalProtocolError,
     Reason,
     Refused,
-    RemoteProtocolError,
     UsageError,
     display,
 )
@@ -120,10 +119,6 @@ class Dialer:
                                 raise
                         # Nobody has looked at it, and what is at that address from now on may.
                         return await on_a_link()
-        except RemoteProtocolError as error:
-            if not opened:
-                error.add_note("no autolink agent answers there")
-            raise
         except TimeoutError as error:
             raise TimeoutError(self._too_late(awaited if opened else "")) from error
 

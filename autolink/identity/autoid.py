@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import Final, Self, final
 
-from autolink.errors import IdentityError, display
+from autolink.errors import IdentityError, UsageError, display
 
 URI_PREFIX: Final = "autoid:auto:"
 BOUND: Final = "bound"
@@ -138,6 +138,22 @@ class PeerId:
 def key_authority(spki_sha256: bytes) -> str:
     """A key as an authority: ``sha256:<hex>`` over its SPKI."""
     return KEY_PREFIX + spki_sha256.hex()
+
+
+def auto_id_given(value: AutoId) -> AutoId:
+    """What a caller gave for an AutoId, where text means nothing: a program that has read its digits is told so at once.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, AutoId):
+        return value
+    shown = display(repr(value), 80)
+    if isinstance(value, PeerId):
+        raise UsageError(f"{shown} is no AutoId: give its auto_id")
+    if isinstance(value, str):
+        raise UsageError(f"{shown} is text and no AutoId: give AutoId.parse({shown})")
+    raise UsageError(f"an AutoId is needed here, not {shown}")
 
 
 def _parse_fingerprint(text: str) -> None:

@@ -18,6 +18,7 @@ from autolink.agent.groups import background_tasks
 from autolink.agent.link import Link
 from autolink.errors import BadSignature, CallError, Code, LinkLost, RemoteProtocolError
 from autolink.identity import AutoId, Credential
+from autolink.identity.autoid import auto_id_given
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import feed, status
 from autolink.registry.answers import CHANGES, Answer, Consistency, Place
@@ -63,6 +64,9 @@ class RegistryClient:
     Attributes:
         log_key, seen: as given, and since.
         heard: the place behind the last change that `follow` has had heeded.
+
+    Raises:
+        UsageError: (each method that takes an AutoId) it is none, such as its digits.
     """
 
     def __init__(self, link: Link, log_key: VerifierKey, *, seen: Checkpoint | None = None) -> None:
@@ -106,7 +110,7 @@ class RegistryClient:
             BadSignature, RemoteProtocolError: not what the log has signed, or of another ID.
             LogConvicted, Unproved: it is of another past of the log than was seen.
         """
-        data = await self._link.call("registry.status", auto_id.value, returns=bytes)
+        data = await self._link.call("registry.status", auto_id_given(auto_id).value, returns=bytes)
         verified = status.verify_untrusted(data, self.log_key)
         if verified.status.auto_id != auto_id:
             raise BadSignature("status: of another Auto ID than was asked for")
@@ -119,7 +123,7 @@ class RegistryClient:
         Raises:
             CallError: `not_found`.
         """
-        return await self._link.call("registry.record", auto_id.value, returns=Place)
+        return await self._link.call("registry.record", auto_id_given(auto_id).value, returns=Place)
 
     async def catch_up(self) -> Checkpoint:
         """The newest checkpoint, which leads on from the last one that was seen.
@@ -216,7 +220,9 @@ class RegistryClient:
 
     async def history(self, auto_id: AutoId, start: int = 0) -> list[int]:
         """Where an ID's entries stand in the log, from place `start` on, as many as one answer holds."""
-        return await self._link.call("registry.history", [auto_id.value, start], returns=list[int])
+        return await self._link.call(
+            "registry.history", [auto_id_given(auto_id).value, start], returns=list[int]
+        )
 
     async def places(self, said: Status, most: int = limits.LOG_ENTRIES) -> list[int]:
         """Where the entries stand that a status counts, in their order: the last `most` of them.
@@ -242,7 +248,9 @@ class RegistryClient:
         Raises:
             EntryRefused: it is none that this issuer has signed with its key on record, or not newer than the served one.
         """
-        check(await self._link.call("registry.publish_crl", [issuer.value, crl], returns=Answer))
+        check(
+            await self._link.call("registry.publish_crl", [auto_id_given(issuer).value, crl], returns=Answer)
+        )
 
     # --- for as long as it runs -----------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ never older than one that was seen before. A registry could call another certifi
 false status does, and only sends us to an address where the handshake, which it has no part in, meets the wrong party.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final, final
@@ -24,6 +24,8 @@ from autolink import limits
 from autolink.errors import (
     AutolinkError,
     BadSignature,
+    CallError,
+    Code,
     EntryRefused,
     Fault,
     IdentityError,
@@ -34,6 +36,7 @@ from autolink.errors import (
     display,
 )
 from autolink.identity import AutoId, Certificate, Credential
+from autolink.identity.autoid import auto_id_given
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import leaf_hash
 from autolink.registry import making
@@ -61,7 +64,7 @@ _ATTEMPTS: Final = 2
 
 
 class NotFound(AutolinkError):
-    """An Auto ID has no service record that counts; nobody has lied about it."""
+    """An Auto ID has no service record that counts, or is not on record at all; nobody has lied about it."""
 
 
 async def find_record(
@@ -235,17 +238,21 @@ class RegistryFinder:
         """The newest service record of an ID, proved: where it says that it is, and what it offers.
 
         Raises:
+            UsageError: `auto_id` is no AutoId, such as its digits.
+            NotFound: as `find_record`, and where the ID is not on record.
             AutolinkError, TimeoutError: as `find_record`, and as `Agent.connect` to the registry; a note names it.
         """
+        auto_id_given(auto_id)  # before anybody is asked
         try:
             async with self.reader.connect(self._contact) as link:
                 client = RegistryClient(link, self._log_key, seen=self._seen)
                 seen = await client.catch_up()
                 if self._seen is None or seen.size > self._seen.size:  # another question may have been faster
                     self._seen = seen
-                return await find_record(
-                    client, auto_id, now=self._clock(), max_age=self._max_age, newest=self._newest
-                )
+                with _on_record(client, auto_id):
+                    return await find_record(
+                        client, auto_id, now=self._clock(), max_age=self._max_age, newest=self._newest
+                    )
         except (AutolinkError, OSError) as error:
             error.add_note(f"registry {Contact.parse(self._contact).address}")
             raise
@@ -269,6 +276,18 @@ class RegistryFinder:
         if not found:
             raise NotFound(f"{auto_id.short} has no address for us: " + "; ".join(refused))
         return list(dict.fromkeys(found))[: limits.ADDRESSES]
+
+
+@contextmanager
+def _on_record(client: RegistryClient, auto_id: AutoId) -> Iterator[None]:
+    """For the block: a registry's answer that it does not know an ID, in words for who does not know that it was asked."""
+    try:
+        yield
+    except CallError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        text = f"{auto_id.short} is not on record in {display(client.log_key.name)}"
+        raise NotFound(text) from error
 
 
 def _now() -> datetime:

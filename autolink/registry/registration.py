@@ -266,10 +266,11 @@ class Registration:
         with against(verified.status.to_bytes()):
             check_young(verified.status, self._agent.clock(), limits.STATUS_LIFETIME)
             self._newest.check(verified)
-        if self.error is not None:
-            _log.info("the registry %s answers again", display(self._log_key.name))
-        self.error = None
-        if self._show_if_it_fits(verified):
+        trouble, self.error = self.error, None
+        shown = self._show_if_it_fits(verified)
+        if trouble is not None:  # who was warned of it is told of its end
+            _log.warning("the registry %s answers again; %s", display(self._log_key.name), self._shown())
+        if shown:
             await self._keep_status(verified.status)
         self.tried.set()
 
@@ -281,16 +282,20 @@ class Registration:
         self._wait_no_longer_than_we_stand()
         ours = self._agent.credential.leaf
         others = status.state is State.ACTIVE and not _fits(status, ours)
-        if self._settled and (others or self._renewed):
+        settled = not others and not self._renewed
+        if self._settled and not settled:
             _log.warning("the registry %s has another %s", display(status.origin), _what_else(status, ours))
-        self._settled = not others and not self._renewed
+        elif settled and not self._settled and _fits(status, ours):
+            _log.warning("the registry %s has the certificate that we use", display(status.origin))
+        self._settled = settled
         if others and before is not None and _fits(before.status, ours):
             return False
         show(self._agent, verified)
         self.status = verified
         if self._logged is not status.state:
+            well = _log.info if self._logged is None else _log.warning  # what it was before was told, as an error
             self._logged = status.state
-            say = _log.info if status.state is State.ACTIVE else _log.error
+            say = well if status.state is State.ACTIVE else _log.error
             say("the registry %s says that we are %s%s", display(status.origin), status.state, _means(status))
         return True
 

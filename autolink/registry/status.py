@@ -165,8 +165,9 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
         BadSignature: the log has not signed it, or its proof does not show what it must.
     """
     status = Status.from_untrusted(data)
+    proved = status.proof.verify(status.head, key)  # first: where another key has signed, this says which
     word.check(key, PURPOSE, status.origin, status.body, status.signature, what="status")
-    return VerifiedStatus(status, status.proof.verify(status.head, key))
+    return VerifiedStatus(status, proved)
 
 
 def check_young(status: Status, now: datetime, max_age: float) -> None:

@@ -6,7 +6,7 @@
 | SysCallError -1 | the end without close_notify: truncation, never a clean end | BrokenResourceError |
 | SysCallError, OSError | ECONNRESET, EPIPE, ETIMEDOUT ... | BrokenResourceError |
 | an alert about a certificate | it refused us; read after the handshake by a dialer | Refused by peer |
-| another alert, anything else | its TLS gave up, or its bytes made ours give up | RemoteProtocolError |
+| another alert, anything else | its TLS gave up, or its bytes (perhaps no TLS) made ours give up | RemoteProtocolError |
 | Error with no arguments | the connection failed before, and OpenSSL says no more | BrokenResourceError |
 """
 
@@ -33,6 +33,15 @@ _ALERT_REASONS: Final = {
     "internal error": Reason.INTERNAL,
 }
 """Alerts by which a peer refuses us (RFC 8446, section 6.2), without OpenSSL's ``tlsv1 alert``."""
+
+_ALERT_DETAILS: Final = {
+    "no application protocol": "it does not speak autolink/1 (ALPN)",
+    "protocol version": "it speaks no TLS 1.3",
+}
+"""What an alert says beyond its reason."""
+
+_NO_TLS: Final = frozenset({"wrong version number", "http request", "https proxy request"})
+"""OpenSSL's words for the bytes of another protocol."""
 
 _OUR_REFUSALS: Final = {
     "peer did not return a certificate": (Reason.MALFORMED, "it shows no certificate"),
@@ -61,7 +70,10 @@ def translate(error: SSL.Error | OSError, peer: str) -> Exception:
         return Refused(ours, by="us", peer=peer, detail=detail)
     _, alert, description = reason.partition(" alert ")
     if alert and description in _ALERT_REASONS:
-        return Refused(_ALERT_REASONS[description], by="peer", peer=peer)
+        detail = _ALERT_DETAILS.get(description, "")
+        return Refused(_ALERT_REASONS[description], by="peer", peer=peer, detail=detail)
+    if reason in _NO_TLS:
+        reason = f"what came is no TLS, perhaps HTTP ({reason})"
     return RemoteProtocolError(f"TLS with {display(peer) or 'the peer'} failed: {reason}")
 
 

@@ -110,8 +110,8 @@ def _why(error: SSL.Error | OSError, verification: tls.Verification, peer: str) 
         reason, detail = verification.refusal
         return Refused(reason, by="us", peer=peer, detail=detail)
     failure = translate(error, peer)
-    if isinstance(failure, anyio.EndOfStream):
-        return anyio.BrokenResourceError("the peer closed during the handshake")
+    if isinstance(failure, anyio.EndOfStream) or (isinstance(error, SSL.SysCallError) and error.args[0] <= 0):
+        return anyio.BrokenResourceError("the peer closed the connection during the handshake")
     return failure
 
 

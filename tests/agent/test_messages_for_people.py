@@ -89,3 +89,20 @@ async def test_a_kept_link_to_nobody_says_so_once_and_keeps_the_reason(agents, c
             await anyio.lowlevel.checkpoint()
     said = [record for record in caplog.records if "trying again" in record.getMessage()]
     assert len([record for record in said if record.levelno == logging.WARNING]) == 1
+
+
+async def test_a_kept_link_says_once_that_it_is_there_again(agents, caplog, monkeypatch):
+    """At the level at which it was missed."""
+    monkeypatch.setattr("autolink.agent.kept.back_off", lambda failures: 0.0)
+    seller, buyer = agents
+    network = Network()
+    network.join(buyer)
+    async with network.listening(seller) as listener:
+        contact = listener.contact
+    async with buyer.keep_link(contact) as kept:
+        while kept.error is None:
+            await anyio.lowlevel.checkpoint()
+        async with network.listening(seller, listener.addresses[0]):
+            await kept.ready()
+    said = [record.levelname for record in caplog.records if "there is a link to" in record.message]
+    assert said == ["WARNING"]

@@ -22,6 +22,7 @@ from autolink.errors import (
     DeliveryUnknown,
     KeystoreError,
     LinkLost,
+    NotAnAgent,
     NotLocated,
     Reason,
     Refused,
@@ -200,6 +201,7 @@ def test_a_name_that_does_not_resolve_is_not_taken_for_an_agent_that_is_down():
     lost = LinkLost("no link to nowhere:1: unknown")
     lost.__cause__ = socket.gaierror(-2, "unknown")
     assert shown(lost) == "no link to nowhere:1: unknown: this name does not resolve: is it right?"
+    assert shown(lost.__cause__) == "unknown: this name does not resolve: is it right?"  # to listen at
     lost.__cause__ = ConnectionRefusedError()
     assert shown(lost).endswith("is the agent running there?")
 
@@ -213,6 +215,7 @@ def test_a_hint_about_the_registry_is_for_who_is_not_found():
     for error, cause, hint in (
         (found, revoked, "is this the contact of a registry?"),
         (found, LinkLost("no link"), "is the registry running there?"),
+        (found, NotAnAgent("what came is no TLS"), "is this the contact of a registry?"),
         (gone, revoked, "the link to seller is gone"),
     ):  # fmt: skip
         error.__cause__ = cause
@@ -226,6 +229,14 @@ def test_a_link_that_ends_by_a_refusal_is_refused():
     assert status_of(lost) == 5
     lost.__cause__.__cause__ = Refused(Reason.REVOKED, by="us")
     assert status_of(lost) == 3
+
+
+@pytest.mark.parametrize("by", ["us", "peer"])
+def test_who_speaks_no_tls_1_3_or_no_autolink_in_it_is_hardly_an_agent(by):
+    line = shown(Refused(Reason.VERSION, by=by, peer="10.0.0.1:5", detail="it speaks no TLS 1.3"))
+    assert line.endswith(
+        "version (it speaks no TLS 1.3): no autolink agent answers there, or one of another version"
+    )
 
 
 def test_known_without_a_file_needs_an_identity(acme):

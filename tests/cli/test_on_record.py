@@ -275,7 +275,9 @@ def test_who_is_on_no_record_rotates_whatever_the_environment_says(sh, registry,
     assert (result.exit_code, json.loads(result.stdout)["on_record"]) == (0, None)
     assert "does not have acme on record, so it was told nothing" in result.stderr
     line = ends(sh, 1, *rotate, "acme.next-key-2", "--registry", registry.contact)
-    assert "is not on record there: is it the right registry?" in line
+    where = registry.contact.partition("@")[2]
+    assert f"registry {where}: {id_of(sh, 'acme')} is not on record there: " in line
+    assert "is it the right registry?" in line
     assert sh.json("id", "show", "acme")["rotations"] == 2
     monkeypatch.delenv("AUTOLINK_LOG_KEY")
     assert "which key has the log" in sh.fails(2, *rotate, "acme.next-key-3")

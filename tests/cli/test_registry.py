@@ -359,6 +359,9 @@ def test_the_key_of_another_log_is_told_as_such(sh, command):
     says = f"this registry's log is {ORIGIN}; the log key given is of other.example/log"
     assert line.startswith("registry 127.0.0.1:")
     assert line.endswith(says)
+    line = sh.fails(1, "registry", *command.split(), "--log-key", OTHER_KEY)
+    assert "not signed by this key of registry.example/log (+" in line
+    assert line.endswith("is your --log-key that of this log?")
 
 
 def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkeypatch):
@@ -432,6 +435,13 @@ def test_workers_show_a_kept_status_while_the_registry_is_down(market, shell, mo
     called = shell("call", seller.contact, "echo", "1", "--as", "buyer", *trust)
     assert (called.exit_code, json.loads(called.stdout)) == (0, 1)
     assert "our status is good until" in called.stderr
+    line = shell.fails(
+        3, "call", seller.contact, "echo", "1", "--as", "buyer", "--trust", f"registered:{OTHER_KEY}",
+        "--log-key", log_key,
+    )  # fmt: skip
+    ours, its = ("+".join(["", key.split("+")[1], "…"]) for key in (OTHER_KEY, log_key))
+    assert f"not signed by this key of {ORIGIN} ({ours}), but by another ({its})" in line
+    assert "your log key is not its registry's, or it shows the status of another registry" in line
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -546,7 +556,11 @@ def test_an_agent_is_found_by_its_auto_id_alone(market, shell, registry, monkeyp
 def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
     call = ("call", "0" * 64, "echo", "--as", "echo", "--trust", "self-certified")
     line = sh.fails(1, *call)  # as `registry status` of it
-    assert f"is found: registry {Contact.parse(registry.contact).address}: " in line
+    where = Contact.parse(registry.contact).address
+    assert (
+        f"is found: registry {where}: 00000000… is not on record in {ORIGIN}: is it the right registry?"
+        in line
+    )
     assert line.endswith("autolink id register NAME")
     assert "networks to allow are such as 10.0.0.0/8" in sh.fails(2, *call, "--allow", "nonsense")
     assert sh.fails(2, *call, "--allow", "127.0.0.1/8").endswith("host bits set, but 127.0.0.0/8 is one")
@@ -562,7 +576,7 @@ def test_whom_nobody_can_find_is_told(sh, registry, monkeypatch):
 def test_a_registry_that_lies_about_who_is_looked_for_leaves_evidence_with_who_looked(sh, monkeypatch):
     sh.ok("id", "register", "acme")
     Lies(monkeypatch).tell("history", lambda places: [])
-    line = sh.fails(5, "ping", id_of(sh, "acme"), "--as", "echo", "--trust", "self-certified")
+    line = sh.fails(1, "ping", id_of(sh, "acme"), "--as", "echo", "--trust", "self-certified")
     (kept,) = (Keystore().folder("echo") / "evidence").glob("*.evidence")
     assert line.endswith(f": what it shows is in {kept}")
     assert "the registry does not show as many entries as it has signed, or others: " in line

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from autolink.errors import LinkLost
 from autolink.identity import Credential, Keystore
 from autolink.messages import microseconds
 from autolink.registry import making
@@ -251,6 +252,29 @@ def test_a_monitor_that_goes_on_cries_out_that_a_log_has_shrunk(sh, monkeypatch)
     assert (
         "THE LOG DOES NOT GO ON FROM WHAT WAS SEEN OF IT: it is shorter; what it shows is in" in result.stderr
     )
+
+
+def test_a_monitor_says_once_that_it_watches_again(sh, monkeypatch):
+    """Who was warned that a registry is down is not left to wonder."""
+    looks = [None, LinkLost("it is down"), None, LogConvicted("that ends it")]
+
+    async def look(*_: object) -> None:
+        if (error := looks.pop(0)) is not None:
+            raise error
+
+    async def follow(*_: object, since: int) -> None:
+        raise LinkLost("the feed ended")
+
+    monkeypatch.setattr("autolink.registry.client.RegistryClient.follow", follow)
+    monkeypatch.setattr("autolink.registry.monitor.Monitor.look", look)
+    monkeypatch.setattr("autolink.cli.registry_watch.back_off", lambda _: 0)
+    monkeypatch.setattr("autolink.cli.registry_watch.files.write_atomic", lambda *_, **how: None)
+    monkeypatch.setattr("autolink.cli.registry_watch.os.utime", lambda *_: None)
+    result = sh("registry", "monitor")
+    warned = [line for line in result.stderr.splitlines() if line.startswith("WARNING")]
+    down = "the registry cannot be watched at the moment: the feed ended"
+    said = [line.split(": ", 1)[1].removesuffix(": is the agent running there?") for line in warned]
+    assert said == [down, "the registry is watched again", down]
 
 
 def test_a_monitor_that_has_no_room_for_what_it_replays_ends(sh, monkeypatch):

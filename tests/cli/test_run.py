@@ -100,6 +100,14 @@ def test_an_address_that_is_taken_is_told_with_what_to_do(seller):
     assert "in use: somebody listens there already: choose another address" in said
 
 
+def test_an_address_of_another_machine_is_told_with_what_to_do(seller):
+    said = seller.fails(1, "run", "good:handlers", *SERVE, "--listen", "192.0.2.1:4433")
+    assert said.startswith("listening on 192.0.2.1:4433: ")
+    assert said.endswith(
+        "this machine has no such address: listen on one of its own, or on 0.0.0.0 or [::] for all of them"
+    )
+
+
 def test_serving_as_the_organisation_itself_is_warned_of(seller):
     seller.issued("ada", "acme", "--kind", "person")
     seller.ok("id", "new", "eve", "--kind", "person", "--unencrypted")

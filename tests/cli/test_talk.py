@@ -20,7 +20,7 @@ from autolink import Agent, Link, limits
 from autolink.agent.core import NotServed
 from autolink.cli import talk
 from autolink.cli.serving import collecting_rarely
-from autolink.errors import Code, LinkLost, RemoteProtocolError
+from autolink.errors import Code, LinkLost, NotAnAgent
 from autolink.identity import Keystore
 from tests.cli.market import AUTOLINK, Market
 
@@ -178,14 +178,14 @@ def test_what_is_wrong_with_the_second_link_is_told_of_that(shell, market, conta
     @asynccontextmanager
     async def leaving(*args, **more):
         if links:
-            raise RemoteProtocolError("no words of ours")
+            raise NotAnAgent("no words of ours")
         async with real(*args, **more) as link:
             links.append(link)
             link.go_away("shutdown")
             yield link
 
     monkeypatch.setattr(Agent, "connect", leaving)
-    assert "no autolink agent answers there" in shell.fails(1, "call", contact, "echo", "7", *AS_BUYER)
+    assert "no words of ours" in shell.fails(5, "call", contact, "echo", "7", *AS_BUYER)
 
 
 def test_a_call_that_the_peer_may_have_looked_at_is_not_made_again(shell, market, contact, monkeypatch):
@@ -304,21 +304,35 @@ def test_a_web_address_is_told_what_a_contact_looks_like(shell, market, more):
     assert "http://127.0.0.1:80 is no contact: one looks like autolink://<64 hex>@host:port" in line
 
 
-def test_who_speaks_something_else_is_no_autolink_agent(shell, market, contact):
-    """A server that answers TLS's first bytes with a line of its own."""
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "no autolink agent answers there: TLS with {} failed: what came is no TLS, perhaps HTTP (wrong version number)",
+        ),
+        (
+            b"",
+            "no link to {}: the peer closed the connection during the handshake: is the agent running there?",
+        ),
+    ],
+    ids=["a line", "nothing"],
+)
+def test_who_speaks_something_else_is_no_autolink_agent(shell, market, contact, answer, says):
+    """A server that answers TLS's first bytes with a line of its own, or by closing."""
 
     def greet() -> None:
         with listening.accept()[0] as peer:
             peer.recv(65536)
-            peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            peer.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = Thread(target=greet)
         server.start()
         where = f"127.0.0.1:{listening.getsockname()[1]}"
-        line = shell.fails(1, "ping", f"{contact.partition('@')[0]}@{where}", *AS_BUYER)
+        line = shell.fails(5, "ping", f"{contact.partition('@')[0]}@{where}", *AS_BUYER)
         server.join()
-    assert line.startswith(f"no autolink agent answers there: TLS with {where} failed: ")
+    assert line == says.format(where)
 
 
 def test_rule_22_first_use_is_a_named_choice_and_learns_only_what_a_person_dialled(

@@ -163,7 +163,10 @@ async def test_who_is_revoked_unknown_or_has_moved_out_is_not_found(tmp_path: Pa
         assert isinstance(found.value.__cause__, Refused)  # as at the agent itself
         caller = here.served.join(Agent(issue(here.acme, "caller"), trust=SelfCertified()))
         caller.finder = here.finder()
-        for auto_id, why in ((here.echo.auto_id, "revoked"), (AutoId(bytes(32)), "not_found")):
+        for auto_id, why in (
+            (here.echo.auto_id, "revoked"),
+            (AutoId(bytes(32)), f"00… is not on record in {ORIGIN}$"),
+        ):
             with pytest.raises(LinkLost, match=f"no address of {auto_id} is found.*{why}"):
                 async with caller.connect(auto_id):
                     pass
@@ -219,6 +222,27 @@ def test_a_finders_arguments_are_looked_at() -> None:
     for options in ({"max_age": 0}, {"max_age": 1e9}):
         with pytest.raises(UsageError, match="max_age"):
             RegistryFinder(contact, key, **options)  # type: ignore[arg-type]
+
+
+async def test_what_is_no_auto_id_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        digits: Any = here.echo.auto_id.hex
+        answer = r"give AutoId\.parse\('[0-9a-f]{64}'\)"
+        finder, asks = here.finder(), here.client
+        finder.reader.reach = None  # type: ignore[assignment]  # nobody is reached
+        for question in (
+            finder.record(digits), finder(digits), asks.status(digits), asks.place(digits), asks.history(digits),
+            asks.publish_crl(digits, b""), find_record(asks, digits, now=clock()),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match=answer):
+                await question
+        peer_id: Any = here.echo.peer_id
+        with pytest.raises(UsageError, match="give its auto_id"):
+            await asks.status(peer_id)
+        number: Any = 7
+        with pytest.raises(UsageError, match="an AutoId is needed here, not 7"):
+            async with here.served.agent.connect(number):
+                pass
 
 
 # --- an agent that publishes itself ------------------------------------------------------------------------

@@ -344,6 +344,7 @@ async def test_a_renewed_certificate_is_used_when_it_is_on_record_and_no_link_is
         await until(lambda: link.peer.presented.leaf == newer.leaf)
         await links_still()
         assert caplog.text.count("another certificate of ours on record") == 1
+        assert caplog.text.count("has the certificate that we use") == 1
 
 
 async def test_who_has_no_status_that_fits_does_not_wait_with_another_certificate(tmp_path: Path) -> None:

@@ -135,7 +135,12 @@ async def test_a_registry_that_is_down_is_logged_and_dialled_again(
             served.network.cut()
             await until(lambda: standing.error is not None)
             await until(lambda: standing.error is None)
-    assert "answers again" in caplog.text
+    told = [
+        record.levelname
+        for record in caplog.records
+        if "answers again; our status is good until" in record.message
+    ]
+    assert told == ["WARNING"]  # at the level at which its end was told, and once
     shown = agent.evidence
     restarted = Agent(echo, trust=SelfCertified())
     Network().join(restarted)

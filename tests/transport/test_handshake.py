@@ -160,7 +160,9 @@ async def test_each_alert_about_us_is_a_refusal_by_the_peer(alert, reason, me, m
             await stream.receive()
         await stream.abort()
     if reason:
-        assert (failure.value.by, failure.value.reason) == ("peer", reason)
+        details = {70: "it speaks no TLS 1.3", 120: "it does not speak autolink/1 (ALPN)"}
+        told = (failure.value.by, failure.value.reason, failure.value.detail)
+        assert told == ("peer", reason, details.get(alert, ""))
 
 
 # --- not TLS, or not for long ------------------------------------------------------------------------------

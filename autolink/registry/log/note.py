@@ -182,9 +182,17 @@ class Note:
         wanted = (key.name, key.key_id)
         found = {line.signature for line in self.signatures if (line.name, line.key_id) == wanted}
         if not found:
-            raise BadSignature(f"note: not signed by this key of {display(key.name)}")
+            raise self._of_another_key(key)
         for signature in found:
             key.verify(signature, self.text)
+
+    def _of_another_key(self, key: VerifierKey) -> BadSignature:
+        """As `of_another_log`: the ids of two keys of one name, as in their text form, tell which is which."""
+        text = f"note: not signed by this key of {display(key.name)}"
+        other = next((line.key_id.hex() for line in self.signatures if line.name == key.name), None)
+        return BadSignature(
+            text if other is None else f"{text} (+{key.key_id.hex()}+…), but by another (+{other}+…)"
+        )
 
 
 def of_another_log(name: str, key: VerifierKey) -> BadSignature:
