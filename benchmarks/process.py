@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> None:
         os.sched_setaffinity(0, {int(core)})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells everybody; the parent decides
     allow_files()
+    tempfile.tempdir = folder  # the parent's, who removes it; this process may be killed before it could
     from benchmarks.stacks import STACKS  # imports whatever the neighbours need
 
     stack = STACKS[name]

@@ -43,21 +43,11 @@ Make = Callable[[Credential, Sequence[PeerId]], Model]
 
 
 def _known_agents(_root: Credential, known: Sequence[PeerId]) -> Model:
-    folder = Path(tempfile.mkdtemp(dir=_folder()))
-    path = folder / "known_agents"
+    path = Path(tempfile.mkdtemp()) / "known_agents"
     path.write_text("".join(f"{peer_id} somebody\n" for peer_id in known))
     path.chmod(0o600)
     return KnownAgents(path, "refuse")
 
-
-@cache
-def _folder() -> str:
-    folder = tempfile.TemporaryDirectory()
-    _kept.append(folder)
-    return folder.name
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
 
 MODELS: Final[dict[str, Make]] = {
     "IssuedBy": lambda root, _: IssuedBy(root.anchor),

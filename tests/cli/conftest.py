@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from autolink import Agent, Credential, TrustAnchor
 from autolink.cli import main
 from autolink.identity import Keystore, keystore, sealed
+from autolink.trust import IssuedBy
+from tests.cli import workers
 from tests.cli.market import SHOP, Market
 from tests.cli.registries import ORIGIN, Served, serve
 
@@ -102,6 +105,20 @@ def market(shell: Any, identities: Path) -> Iterator[Market]:
     made = Market(shell.path, {**os.environ, "AUTOLINK_HOME": str(shell.path / "home")})
     yield made
     made.end()
+
+
+@pytest.fixture
+def site(market: Market) -> Market:
+    """A market whose module `site_of_acme` tells which process answers; `block` keeps one from accepting."""
+    (market.path / "site_of_acme.py").write_text(workers.SITE)
+    os.mkfifo(market.path / "fifo")
+    return market
+
+
+@pytest.fixture
+def buyer(site: Market) -> Agent:
+    """A caller of the site: another agent of acme's."""
+    return Agent(Credential.load("buyer"), trust=IssuedBy(TrustAnchor.load("acme.pem")))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
-"""`autolink run --workers N`: one address served by several real processes, which are killed, rolled and drained here."""
+"""`autolink run --workers N`: one address served by several real processes, which are killed and drained here."""
 
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -12,89 +10,9 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from autolink import Agent, Credential, EnvelopeRefused, LinkLost, Reason, Refused, TrustAnchor
+from autolink import Agent, Credential, EnvelopeRefused, LinkLost, Reason, TrustAnchor
 from autolink.trust import IssuedBy, SelfCertified
-from tests.cli.market import Market, Process
-
-TWO = ("--workers", "2")
-
-SITE = """
-import os
-import signal
-
-import anyio
-
-from autolink import Handlers, limits
-
-handlers = Handlers()
-
-
-@handlers.method(forwarded=True)
-async def pid(call, body) -> int:
-    return os.getpid()
-
-
-@handlers.method
-async def environment(call, body) -> list[str]:
-    return [name for name in os.environ if "PASSPHRASE" in name]
-
-
-@handlers.method
-async def hold(call, path: str) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    print("holding", flush=True)
-    await anyio.wait_readable(descriptor)
-    os.close(descriptor)
-    return os.getpid()
-
-
-@handlers.method
-async def block(call, path: str) -> int:
-    print("blocking", flush=True)
-    open(path).close()  # the whole process, until somebody writes
-    return os.getpid()
-"""
-
-
-@pytest.fixture
-def site(market: Market) -> Market:
-    """A market whose module tells which process answers; `block` keeps one from accepting, so another one must."""
-    (market.path / "site_of_acme.py").write_text(SITE)
-    os.mkfifo(market.path / "fifo")
-    return market
-
-
-def serve(
-    site: Market, *options: str, target: str = "site_of_acme:handlers", trust: str = "issuer:acme.pem"
-) -> Process:
-    server = site.start("-v", "run", target, "--as", "seller", "--trust", trust, *TWO, *options)
-    server.contact = server.line()
-    return server
-
-
-def workers_of(server: Process, count: int = 2) -> list[int]:
-    """The next `count` that are ready."""
-    return [int(re.findall(r"worker (\d+)", server.log_until("is ready"))[0]) for _ in range(count)]
-
-
-@pytest.fixture
-def buyer(site: Market) -> Agent:
-    return Agent(Credential.load("buyer"), trust=IssuedBy(TrustAnchor.load("acme.pem")))
-
-
-@asynccontextmanager
-async def a_link_to_each(buyer: Agent, server: Process, site: Market) -> AsyncIterator[list]:
-    """One link to each of two workers: while the first one blocks, only the other can accept."""
-    async with buyer.connect(server.contact) as one, anyio.create_task_group() as tasks:
-        tasks.start_soon(one.call, "block", str(site.path / "fifo"))
-        assert await run_sync(server.line) == "blocking"
-        async with buyer.connect(server.contact) as other:
-            await run_sync((site.path / "fifo").write_bytes, b"")
-            yield [one, other]
-
-
-async def heard(server: Process, word: str) -> str:
-    return await run_sync(server.log_until, word)
+from tests.cli.workers import TWO, a_link_to_each, heard, serve, workers_of
 
 
 async def test_workers_share_an_address_and_whoever_is_free_answers(site, buyer):
@@ -102,26 +20,6 @@ async def test_workers_share_an_address_and_whoever_is_free_answers(site, buyer)
     both = set(workers_of(server))
     async with a_link_to_each(buyer, server, site) as links:
         assert {await link.call("pid", returns=int) for link in links} == both
-
-
-async def test_rule_4_a_ticket_of_one_worker_is_good_with_the_other_until_the_workers_are_rolled(site, buyer):
-    """They inherit one TLS context, and with it the key of the tickets; a new generation has another."""
-    server = serve(site)
-    old = workers_of(server)
-    async with a_link_to_each(buyer, server, site) as (one, other):
-        assert await one.call("pid", returns=int) != await other.call("pid", returns=int)
-        assert not one.tls.resumed
-        assert other.tls.resumed
-    async with buyer.connect(server.contact) as link:
-        assert link.tls.resumed
-    server.process.send_signal(signal.SIGHUP)
-    await run_sync(workers_of, server)
-    for _ in old:
-        await heard(server, "ended with status 0")
-    async with buyer.connect(server.contact) as link:
-        assert not link.tls.resumed
-    async with buyer.connect(server.contact) as link:
-        assert link.tls.resumed
 
 
 async def test_who_is_killed_is_started_again_and_another_takes_over(site, buyer):
@@ -201,114 +99,6 @@ async def test_a_signal_to_the_whole_group_is_one_signal_for_a_worker(site, buye
         await run_sync((site.path / "fifo").write_bytes, b"now")
     assert got
     assert await run_sync(server.process.wait, 30) == 0
-
-
-async def test_sighup_rolls_the_workers_and_a_kept_link_loses_no_call(site, buyer):
-    """New connections are accepted at every moment, and calls go on over the kept link while its worker changes."""
-    server = serve(site)
-    old = workers_of(server)
-    rolled = anyio.Event()
-    answered_by, opened = set(), 0
-    async with buyer.keep_link(server.contact) as kept, anyio.create_task_group() as tasks:
-
-        async def call() -> None:
-            while not rolled.is_set():
-                answered_by.add(await kept.call("pid", returns=int))
-
-        async def dial() -> None:
-            nonlocal opened
-            while not rolled.is_set():
-                async with buyer.connect(server.contact):
-                    opened += 1
-
-        answered_by.add(await kept.call("pid", returns=int))
-        tasks.start_soon(call)
-        tasks.start_soon(dial)
-        for _ in range(3):
-            server.process.send_signal(signal.SIGHUP)
-            new = await run_sync(workers_of, server)
-            for _ in old:
-                await heard(server, "ended with status 0")
-            assert not set(old) & set(new)
-            old = new
-        rolled.set()
-        assert await kept.call("pid", returns=int) in new
-    assert opened > 0
-    server.process.terminate()
-    assert await run_sync(server.process.wait, 30) == 0
-
-
-async def test_a_renewed_certificate_is_served_by_new_workers(site, shell, buyer):
-    """As soon as `autolink id accept` has stored it: no signal is needed, and no passphrase is asked for again."""
-    server = serve(site)
-    old = workers_of(server)
-    async with buyer.connect(server.contact) as link:
-        before = link.peer.leaf
-    request = shell.ok("id", "export", "seller", "--request")
-    shell.ok("id", "accept", "seller", "-", stdin=shell.ok("id", "issue", "-", "--as", "acme", stdin=request))
-    new = await run_sync(workers_of, server)
-    for _ in old:
-        await heard(server, "ended with status 0")
-    async with buyer.connect(server.contact) as link:
-        assert (await link.call("pid", returns=int)) in new
-        assert link.peer.leaf != before
-        assert link.peer.leaf.spki == before.spki
-
-
-async def test_a_removed_known_agent_loses_its_live_links_on_every_worker(site, shell, buyer):
-    known = str(buyer.peer_id)
-    shell.ok("id", "accept", known, "--as", "seller")
-    server = serve(site, trust="known")
-    workers_of(server)
-    async with a_link_to_each(buyer, server, site) as links:
-        shell.ok("id", "forget", known, "--as", "seller")
-        for link in links:
-            await link.closed()
-            assert isinstance(link.lost, Refused)
-            assert (link.lost.by, link.lost.reason) == ("peer", Reason.UNTRUSTED)
-        with pytest.raises(Refused):
-            async with buyer.connect(server.contact):
-                pytest.fail("must not open")
-
-
-async def test_a_removed_pin_reaches_the_workers_that_are_still_draining(site, buyer):
-    """The file of --trust is read again: new workers do not accept whom it does not name, and the old ones end the live
-    link although a call is open on it."""
-    pins = site.path / "pins"
-    pins.write_text(f"{buyer.peer_id}\n")
-    server = serve(site, trust="pinned:pins")
-    workers_of(server)
-    async with buyer.connect(server.contact) as link, anyio.create_task_group() as tasks:
-
-        async def call() -> None:
-            with pytest.raises(LinkLost):
-                await link.call("hold", str(site.path / "fifo"))
-
-        tasks.start_soon(call)
-        assert await run_sync(server.line) == "holding"
-        pins.write_text("")
-        await link.closed()
-        assert (link.lost.by, link.lost.reason) == ("peer", Reason.UNTRUSTED)
-    await run_sync(workers_of, server)
-    with pytest.raises(Refused):
-        async with buyer.connect(server.contact):
-            pytest.fail("must not open")
-
-
-async def test_a_file_that_is_wrong_changes_nothing_and_is_told_once(site, buyer):
-    server = serve(site)
-    old = workers_of(server)
-    good = (site.path / "acme.pem").read_bytes()
-    (site.path / "acme.pem").write_text("not an anchor")
-    line = await heard(server, "ERROR")
-    assert "acme.pem" in line
-    assert "the workers go on with what they have" in line
-    assert datetime.fromisoformat(line.split()[0]).utcoffset() == timedelta()
-    async with buyer.connect(server.contact) as link:
-        assert await link.call("pid", returns=int) in old
-    (site.path / "acme.pem").write_bytes(good)
-    while "is ready" not in (line := await heard(server, "")):
-        assert "ERROR" not in line
 
 
 def test_a_module_that_starts_a_thread_cannot_be_forked(site, shell):
@@ -419,38 +209,6 @@ async def test_a_handler_that_blocks_its_worker_does_not_keep_it_alive(site, buy
         assert await run_sync(server.process.wait, 30) == 1
 
 
-async def test_the_ticket_key_is_changed_by_new_workers(site, buyer):
-    (site.path / "hasty.py").write_text(
-        "from autolink import limits\nfrom site_of_acme import handlers\nlimits.TICKET_KEY = limits.WORKER_START + 0.5\n"
-    )
-    server = serve(site, target="hasty:handlers")
-    old = workers_of(server)
-    assert not set(await run_sync(workers_of, server)) & set(old)
-
-
-async def test_rule_46_passphrases_reach_no_workers_environment_and_a_renewal_needs_none(site, shell):
-    """The key is sealed: the supervisor has opened it once, and joins a newer chain with it."""
-    (site.path / "pass").write_text("secret\n")
-    request = shell.ok("id", "request", "locked", "--passphrase-file", "pass")
-    issued = [shell.ok("id", "issue", "-", "--as", "acme", stdin=request) for _ in range(2)]
-    shell.ok("id", "accept", "locked", "-", stdin=issued[0])
-    site.environment["AUTOLINK_PASSPHRASE"] = "secret"
-    site.environment["AUTOLINK_AS"] = "locked"
-    server = site.start("-v", "run", "site_of_acme:handlers", "--trust", "self-certified", *TWO)
-    server.contact = server.line()
-    workers_of(server)
-    caller = Agent(Credential.self_issued("caller"), trust=IssuedBy(TrustAnchor.load("acme.pem")))
-    async with caller.connect(server.contact) as link:
-        assert await link.call("environment", returns=list[str]) == []
-        before = link.peer.leaf
-    shell.ok("id", "accept", "locked", "-", stdin=issued[1])
-    await run_sync(workers_of, server)
-    for _ in range(2):
-        await heard(server, "ended with status 0")
-    async with caller.connect(server.contact) as link:
-        assert link.peer.leaf != before
-
-
 NOTING = """
 from autolink import Agent, Credential
 from autolink.trust import SelfCertified
@@ -489,3 +247,5 @@ async def test_rule_28_a_captured_envelope_is_refused_by_every_other_worker(site
         with pytest.raises(EnvelopeRefused) as refused:
             await link.forward(envelope)
         assert refused.value.reason is Reason.REPLAYED
+    server.process.terminate()  # who is killed leaves the folder that it made behind
+    assert await run_sync(server.process.wait, 30) == 0
