@@ -1,11 +1,16 @@
 """Files read with a bound, and written whole or not at all."""
 
+import errno
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from autolink.errors import IdentityError, display
+
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP)
+"""What a file system without hard links answers, such as FAT, which most sticks have."""
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -51,12 +56,31 @@ def write_atomic(
         if replace:
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         else:
-            # A link fails where a file already is; a rename would take its place.
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _name_new(temporary, name, folder, mode)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
     sync_folder(name, folder)
+
+
+def _name_new(temporary: str, name: str, folder: int | None, mode: int) -> None:
+    """Give a file the name that it is for. A link fails where a file already is; a rename would take its place. Where there
+    are no links, the name is claimed by an empty file for the rename to replace.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder))
+        try:
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            os.unlink(name, dir_fd=folder)
+            raise
 
 
 def sync_folder(name: str, folder: int | None) -> None:

@@ -241,17 +241,6 @@ class Keystore:
             raise KeystoreError(f"{name!r} was not requested here: there is no request to show")
         return pem
 
-    def request(self, name: str, *, passphrase: str | None = None) -> CredentialRequest:
-        """A request as it was stored, key included, to complete it by hand.
-
-        Raises:
-            KeystoreError: there is none of this name, or see `load`.
-        """
-        with self._entry(name) as folder:
-            stored = CredentialRequest.from_pem(owned.read(folder, REQUEST, PEM_BYTES))
-            key = unseal(owned.read(folder, KEY, KEY_BYTES), passphrase)
-        return CredentialRequest.from_key(stored.name, key)
-
     def load(self, name: str, *, passphrase: str | None = None) -> Credential:
         """Open an identity.
 

@@ -32,6 +32,9 @@ from autolink.identity.names import is_bound_to
 TAG: Final = "autolink/1 rotations"
 """The first element of this kind of evidence."""
 
+_HEAD: Final = codec.encode([TAG, []])[:-1]
+"""What an item of it begins with."""
+
 
 def check_rotations(earlier: Sequence[Certificate], current: Certificate) -> None:
     """Follow a bound name from its first key to the one of `current`.
@@ -84,7 +87,7 @@ def rotations_in(evidence: Iterable[bytes]) -> tuple[Certificate, ...]:
         IdentityError: there is, and it is malformed.
     """
     for item in evidence:
-        if item[2 : 2 + len(TAG)] == TAG.encode():
+        if item.startswith(_HEAD):
             return _decode(item)
     return ()
 

@@ -252,8 +252,8 @@ def test_a_request_waits_with_its_key_until_its_answer_is_accepted(
         store.load("seller", passphrase=SECRET)
     with pytest.raises(KeystoreError, match="no answer yet"):
         store.chain("seller")
-    asked = store.request("seller", passphrase=SECRET)
-    chain = acme.issue(CredentialRequest.from_pem(asked.pem), kind=EntityKind.AGENT, now=now)
+    asked = CredentialRequest.from_pem(store.request_pem("seller"))
+    chain = acme.issue(asked, kind=EntityKind.AGENT, now=now)
     store.accept("seller", chain)
     assert not store.pending("seller")
     assert store.load("seller", passphrase=SECRET).chain == chain

@@ -309,6 +309,7 @@ def test_what_cannot_be_rotated(acme: Credential, seller: Credential, now: datet
 def test_the_evidence_is_found_among_others(corp: Credential) -> None:
     (item,) = corp.evidence
     assert rotations_in([b"", b"of a kind that nobody knows", item, b"\x92"]) == corp.rotations
+    assert rotations_in([b"\x93" + item[1:], b"\x92\xd9" + item[2:], item]) == corp.rotations
     assert rotations_in([]) == rotations_in([b"\x92" + codec.encode("autolink/1 rotation")]) == ()
 
 

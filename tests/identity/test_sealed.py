@@ -1,6 +1,8 @@
 """A private key at rest: sealed under a passphrase, and nothing of the file can be changed."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,29 @@ def test_the_next_key_goes_to_a_file_of_its_own(acme: Credential, tmp_path: Path
     with pytest.raises(KeystoreError, match="cannot be written"):
         save_key(tmp_path / "no" / "folder", acme.next_key, None, unencrypted=True)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_next_key_is_kept_on_a_stick_which_has_no_hard_links(
+    acme: Credential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT answers. A file that is there stays, and nothing is left where the key could not be written."""
+    path = tmp_path / "acme.next-key"
+
+    def none(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", none)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "replace", none)
+        with pytest.raises(KeystoreError, match="cannot be written"):
+            save_key(path, acme.private_key, None, unencrypted=True)
+    assert list(tmp_path.iterdir()) == []
+    save_key(path, acme.private_key, None, unencrypted=True)
+    before = path.read_bytes()
+    assert (path.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o600, [path])
+    with pytest.raises(KeystoreError, match="never written over another file"):
+        save_key(path, keys.generate(KeyType.P256), None, unencrypted=True)
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
 
 
 def test_a_key_file_that_is_none_says_which(tmp_path: Path) -> None:

@@ -335,7 +335,8 @@ def rotated_envelopes():
         ("below-a-root-rotated-twice", issued(third, "clerk"), [ACME, second], "issued_by", "each step signed itself"),
     ):  # fmt: skip
         signed = envelope(holder, [pack(leaf_fields(holder.id, BOB.id))])
-        signed["evidence"] = [b"of a kind that nobody knows", rotations(*way)]
+        three = b"\x93" + rotations(*way)[1:]  # an array of three is of another kind
+        signed["evidence"] = [b"of a kind that nobody knows", three, rotations(*way)]
         shown, given, expect = good_envelope(holder, signed, shows=shows, recipient=BOB.id)
         given["trust"] = {trust: ACME.der[0]}
         made[name] = shown, given, expect
