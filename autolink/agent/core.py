@@ -62,7 +62,7 @@ class LinkCore(LinkLife):
                 raise NotSent(str(self.lost_error())) from self._cause
             if self._unusable.is_set or self.traffic.outbox.may_open:
                 break
-            await self.traffic.outbox.wait_for_room()
+            await self.traffic.outbox.wait_for_place()
         if self._unusable.is_set:
             raise LocalProtocolError("this link is draining and opens no new channel; open another link")
         number = self.protocol.open_channel()

@@ -324,7 +324,7 @@ class LinkLife(ABC):
 
     def _stop_opening(self) -> None:
         self._unusable.set()
-        self.traffic.outbox.room_changed()  # whoever waits to open a channel shall see it
+        self.traffic.outbox.dismiss()
 
     @property
     def drained(self) -> bool:

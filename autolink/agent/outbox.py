@@ -9,10 +9,14 @@ comes. Until then it only counts.
 
 Bytes that wait are bounded twice: a channel by the credit its receiver gave and by `limits.OUTBOX_CHANNEL`, the link by
 `limits.OUTBOX`, beyond which senders wait.
+
+Whoever wants to open a channel waits in line, and only as many are woken as there are places. However many calls are made
+at once, each costs the same, and none is overtaken by those that come later.
 """
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from autolink import limits
 from autolink.errors import Code
@@ -31,7 +35,7 @@ class Outbox:
         size: bytes of all that waits; 0 only where nothing does.
     """
 
-    __slots__ = ("_leaving", "_loop", "_protocol", "_queues", "_room", "_turns", "size")
+    __slots__ = ("_called", "_leaving", "_line", "_loop", "_protocol", "_queues", "_room", "_turns", "size")
 
     def __init__(self, protocol: LinkProtocol, loop: Loop) -> None:
         self.size = 0
@@ -41,6 +45,8 @@ class Outbox:
         self._turns: deque[_Queue] = deque()  # the same queues, whose turn it is first
         self._leaving: dict[int, Code] = {}
         self._room: Event | None = None
+        self._line: dict[Event, None] = {}  # who waits for a place, first come first ...
+        self._called = 0  # ... and how many of them have been called in and not come yet
 
     # --- room --------------------------------------------------------------------------------------------
 
@@ -55,20 +61,51 @@ class Outbox:
 
     @property
     def may_open(self) -> bool:
-        """Whether the peer bears one more channel of ours, and the outbox one more message."""
-        return self.size < limits.OUTBOX and self._protocol.can_open
+        """Whether the peer bears one more channel of ours than those that are called in, and the outbox one more message."""
+        return self.size < limits.OUTBOX and self._protocol.places > self._called
 
     async def wait_for_room(self) -> None:
-        """Wait until credit or outbox changed; the caller asks `may_post` or `may_open` again."""
+        """Wait until credit or outbox changed; the caller asks `may_post` again."""
         if self._room is None:
             self._room = self._loop.event()
         await self._room.wait()
 
     def room_changed(self) -> None:
-        """Credit came, the outbox shrank or a channel ended."""
+        """Credit came, the outbox shrank or a channel ended; the protocol knows already."""
         if self._room is not None:
             self._room.set()
             self._room = None
+        if self._line and self.size < limits.OUTBOX:
+            self._call_in(self._protocol.places - self._called)
+
+    async def wait_for_place(self) -> None:
+        """Wait in line until a channel may be opened; the caller asks `may_open` again, and opens it without waiting."""
+        turn = self._loop.event()
+        self._line[turn] = None
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn in self._line:
+                del self._line[turn]
+            else:  # cancelled when it had been called in: the next one takes its place
+                self._called -= 1
+                self.room_changed()
+            raise
+        self._called -= 1
+
+    def dismiss(self) -> None:
+        """The link is lost or draining: whoever waits for room or in line asks again, and is told."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        if self._line:
+            self._call_in(len(self._line))
+
+    def _call_in(self, count: int) -> None:
+        for turn in list(islice(self._line, max(count, 0))):
+            del self._line[turn]
+            self._called += 1
+            turn.set()
 
     # --- in ----------------------------------------------------------------------------------------------
 
@@ -117,7 +154,7 @@ class Outbox:
         return len(self._turns)
 
     def take(self, most: int = limits.BATCH_LEAVES) -> tuple[list[OwnItem], list[tuple[int, Code]]]:
-        """Take what goes next, up to one batch of it; something must wait.
+        """Take what goes next, up to one batch of it; something must wait. Then `room_changed` is due.
 
         Args:
             most: messages.
@@ -157,8 +194,6 @@ class Outbox:
             if channel in self._leaving:
                 left.append((channel, self._leaving.pop(channel)))
         self.size -= size
-        if self.size < limits.OUTBOX:
-            self.room_changed()
         return items, left
 
 

@@ -267,7 +267,7 @@ class Traffic:
         self._over = True
         self._start_writer = None
         self._on_flood = _nobody_listens  # else we would hold the link, and nothing else frees it at once
-        self.outbox.room_changed()
+        self.outbox.dismiss()
         self._urge()
 
     @property
@@ -291,6 +291,8 @@ class Traffic:
         parts = self._signed(items)
         if left:
             parts += filter(None, [self.protocol.release(channel, code) for channel, code in left])
+        if self.outbox.size < limits.OUTBOX:
+            self.outbox.room_changed()
         if controls:
             parts[0] = controls + parts[0]
         return parts

@@ -84,9 +84,9 @@ class Channels:
     # --- ours alone ----------------------------------------------------------------------------------------
 
     @property
-    def can_open(self) -> bool:
-        """Whether the peer would bear one more channel of ours."""
-        return self.open[OURS] < self._most[OURS] and self._next <= LAST_CHANNEL
+    def places(self) -> int:
+        """How many more channels of ours the peer would bear now."""
+        return self._most[OURS] - self.open[OURS] if self._next <= LAST_CHANNEL else 0
 
     def highest(self, opener: int) -> int:
         """The highest channel that a party has opened, or 0."""
@@ -98,7 +98,7 @@ class Channels:
         Raises:
             Violation: the peer allows no more, or the numbers are used up.
         """
-        if not self.can_open:
+        if not self.places:
             raise Violation(f"{self.open[OURS]} channels are open, the peer allows no more")
         number = self._next
         self._next += 2

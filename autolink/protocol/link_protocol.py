@@ -31,7 +31,7 @@ class LinkProtocol:
       `LocalProtocolError`, with nothing changed, where the state does not allow it;
     * `next_event` raises `RemoteProtocolError`, and nothing else, for whatever the peer should not have sent. The
       object then stays failed: every later `next_event` raises again and only `refuse` can still be said;
-    * questions: `can_send`, `can_open`, `draining`, `wants_data`, `state`, `statistics`.
+    * questions: `can_send`, `places`, `draining`, `wants_data`, `state`, `statistics`.
 
     Nothing waits here, and nothing here knows a clock, a key or a socket.
 
@@ -184,9 +184,9 @@ class LinkProtocol:
     # --- channels ------------------------------------------------------------------------------------------
 
     @property
-    def can_open(self) -> bool:
-        """Whether `open_channel` would give a channel."""
-        return self._ours in ACCEPTED and self._theirs is not _DRAINING and self._channels.can_open
+    def places(self) -> int:
+        """How many channels `open_channel` would give now."""
+        return self._channels.places if self._ours in ACCEPTED and self._theirs is not _DRAINING else 0
 
     def open_channel(self) -> int:
         """A new channel's number; the first item sent on it must carry OPENS, in the order of the numbers.

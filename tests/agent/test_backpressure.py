@@ -1,7 +1,10 @@
 """A slow receiver slows its own sender and nobody else, and nothing that waits is without a bound."""
 
+from random import Random
+
 import anyio
 import pytest
+import trio
 
 from autolink import CallError, Channel, Code, limits
 from autolink.messages import Kind
@@ -185,6 +188,85 @@ async def test_a_place_that_a_cancelled_call_gives_back_goes_to_whoever_waits_fo
         with anyio.fail_after(10):
             await link.call("sleep", 0.0)
         assert anyio.current_time() - begun < 0.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_line_for_a_few_places_always_moves_on(serving, seed, virtual_clock):
+    """Calls, and channels that either end ends first, each cancelled at any time, before and after it is let in."""
+    seller, buyer = serving
+    seller.may_read.set()
+    chance = Random(seed)  # noqa: S311  a test's seed, not a secret
+
+    @seller.method
+    async def sleep(call, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    @seller.channel
+    async def short(channel: Channel[int, int]) -> None:
+        await channel.send(1)
+
+    async def call(link) -> None:
+        await link.call("sleep", chance.uniform(0, 0.05))
+
+    async def early(link) -> None:
+        """The peer has ended its direction when we end ours."""
+        async with link.open_channel("short") as channel:
+            assert [item async for item in channel] == [1]
+
+    async def late(link) -> None:
+        async with link.open_channel("swallow") as channel:
+            for _ in range(chance.randrange(4)):
+                await channel.send(bytes(chance.choice([10, 300_000])))
+            await channel.send_eof()
+            await channel.receive()
+
+    async def perform(link, what, begins, patience) -> None:
+        await anyio.sleep(begins)
+        with anyio.move_on_after(patience):
+            await what(link)
+
+    network = Network(latency=0.01, seed=seed)
+    async with link_pair(buyer, seller, network=network) as (link, _), anyio.create_task_group() as tasks:
+        link.protocol._channels._most[0] = 3
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(150):
+                    what, begins = chance.choice([call, early, late]), chance.uniform(0, 1)
+                    patience = chance.choice([1000.0, 1000.0, chance.uniform(0, 1)])
+                    tasks.start_soon(perform, link, what, begins, patience)
+        outbox = link.traffic.outbox
+        assert (len(outbox._line), outbox._called, link.protocol.places) == (0, 0, 3)
+
+
+async def test_calls_are_let_in_in_their_order_and_one_costs_the_same_however_many_there_are(
+    serving, virtual_clock
+):
+    """Scheduler steps are counted: where every place woke everybody who waited, a call among thousands took dozens."""
+    seller, buyer = serving
+    calls = 2000
+    answered = []
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task):
+            self.count += 1
+
+    async def call(link, number) -> None:
+        await link.call("echo", number)
+        answered.append(number)
+
+    async with link_pair(buyer, seller, network=Network(latency=0.01)) as (link, _):
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        async with anyio.create_task_group() as tasks:
+            for number in range(calls):
+                tasks.start_soon(call, link, number)
+                await anyio.lowlevel.checkpoint()  # or Trio would begin them in any order
+        trio.lowlevel.remove_instrument(steps)
+    assert steps.count < 8 * calls
+    place = {number: at for at, number in enumerate(answered)}
+    assert all(abs(place[number] - number) <= 2 * limits.CHANNELS for number in range(calls))
 
 
 async def test_opening_and_cancelling_is_held_back_by_the_handlers_own_cleanup(agents, virtual_clock):

@@ -214,7 +214,7 @@ def perform(world, operation):
     if name == "deliver":
         world.deliver(party, rest[0])
     elif name == "open":
-        if link.can_open:
+        if link.places:
             world.send(party, link.open_channel(), *rest)
     elif name == "send":
         channel, flags, size = rest

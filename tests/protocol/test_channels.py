@@ -111,7 +111,7 @@ def test_only_what_open_channel_gave_can_be_opened(linked):
 def test_a_channel_that_was_never_used_is_withdrawn_without_a_word(small):
     """It gives its place back."""
     numbers = [small.dialer.open_channel() for _ in range(3)]
-    assert not small.dialer.can_open
+    assert not small.dialer.places
     assert small.dialer.cancel(numbers[0], Code.CANCELLED) == small.dialer.release(numbers[1]) == b""
     assert small.dialer.statistics().channels_opened == 1
 
@@ -137,7 +137,7 @@ def test_channels_of_one_batch_count_together(small):
 def test_a_peer_that_takes_more_channels_does_not_raise_what_we_open(make_pair):
     pair = make_pair(channels=2**31 - 1).open()
     opened = 0
-    while pair.dialer.can_open:
+    while pair.dialer.places:
         pair.dialer.open_channel()
         opened += 1
     assert opened == limits.CHANNELS
@@ -158,10 +158,10 @@ def test_the_end_of_the_handler_answers_the_cancel_and_frees_the_place(small):
     numbers = [small.channel(small.dialer) for _ in range(3)]
     for number in numbers:
         small.carry(small.dialer, small.dialer.cancel(number, Code.CANCELLED))
-    assert not small.dialer.can_open
+    assert not small.dialer.places
     answer = small.listener.release(numbers[0])
     assert small.carry(small.listener, answer) == [ChannelCancelled(numbers[0], Code.CANCELLED, over=True)]
-    assert small.dialer.can_open
+    assert small.dialer.places
     small.channel(small.dialer)
 
 

@@ -224,7 +224,7 @@ def test_application_frames_need_our_own_accept_and_not_the_peers(pair):
     pair.greet()
     with pytest.raises(LocalProtocolError, match="we are greeted"):
         pair.dialer.open_channel()
-    assert not pair.dialer.can_open
+    assert not pair.dialer.places
     pair.dialer.accept()
     assert pair.batch(pair.dialer, (pair.dialer.open_channel(), 1, b"x"))
 
@@ -341,7 +341,7 @@ def test_after_go_away_new_channels_are_refused_and_open_ones_go_on(linked):
     assert refused == ChannelRefused(late, Code.UNAVAILABLE)
     assert linked.carry(linked.listener, away) == [GoAwayReceived(number, "restart")]
     assert linked.dialer.draining
-    assert not linked.dialer.can_open
+    assert not linked.dialer.places
     with pytest.raises(LocalProtocolError, match="draining"):
         linked.dialer.open_channel()
     linked.say(linked.listener, (number, 2, b"reply"))
