@@ -112,7 +112,7 @@ _OF_KEYSTORE: Final = {
 """What `KeystoreError` says of an entry, and what to do."""
 
 _OF_ENTRY: Final = {
-    Fault.NOT_INVITED: "ask whoever runs it: autolink registry invite FOLDER AUTOID",
+    Fault.NOT_INVITED: "whoever runs it has to invite this ID first: autolink registry invite FOLDER {AUTOID}",
     Fault.STALE: "somebody was faster, perhaps a thief: see autolink registry history",
 }
 _ISSUE_AGAIN: Final = (
@@ -168,8 +168,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, KeystoreError | BadSignature):
         return ": ".join([str(error), *_hints(_OF_KEYSTORE | _OF_SIGNATURE, error)])
     if isinstance(error, EntryRefused):
-        hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), None)
-        return f"{error} ({error.fault})" + (f": {hint}" if hint else "")
+        return ": ".join(filter(None, [f"{error} ({error.fault})", _of_entry(error)]))
     if isinstance(error, LinkLost):
         if isinstance(error.__cause__, socket.gaierror):
             return f"{error}: this name does not resolve: is it right?"
@@ -202,6 +201,12 @@ def _of_usage(error: click.UsageError, ctx: click.Context) -> str:
 def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
     """What there is to do about an error that says something of the table."""
     return [hint for what, hint in table.items() if what in str(error)]
+
+
+def _of_entry(error: EntryRefused) -> str:
+    """What there is to do about it."""
+    hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), "")
+    return hint.format(AUTOID=vars(error).get("auto_id", "AUTOID"))
 
 
 def _of_refusal(error: Refused) -> str:

@@ -89,6 +89,8 @@ class Submission:
         try:
             return reached.use(work)
         except BaseException as error:  # whatever kept the answer away: a lost link, the time, or a person
+            if isinstance(error, EntryRefused):
+                vars(error)["auto_id"] = self.auto_id  # for what its owner is to ask the registry's keeper
             for entry, promise in promised:
                 keep_promise(self.keep_in, entry, promise, error)
             raise

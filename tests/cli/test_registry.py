@@ -372,7 +372,10 @@ def test_a_revoked_agent_is_refused_and_its_live_link_ends(market, shell, monkey
     for name, value in (("AUTOLINK_REGISTRY", server.contact), ("AUTOLINK_LOG_KEY", log_key)):
         monkeypatch.setenv(name, value)
         market.environment[name] = value
-    assert "autolink registry invite FOLDER AUTOID" in shell.fails(3, "id", "register", "acme")
+    line = shell.fails(3, "id", "register", "acme")
+    assert line.endswith(
+        f"has to invite this ID first: autolink registry invite FOLDER {id_of(shell, 'acme')}"
+    )
     shell.ok("registry", "invite", "reg", "acme")
     for name in ("acme", "seller", "buyer"):
         shell.ok("id", "register", name, "--unencrypted")
