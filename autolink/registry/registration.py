@@ -293,7 +293,8 @@ class Registration:
         show(self._agent, verified)
         self.status = verified
         if self._logged is not status.state:
-            well = _log.info if self._logged is None else _log.warning  # what it was before was told, as an error
+            # What it was before was told as an error: so is the end of that told without -v.
+            well = _log.info if self._logged is None else _log.warning
             self._logged = status.state
             say = well if status.state is State.ACTIVE else _log.error
             say("the registry %s says that we are %s%s", display(status.origin), status.state, _means(status))
