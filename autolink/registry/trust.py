@@ -68,6 +68,7 @@ class Registered(Model):
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
         self._told = Told()
+        self._silent: OrderedDict[AutoId, None] = OrderedDict()  # who has shown none, for others to vouch for
         # The epoch of the newest change about each ID, and of what is about anybody, or about whom is forgotten.
         self._changed_at: OrderedDict[AutoId, int] = OrderedDict()
         self._anybody_at = 0
@@ -115,7 +116,9 @@ class Registered(Model):
             verified = _verified(staple, self.log_key)
             status = verified.status
             self._check_whose(status, presented)
-            if self._newest.check(verified):  # verdicts on the older one are remembered, and links rest on it
+            # Verdicts on the older one, or on none, are remembered, and links rest on them.
+            if self._newest.check(verified) or status.auto_id in self._silent:
+                self._silent.pop(status.auto_id, None)
                 self._changed(status.auto_id)
         except (BadSignature, RemoteProtocolError) as error:
             raise Contradicted(f"its status is not to be believed: {error}", Reason.MALFORMED) from error
@@ -143,6 +146,10 @@ class Registered(Model):
         own = presented.ids[-1]
         if own in self._told or self._newest.knows(self.log_key.name, own):
             raise Contradicted(f"{text}, where it is on record", Reason.NOT_VOUCHED)
+        self._silent[own] = None
+        self._silent.move_to_end(own)
+        if len(self._silent) > limits.STATUSES:
+            self._silent.popitem(last=False)
         raise NotVouched(text)
 
     def _check_whose(self, status: Status, presented: Presented) -> None:

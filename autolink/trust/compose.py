@@ -8,6 +8,7 @@ whole judgement.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
@@ -142,7 +143,7 @@ class AllOf(_Combined):
 
 class AnyOf(_Combined):
     """At least one member vouches and none contradicts. The first grounds count, those first that ask for
-    nothing.
+    nothing; but they end with the first of all, because who vouched until then may contradict afterwards.
 
     Raises:
         UsageError: no member.
@@ -157,10 +158,12 @@ class AnyOf(_Combined):
         if not vouched:
             raise _most_telling(abstained)
         # Who is vouched for already need not be learned, nor a person be asked about them.
-        return min(
+        first = min(
             vouched,
             key=lambda grounds: (not settles(grounds, presented), grounds.once_accepted is not None),
         )
+        until = _earliest(*(grounds.valid_until for grounds in vouched))
+        return first if until == first.valid_until else replace(first, valid_until=until)
 
 
 class UnsafeAllOf(AllOf):

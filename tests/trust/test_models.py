@@ -278,6 +278,19 @@ async def test_all_of_needs_everybody_and_ends_with_the_first(
     assert (await refusal_of(Says(YES) & no(), ders(acme), inbound)).reason is Reason.NOT_VOUCHED
 
 
+async def test_any_of_is_asked_again_when_the_first_of_its_grounds_ends(
+    acme: Credential, ders: Ders, inbound: Context
+) -> None:
+    """Whoever vouched until then may contradict afterwards; whose grounds count does not matter."""
+    soon = inbound.now + timedelta(minutes=5)
+    for model in (
+        Says(YES) | Says(replace(YES, valid_until=soon)),
+        Says(replace(YES, valid_until=soon)) | Says(YES),
+    ):
+        assert (await judge(model, ders(acme), context=inbound)).valid_until == soon
+    assert (await judge(Says(YES) | no(), ders(acme), context=inbound)).valid_until == acme.leaf.not_after
+
+
 async def test_the_most_telling_abstention_is_reported(
     acme: Credential, ders: Ders, inbound: Context
 ) -> None:
