@@ -10,7 +10,7 @@ opens, so nobody has to ask the registry. `state` is the effective one, the issu
 decides. `certificate` is the fingerprint of the only one that is current, `key` and `issuers` those of the keys from
 there up: a chain that shows others is not this ID's. `head` is the leaf hash of its last entry, which `proof` (a C2SP
 tlog-proof) shows in the log under a checkpoint. `entries` counts them: what is shown with fewer, or under a smaller log,
-than was seen before is older, and refused (`Newest`).
+than was seen before is older, and refused unless it says the same (`Newest`).
 
 What keeps a log honest here: it signs what everybody can recompute from its entries, so a false status convicts it.
 That it withholds the newest entry, only its age and whoever watches the log can tell.
@@ -204,7 +204,8 @@ class Newest:
 
     Older is one with fewer entries, or under a smaller log, or with as many under one of the same size and of no later time:
     of two that a log so contradicts itself by, one is believed. Several processes of one agent renew theirs at different
-    times, so what says the same as the newest one may be a little older.
+    times, so what says the same as the newest one may be a little older. To who does not read the entries (`counted`) it may
+    count fewer: a service record or other guardians, of which no feed tells the others, change nothing else in a status.
 
     Bounded: what was seen longest ago is forgotten first, and then counts as never seen.
     """
@@ -217,8 +218,11 @@ class Newest:
         """Whether a status of this ID was seen."""
         return (origin, auto_id) in self._seen
 
-    def check(self, verified: VerifiedStatus) -> bool:
+    def check(self, verified: VerifiedStatus, *, counted: bool = True) -> bool:
         """Remember a status that is not older than what was seen.
+
+        Args:
+            counted: what says the same counts as many entries, too. False: it may count fewer, under a smaller log.
 
         Returns:
             Whether the ID has another state or other keys by it than by the one that was seen, so that no verdict may stand
@@ -238,7 +242,9 @@ class Newest:
         self._seen[place] = seen if older else shown
         if len(self._seen) > self._most:
             self._seen.popitem(last=False)
-        if older and shown._replace(size=seen.size, at=seen.at) != seen:
+        fewer = not counted and shown.entries < seen.entries and shown.size < seen.size
+        entries = seen.entries if fewer else shown.entries
+        if older and shown._replace(entries=entries, size=seen.size, at=seen.at) != seen:
             raise BadSignature(f"status: of {status.auto_id.short}, older than one that was seen before")
         return shown.standing != seen.standing
 

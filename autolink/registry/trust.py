@@ -117,7 +117,7 @@ class Registered(Model):
             status = verified.status
             self._check_whose(status, presented)
             # Verdicts on the older one, or on none, are remembered, and links rest on them.
-            if self._newest.check(verified) or status.auto_id in self._silent:
+            if self._newest.check(verified, counted=False) or status.auto_id in self._silent:
                 self._silent.pop(status.auto_id, None)
                 self._changed(status.auto_id)
         except (BadSignature, RemoteProtocolError) as error:

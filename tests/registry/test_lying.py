@@ -5,6 +5,7 @@ On the real clock: SQLite works in threads.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -341,6 +342,28 @@ async def test_fewer_entries_are_older_under_whatever_checkpoint(tmp_path: Path)
         with pytest.raises(BadSignature, match="older"):
             newest.check(fewer)
         assert not newest.check(replace(verified, checkpoint=larger))
+
+
+@pytest.mark.parametrize(
+    ("says", "grown", "counted", "believed"),
+    [
+        ({}, -1, False, True), ({}, -1, True, False), ({}, 0, False, False), ({}, 1, False, False),
+        ({"certificate": bytes(32)}, -1, False, False), ({"state": State.REVOKED}, -1, False, False),
+        ({"key": bytes(32)}, -1, False, False), ({"issuers": ()}, -1, False, False),
+    ],
+)  # fmt: skip
+async def test_fewer_entries_under_a_smaller_log_are_believed_only_if_they_say_the_same(
+    tmp_path: Path, says: dict[str, Any], grown: int, *, counted: bool, believed: bool
+) -> None:
+    """And not by who reads these entries. Under a log of the same size, or a larger one, they contradict what was seen."""
+    async with serving(tmp_path) as served:
+        seen = verify_status((await cast(served)).caller.evidence[0], served.key)
+    newest = Newest()
+    newest.check(replace(seen, status=replace(seen.status, entries=2)))
+    size = seen.checkpoint.size + grown
+    older = replace(seen, status=replace(seen.status, **says), checkpoint=replace(seen.checkpoint, size=size))
+    with nullcontext() if believed else pytest.raises(BadSignature, match="older"):
+        assert not newest.check(older, counted=counted)
 
 
 async def test_a_status_with_the_proof_of_another_record_is_refused(tmp_path: Path) -> None:

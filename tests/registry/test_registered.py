@@ -14,6 +14,7 @@ from autolink.errors import Reason, UsageError
 from autolink.identity import CredentialRequest, EntityKind
 from autolink.identity.issuing import BACKDATE
 from autolink.registry import making
+from autolink.registry.discovery import publish
 from autolink.registry.entries import Op
 from autolink.registry.evidence import LogConvicted, Unproved
 from autolink.registry.log.checkpoint import Checkpoint
@@ -21,6 +22,7 @@ from autolink.registry.log.checkpoint import verify_untrusted as verify_checkpoi
 from autolink.registry.log.note import VerifierKey
 from autolink.registry.records import State
 from autolink.registry.registration import registered
+from autolink.registry.service_record import describe
 from autolink.registry.status import verify_untrusted
 from autolink.registry.trust import Registered, models_in
 from autolink.testing import Network
@@ -378,6 +380,32 @@ async def test_workers_that_took_a_certificate_before_it_was_on_record_have_a_fi
             await until(
                 lambda: standing.status and standing.status.status.certificate == newer.leaf.fingerprint
             )
+
+
+async def test_workers_are_believed_when_one_has_seen_an_entry_that_changes_nothing_of_how_they_stand(
+    tmp_path: Path,
+) -> None:
+    """The feed tells nothing of a service record that one of them has published, or of other guardians: until the others
+    renew their status, minutes later, theirs counts fewer entries."""
+    async with serving(tmp_path) as served, AsyncExitStack() as stack:
+        _, (echo, caller) = await register(served, "echo", "caller")
+        agents = [served.join(Agent(echo, trust=SelfCertified())) for _ in range(2)]
+        standings = [
+            await stack.enter_async_context(registered(agent, contact(served), served.key))
+            for agent in agents
+        ]
+        async with served.client(served.join(Agent(caller, trust=SelfCertified()))) as client:
+            record = describe(agents[0].handlers, ["9.9.9.9:1"], now=datetime.now(UTC))
+            await publish(client, echo, record, now=datetime.now(UTC))
+        standings[0].refresh()
+        await until(lambda: standings[0].status.status.entries == 2)  # type: ignore[union-attr]
+        asks = served.join(Agent(caller, trust=SelfCertified() & Registered(served.key)))
+        for number, agent in enumerate([*agents, agents[0]], 1):
+            async with (
+                served.network.listening(agent, f"echo:{number}"),
+                asks.connect(f"echo:{number}", expect=agent.peer_id),
+            ):
+                pass
 
 
 async def test_a_certificate_that_ends_is_not_waited_with(tmp_path: Path) -> None:
