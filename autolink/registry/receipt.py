@@ -6,10 +6,10 @@
     body     ["autolink/1 receipt", origin, entry, received_at, deadline]
 
 signed with the log's key over ``autolink/1 receipt\\0`` and the body. `entry` is the hash of the entry's body. By the
-deadline (microseconds, as `received_at`) the entry is in the log, unless the log's rules refused it at every moment from
-its receipt to then. Both can be recomputed from the log by everybody who has the entry: a receipt for one that was left
-out although it might have been taken convicts whoever runs it, such as an operator who withholds a rotation while his own
-recovery runs out.
+deadline (microseconds, as `received_at`) the entry is in the log, unless the log's rules refused it at some moment from
+its receipt to then: another one for the same place may have been before it. Both can be recomputed from the log by everybody
+who has the entry: a receipt for one that was left out although it had to be taken convicts whoever runs it, such as an
+operator who withholds a rotation while his own recovery runs out.
 
 That takes a receipt of about the moment at which it is given. One of after that recovery, or of before the entry that the
 rotation follows, is of a time when the rules do refuse it: so who submits takes none (`check_fresh`).

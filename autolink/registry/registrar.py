@@ -102,11 +102,13 @@ class Registrar:
         """Log time: the clock's, or the last entry's if that is later."""
         return max(self._clock(), self._store.head.time)
 
-    def append(self, submitted: Sequence[bytes]) -> list[Appended | EntryRefused]:
+    def append(self, submitted: Sequence[bytes], *, since: int = 0) -> list[Appended | EntryRefused]:
         """Judge entries in their order and append those that may be: all of them at once, for good, when this returns.
 
         Args:
             submitted: at most GROUP.
+            since: log time of the last receipt for one of them. It is judged no earlier, whatever the clock: a promise says
+                nothing of a time before it.
 
         Returns:
             What became of each.
@@ -115,7 +117,7 @@ class Registrar:
             StoreFailed: nothing was appended.
         """
         head = self._store.head
-        now = max(self._clock(), head.time)
+        now = max(self._clock(), head.time, since)
         parsed = [_parse(data) for data in submitted]
         pending = _Pending(self._store, {entry.auto_id for entry in parsed if isinstance(entry, Entry)})
         outcomes: list[Appended | EntryRefused] = []

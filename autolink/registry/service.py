@@ -61,9 +61,10 @@ def _reads(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutin
 @final
 @dataclass(eq=False, slots=True)
 class _Submission:
-    """One entry on its way, and who has submitted it, for logs."""
+    """One entry on its way, since when by its receipt, and who has submitted it, for logs."""
 
     data: bytes
+    since: int
     by: VerifiedPeer
     done: anyio.Event = field(default_factory=anyio.Event)
     outcome: Appended | EntryRefused | StoreFailed | None = None
@@ -128,9 +129,11 @@ class RegistryService:
         """One group of what waits, kept and told; not cut short, or nobody would answer for it."""
         with anyio.CancelScope(shield=True):
             group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-            entries = [submission.data for submission in group]
+            entries, since = [one.data for one in group], max(one.since for one in group)
             try:
-                outcomes: list[Any] = await to_thread.run_sync(self._registrar.append, entries)
+                outcomes: list[Any] = await to_thread.run_sync(
+                    lambda: self._registrar.append(entries, since=since)
+                )
             except StoreFailed as error:
                 _log.error("%d entries could not be appended: %s", len(group), error)
                 outcomes = [error] * len(group)
@@ -172,7 +175,7 @@ class RegistryService:
             return _refusal(number, error)
         await self._room.acquire()  # until the entry is appended, whether its submitter is still there or not
         receipt = self._registrar.receipt(entry.hash)
-        submission = _Submission(data, channel.peer)
+        submission = _Submission(data, receipt.received_at, channel.peer)
         # Before the promise is out: a submitter that leaves now has it kept, too.
         self._waiting.append(submission)
         self._woken.set()

@@ -194,9 +194,9 @@ async def test_rule_39_a_submitter_whose_link_dies_keeps_the_promise(tmp_path: P
         acme, going_on = Credential.self_issued("acme"), threading.Event()
         append = served.registrar.append
 
-        def late(entries: Any) -> Any:
+        def late(entries: Any, **more: Any) -> Any:
             going_on.wait(5)
-            return append(entries)
+            return append(entries, **more)
 
         served.registrar.append = late  # type: ignore[method-assign]
         made = registration(acme)
@@ -218,7 +218,9 @@ async def test_rule_39_nothing_is_promised_that_does_not_wait_already(
     async with serving(tmp_path) as served:
         going_on = threading.Event()
         append = served.registrar.append
-        monkeypatch.setattr(served.registrar, "append", lambda entries: going_on.wait(5) and append(entries))
+        monkeypatch.setattr(
+            served.registrar, "append", lambda entries, **more: going_on.wait(5) and append(entries, **more)
+        )
         first, second = Credential.self_issued("first"), Credential.self_issued("second")
         async with served.client(served.join(Agent(first, trust=SelfCertified()))) as client:
             async with client.submitting() as submitter, anyio.create_task_group() as tasks:
@@ -245,9 +247,9 @@ async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Pa
         served = await stack.enter_async_context(serving(tmp_path))
         going_on, append = threading.Event(), served.registrar.append
 
-        def late(entries: Any) -> Any:
+        def late(entries: Any, **more: Any) -> Any:
             going_on.wait(5)
-            return append(entries)
+            return append(entries, **more)
 
         served.registrar.append = late  # type: ignore[method-assign]
         made = [registration(Credential.self_issued(f"org-{number}")) for number in range(3)]
