@@ -142,10 +142,10 @@ class RegistryService:
                 _tell(submission.data, submission.by, outcome)
                 submission.done.set()
                 self._room.release()
-        if self._topic is not None:
-            for outcome in outcomes:
-                if isinstance(outcome, Appended) and outcome.change:
-                    await self._topic.publish(outcome.change)
+            if self._topic is not None:
+                for outcome in outcomes:
+                    if isinstance(outcome, Appended) and outcome.change:
+                        await self._topic.publish(outcome.change)  # which waits for no subscriber
 
     async def _submit(self, channel: Channel[Answer, tuple[int, bytes]]) -> None:
         """Each entry, under a number of the submitter's, gets a receipt at once, then what became of it; several may be

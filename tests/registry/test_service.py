@@ -241,37 +241,51 @@ async def _cut_when_promised(served: Served, submitter: Submitter) -> None:
     served.network.cut()
 
 
-async def test_what_was_promised_is_appended_before_a_registry_ends(tmp_path: Path) -> None:
-    """Told to stop while one entry is written and more wait: none is lost, though nobody is there to be told."""
-    async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(serving(tmp_path))
-        going_on, append = threading.Event(), served.registrar.append
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_was_promised_is_appended_before_a_registry_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    """Told to stop, or cancelled, while one entry is written and more wait, changes among them: none is lost, though nobody
+    is there to be told."""
+    monkeypatch.setattr("autolink.registry.service.GROUP", 1)
+    owners, going_on = [Credential.self_issued(name) for name in ("acme", "globex")], threading.Event()
+    with anyio.CancelScope() as scope:
+        async with AsyncExitStack() as stack:
+            served = await stack.enter_async_context(serving(tmp_path))
+            caller = served.join(Agent(owners[0], trust=SelfCertified()))
+            async with served.client(caller) as client:
+                made = [registration(Credential.self_issued("first"))]
+                for owner in owners:
+                    await client.submit(first := registration(owner))
+                    revocation = entry(Op.REVOKE, owner.auto_id, first.hash)
+                    made.append(revocation.signed(owner.auto_id, owner.private_key))
+                made.append(registration(Credential.self_issued("last")))
+                append = served.registrar.append
 
-        def late(entries: Any, **more: Any) -> Any:
-            going_on.wait(5)
-            return append(entries, **more)
+                def late(entries: Any, **more: Any) -> Any:
+                    going_on.wait(5)
+                    return append(entries, **more)
 
-        served.registrar.append = late  # type: ignore[method-assign]
-        made = [registration(Credential.self_issued(f"org-{number}")) for number in range(3)]
-        promised: list[Withheld] = []
+                served.registrar.append = late  # type: ignore[method-assign]
+                promised: list[Withheld] = []
 
-        async def submit(submitter: Submitter, one: Entry) -> None:
-            try:
-                await submitter.submit(one)
-            except Withheld as error:
-                promised.append(error)
+                async def submit(submitter: Submitter, one: Entry) -> None:
+                    try:
+                        await submitter.submit(one)
+                    except Withheld as error:
+                        promised.append(error)
 
-        caller = served.join(Agent(Credential.self_issued("caller"), trust=SelfCertified()))
-        async with served.client(caller) as client, client.submitting() as submitter:
-            async with anyio.create_task_group() as tasks:
-                for number, one in enumerate(made):
-                    tasks.start_soon(submit, submitter, one)
-                    await until(lambda wanted=number: _promises(submitter) > wanted)
-                served.network.cut()
-        assert len(promised) == 3
-        going_on.set()
+                async with client.submitting() as submitter, anyio.create_task_group() as tasks:
+                    for number, one in enumerate(made):
+                        tasks.start_soon(submit, submitter, one)
+                        await until(lambda wanted=number: _promises(submitter) > wanted)
+                    served.network.cut()
+            assert len(promised) == len(made)
+            going_on.set()
+            if cancelled:
+                scope.cancel()
     with SqliteStore(tmp_path) as store:
-        assert store.head.size == 3
+        assert store.head.size == len(owners) + len(made)
         assert all(store.record(one.auto_id) for one in made)
 
 
