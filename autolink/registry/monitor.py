@@ -101,13 +101,14 @@ class Monitor:
 
         Raises:
             LogConvicted: the log has signed what is not so; nothing that it says is to be believed any more.
-            Unproved: it shows no log that goes on from the one that was seen; nothing of that was taken.
+            Unproved: it shows no log that goes on from the one that was seen, of which nothing was taken; or has told a
+                change of an entry that it has not.
             RemoteProtocolError, BadSignature: the registry answers with what is nothing of its log's.
             CallError, LinkLost, TimeoutError: it does not answer.
         """
-        self._report = report
+        self._report, heard = report, self.heard
         await self._replay(client, (await _soon(client.consistency())).checkpoint)
-        self._check_told()
+        self._check_told(heard)
         watched = self._watch.watched
         for auto_id in sorted(watched or ()):
             await self._check_status(client, auto_id)
@@ -208,17 +209,29 @@ class Monitor:
             if len(self._telling) > limits.CHANGES_COMPARED:
                 self._telling.popitem(last=False)
 
-    def _check_told(self) -> None:
-        told = tuple(self._told)
+    def _check_told(self, heard: int) -> None:
+        """Compare what the feed has told.
+
+        Args:
+            heard: the place behind the last change that was heeded before the checkpoint was asked for.
+        """
+        told, beyond = tuple(self._told), None
         self._told.clear()
         for change in told:
             if change.index >= self.size:
-                self._told.append(change)  # the checkpoint was from before it
+                if change.index < heard:
+                    beyond = change
+                else:
+                    self._told.append(change)  # the checkpoint was from before it
             elif (found := self._telling.get(change.index)) is not None:
                 check_change(change, found)
             elif not self._telling or change.index > next(iter(self._telling)):
                 text = "a change was told of it, and it is none"
                 raise LogConvicted(text, index=change.index, evidence=change.to_bytes())
+        if beyond is not None:
+            self.heard = self.size  # or all changes up to there would count as heard
+            text = f"the registry has told a change of entry {beyond.index}, and has {self.size}"
+            raise Unproved(text, both(beyond.to_bytes(), self.checkpoint))
 
     async def _check_status(self, client: RegistryClient, auto_id: AutoId) -> None:
         now = self._clock()

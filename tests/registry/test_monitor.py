@@ -151,15 +151,30 @@ async def test_each_status_is_compared_after_the_ids_last_entry(tmp_path: Path) 
         assert asked == []
 
 
-async def test_changes_of_entries_that_never_come_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
+async def test_changes_that_are_not_looked_at_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         acme, _ = await register(served, "echo")
         watching, made = monitor(served), entry(Op.REVOKE, acme.auto_id, bytes(32))
         change = sign_change(made, State.REVOKED, index=1_000_000, at=now(), key=KEY)
         for _ in range(2 * limits.CHANGES_COMPARED):
             watching.heed(change)
-        await look(served, watching)
         assert len(watching._told) == limits.CHANGES_COMPARED
+
+
+async def test_a_change_of_an_entry_that_there_is_not_is_told(tmp_path: Path) -> None:
+    """Whoever hears it ends an honest agent's links, and no log that goes on for years would come to that place. Once: the
+    feed is heard again from the end of the log on."""
+    async with serving(tmp_path) as served:
+        acme, (echo,) = await register(served, "echo")
+        watching, made = monitor(served), entry(Op.REVOKE, acme.auto_id, bytes(32))
+        lie = sign_change(made, State.REVOKED, index=1_000_000, at=now(), key=KEY)
+        watching.heed(lie)
+        with pytest.raises(Unproved, match="told a change of entry 1000000, and has 2") as unproved:
+            await look(served, watching)
+        assert unproved.value.evidence == lie.to_bytes() + b"\n" + watching.checkpoint
+        assert watching.heard == 2
+        await revoke(served, acme, echo)
+        assert [report.what for report in await look(served, watching)] == ["revoke"]
 
 
 async def test_the_feed_is_compared_with_the_log(tmp_path: Path) -> None:
@@ -174,7 +189,13 @@ async def test_the_feed_is_compared_with_the_log(tmp_path: Path) -> None:
         later = sign_change(
             entry(Op.REVOKE, acme.auto_id, bytes(32)), State.REVOKED, index=3, at=now(), key=KEY
         )
-        watching.heed(later)  # the checkpoint may be from before it
+        honest = served.agent.handlers.methods["registry.consistency"].function
+
+        async def heard_behind(call: Any, asked: tuple[int, int | None]) -> Consistency:
+            watching.heed(later)  # the checkpoint is from before it
+            return await honest(call, asked)
+
+        replaced(served, "consistency", heard_behind)
         assert len(await look(served, watching)) == 3
         await revoke(served, acme, acme)
         with pytest.raises(LogConvicted, match="entry 3: the change that was told of it is not what it did"):
