@@ -162,7 +162,8 @@ class AnyOf(_Combined):
             vouched,
             key=lambda grounds: (not settles(grounds, presented), grounds.once_accepted is not None),
         )
-        until = _earliest(*(grounds.valid_until for grounds in vouched))
+        ends = (each.valid_until for each in vouched if each.valid_until and each.valid_until >= context.now)
+        until = _earliest(first.valid_until, *ends)
         return first if until == first.valid_until else replace(first, valid_until=until)
 
 

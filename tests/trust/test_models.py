@@ -288,7 +288,9 @@ async def test_any_of_is_asked_again_when_the_first_of_its_grounds_ends(
         Says(replace(YES, valid_until=soon)) | Says(YES),
     ):
         assert (await judge(model, ders(acme), context=inbound)).valid_until == soon
-    assert (await judge(Says(YES) | no(), ders(acme), context=inbound)).valid_until == acme.leaf.not_after
+    past = Says(replace(YES, valid_until=inbound.now - timedelta(seconds=1)))  # is as if it abstained
+    for model in (Says(YES) | no(), Says(YES) | past):
+        assert (await judge(model, ders(acme), context=inbound)).valid_until == acme.leaf.not_after
 
 
 async def test_the_most_telling_abstention_is_reported(
