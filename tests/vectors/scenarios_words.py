@@ -145,6 +145,8 @@ def statuses():
         ("seen-the-same", "what was seen before", given(made(), seen=[made()])),
         ("seen-an-older", "and older ones", given(made(), seen=[made(at=at - SECOND)])),
         ("seen-a-larger-log", "that says the same", given(made(), seen=[made(proved=proof(grown, 1))])),
+        ("seen-more-entries", "under a larger log, that says the same", given(
+            made(), seen=[made(entries=2, proved=proof(grown, 1))])),
         ("seen-another", "it is not about this ID", given(made(), seen=[above])),
         ("seen-in-vain", "not shown by whom it is about", given(made(), seen=[again])),
         ("changed-before", "a change that it knows of", given(made(), changes=[change(ACME, 1, ROTATE, "active")])),
@@ -192,6 +194,8 @@ def statuses():
         ("bad-no-proof", "unproved", MALFORMED, given(made(proved=b""))),
         ("bad-shape", "an array of three", MALFORMED, given(made()[:2])),
         ("bad-seen-more-entries", "fewer entries than seen", MALFORMED, given(made(), seen=[made(entries=2)])),
+        ("bad-seen-more-entries-under-a-smaller-log", "fewer under a larger one", MALFORMED, given(
+            made(proved=proof(grown, 1)), seen=[made(entries=2)])),
         ("bad-seen-a-larger-log", "another word under a smaller checkpoint", MALFORMED, given(
             made(), seen=[made(state="revoked", proved=proof(grown, 1))])),
         ("bad-changed", "changed since", "revoked", given(made(), changes=[change(SELLER, 2)])),
