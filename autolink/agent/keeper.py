@@ -1,4 +1,5 @@
-"""What keeps a link honest while nothing happens on it: silence, age, and the end of the verdict it rests on.
+"""What keeps a link honest while nothing happens on it: silence, age, a peer that drains it and does not end it, and the end
+of the verdict it rests on.
 
 It has no task of its own: the link's reader looks when the next thing is due, and at the wall clock at least every
 `limits.KEEPALIVE` seconds, so a stepped clock is noticed. It is made to look at once when trust changed or the peer
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 class Keeper:
     """Of one link; see the module."""
 
-    __slots__ = ("_asked_at", "_judgement")
+    __slots__ = ("_asked_at", "_judgement", "_left_at")
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
+        self._left_at: float | None = None
         self._judgement: Scope | None = None  # while one is being made
 
     @property
@@ -53,6 +55,7 @@ class Keeper:
             self._judgement = link.traffic.loop.scope()
             link.tasks.start_soon(self._judge, link, self._judgement)
         self._asked_at = _listen_for(link, self._asked_at)
+        self._left_at = _leave(link, self._left_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
         if link.traffic.records >= limits.RECORDS_MOST:  # a channel that never ends has kept it from draining
@@ -83,6 +86,19 @@ def _listen_for(link: "LinkLife", asked_at: float | None) -> float | None:
         return None
     link.ping_nowait()
     return now
+
+
+def _leave(link: "LinkLife", left_at: float | None) -> float | None:
+    """End a link that its peer drains when long nothing was open on it: who draws new ones shall not gather old ones. Returns
+    since when that has been so."""
+    if not link.left:
+        return None
+    now = anyio.current_time()
+    if left_at is None:
+        return now
+    if now - left_at >= limits.KEEPALIVE:
+        link.go_away("drained")
+    return left_at
 
 
 async def _judge_again(link: "LinkLife") -> None:
