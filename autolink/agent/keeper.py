@@ -89,8 +89,8 @@ def _listen_for(link: "LinkLife", asked_at: float | None) -> float | None:
 
 
 def _leave(link: "LinkLife", left_at: float | None) -> float | None:
-    """End a link that its peer drains when long nothing was open on it: who draws new ones shall not gather old ones. Returns
-    since when that has been so."""
+    """End a link that its peer drains when long nothing was open on it: whoever makes new ones shall not gather old ones.
+    Returns since when that has been so."""
     if not link.left:
         return None
     now = anyio.current_time()
@@ -102,6 +102,17 @@ def _leave(link: "LinkLife", left_at: float | None) -> float | None:
 
 
 async def _judge_again(link: "LinkLife") -> None:
+    """Evidence that comes while other is being judged counts, but once: who goes on sending it is refused all the same."""
+    shown = link.evidence
+    refused = await _objection(link)
+    if refused is not None and link.evidence is not shown:
+        refused = await _objection(link)
+    if refused is not None:
+        link.refuse(refused)
+
+
+async def _objection(link: "LinkLife") -> Refused | None:
+    """None: there is a new verdict."""
     link.stale = False
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.chain
@@ -114,13 +125,13 @@ async def _judge_again(link: "LinkLife") -> None:
                 evidence=evidence.evidence if evidence else link.peer.presented.evidence,
                 cache=link.agent.verdicts, expect=link.peer.peer_id, key_proved_at=link.peer.key_proved_at,
             )  # fmt: skip
-        if peer.leaf.spki != link.peer.leaf.spki or author_of(peer) != link.traffic.peer_id:
-            raise Refused(
-                Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key or name"
-            )
-        link.peer = peer
-        link.traffic.incoming.prove_by(peer.presented)
     except Refused as refused:
-        link.refuse(refused)
+        return refused
     except TimeoutError:
-        link.refuse(Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT))
+        return Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT)
+    if peer.leaf.spki != link.peer.leaf.spki or author_of(peer) != link.traffic.peer_id:
+        detail = "fresh evidence about another key or name"
+        return Refused(Reason.WRONG_PEER, by="us", peer=link.named, detail=detail)
+    link.peer = peer
+    link.traffic.incoming.prove_by(peer.presented)
+    return None
