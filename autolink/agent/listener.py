@@ -123,10 +123,19 @@ class Listener:
                         raise
                 connections.start_soon(self._take, connection)
 
+            async def accept_on(one: ListeningSocket) -> None:
+                try:
+                    await accept_loop(one, take)
+                except (
+                    anyio.ClosedResourceError
+                ):  # before the cancellation, if a connection had come in that moment
+                    if self.accepting:
+                        raise
+
             with self._accepting:
                 async with anyio.create_task_group() as tasks:
                     for one in self._sockets:
-                        tasks.start_soon(accept_loop, one, take)
+                        tasks.start_soon(accept_on, one)
 
     async def _take(self, connection: socket.socket) -> None:
         try:

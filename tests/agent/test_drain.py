@@ -1,7 +1,10 @@
 """Draining: what is open ends in its own time, nothing new begins, and patience has an end."""
 
+import socket
+
 import anyio
 import pytest
+import trio
 
 from autolink import CallError, Code, LinkLost, Reason, Refused, limits
 from autolink.testing import Network, link_pair
@@ -98,6 +101,31 @@ async def test_a_link_that_was_opening_when_the_draining_began_is_drained_too(se
         await anyio.sleep(10)
         assert codes == [Code.UNAVAILABLE]
         assert seller.links == ()
+
+
+async def test_a_connection_that_comes_in_the_moment_in_which_draining_begins_ends_nothing(serving):
+    """The task that accepts has been woken, so that it meets a closed socket and no cancellation."""
+    seller, _ = serving
+
+    class DrainAtOnce(trio.abc.Instrument):
+        def before_task_step(self, task):
+            if "accept" in task.name and drain:
+                listener._stop_listening()
+
+    drain = False
+    instrument = DrainAtOnce()
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        async with seller.listening("127.0.0.1:0") as listener:
+            await anyio.wait_all_tasks_blocked()
+            host, _, port = listener.addresses[0].rpartition(":")
+            drain = True
+            with socket.create_connection((host, int(port))):
+                while listener.accepting:
+                    await anyio.lowlevel.checkpoint()
+                assert await listener.drain()
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
 
 
 async def test_a_dialler_can_drain_too_and_the_other_side_sees_a_clean_end(serving, network, virtual_clock):
