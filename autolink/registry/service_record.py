@@ -149,6 +149,8 @@ def describe(
     Raises:
         UsageError: not such addresses, too long a life, or more than a record holds.
     """
+    if isinstance(addresses, str):
+        raise UsageError("addresses= takes a list of addresses, even of one")
     if not timedelta(0) < lifetime <= timedelta(seconds=limits.SERVICE_LIFETIME_MOST):
         raise UsageError(
             f"a service record is valid for at most {limits.SERVICE_LIFETIME_MOST / 86_400:.0f} days"
