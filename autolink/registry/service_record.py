@@ -18,6 +18,7 @@ from typing import Any, Final, Self, final
 from autolink import codec, limits
 from autolink.agent.handlers import Handlers
 from autolink.errors import BodyError, RemoteProtocolError, UsageError, display
+from autolink.identity.names import forbidden_in
 from autolink.messages import microseconds
 from autolink.messages.message import TIME_MAX
 from autolink.transport import TcpAddress, parse_address
@@ -199,7 +200,8 @@ def _address(text: object) -> TcpAddress:
 
 def _check_offer(offer: Offer) -> None:
     name = offer.name
-    if not 0 < len(name.encode()) <= limits.METHOD or display(name, limits.METHOD) != name:
+    seen = display(name, limits.METHOD) == name and forbidden_in(name) is None
+    if not 0 < len(name.encode()) <= limits.METHOD or not seen:
         raise UsageError(f"{display(name)!r} cannot be a name: 1 to {limits.METHOD} bytes that can be seen")
     for schema in (offer.takes, offer.gives):
         try:
