@@ -79,7 +79,7 @@ class Listener:
         process that listens at the same address can take over without anybody being turned away.
 
         Returns:
-            Whether all of it ended in time.
+            Whether all of it ended in time. A subscription to a topic of ours has no end of its own.
         """
         self._stop_listening()
         open_now = set(self._links)
