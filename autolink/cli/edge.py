@@ -187,17 +187,6 @@ def _text(error: BaseException) -> str:
     return str(error)
 
 
-def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
-    """What there is to do about an error that says something of the table."""
-    return [hint for what, hint in table.items() if what in str(error)]
-
-
-def _of_entry(error: EntryRefused) -> str:
-    """What there is to do about it."""
-    hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), "")
-    return hint.format(AUTOID=vars(error).get("auto_id", "AUTOID"))
-
-
 def _of_refusal(error: Refused) -> str:
     """What there is to do about it."""
     told = vars(error)
@@ -209,6 +198,17 @@ def _of_refusal(error: Refused) -> str:
     else:
         hint = _THEIR_NO.get(error.reason, "").format(NAME=told.get("name", "NAME"))
     return "; ".join(filter(None, [hint, told.get("also", {}).get(error.reason)]))
+
+
+def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
+    """What there is to do about an error that says something of the table."""
+    return [hint for what, hint in table.items() if what in str(error)]
+
+
+def _of_entry(error: EntryRefused) -> str:
+    """What there is to do about it."""
+    hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), "")
+    return hint.format(AUTOID=vars(error).get("auto_id", "AUTOID"))
 
 
 def _of_finding(error: AutolinkError) -> str:
