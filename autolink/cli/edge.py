@@ -10,7 +10,8 @@ status meaning
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
        that was lost by it, and an Auto ID that is not looked for because it is revoked
 4      the far handler answered with an error
-5      nobody reached, or no agent there, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
+5      nobody reached, or no agent there, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded
+       any more
 130    interrupted
 ====== ===================================================================================================
 
