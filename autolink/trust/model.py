@@ -107,7 +107,7 @@ class NotVouched(AutolinkError):
 
     def __init__(self, text: str, reason: Reason = Reason.NOT_VOUCHED) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason = Reason(reason)
 
 
 class Contradicted(AutolinkError):

@@ -81,6 +81,45 @@ async def test_what_is_stuck_is_cut_after_the_timeout_all_at_once(serving, netwo
     assert seller.links == ()
 
 
+@pytest.mark.parametrize("overflow", ["wait", "drop_oldest"])
+async def test_subscribers_get_what_was_published_before_and_then_learn_of_the_end(
+    serving, network, virtual_clock, overflow
+):
+    """Also from a publisher that goes on: else draining would take all of its time, however short the rest is."""
+    seller, buyer = serving
+    topic = seller.topic("prices", of=int, overflow=overflow, buffer=4)
+    got: list[int] = []
+    async with (
+        network.listening(seller) as listener,
+        buyer.connect(listener.contact) as link,
+        link.subscribe("prices", receives=int) as feed,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def publish() -> None:
+            for price in range(1_000_000):
+                await topic.publish(price)
+                if price == 3:
+                    draining.set()
+
+        async def drain() -> None:
+            await draining.wait()
+            begun = anyio.current_time()
+            assert await listener.drain()
+            assert anyio.current_time() - begun < 1
+            tasks.cancel_scope.cancel()
+
+        draining = anyio.Event()
+        tasks.start_soon(publish)
+        tasks.start_soon(drain)
+        with pytest.raises(CallError) as end:
+            while True:
+                got.append(await feed.receive())
+        assert (end.value.code, end.value.message) == (Code.UNAVAILABLE, "the publisher is draining")
+    assert 3 in got
+    assert topic.statistics().subscribers == 0
+
+
 async def test_a_link_that_was_opening_when_the_draining_began_is_drained_too(serving, virtual_clock):
     network = Network(latency=1)
     seller, buyer = serving
