@@ -18,9 +18,8 @@ from autolink.agent.link import Link
 from autolink.agent.links import Links
 from autolink.agent.listener import Listener
 from autolink.agent.topic import Overflow, Topic
-from autolink.errors import IdentityError, Reason, UsageError
+from autolink.errors import IdentityError, Reason, UsageError, display
 from autolink.identity import AutoId, Credential, PeerId
-from autolink.identity.autoid import auto_id_given
 from autolink.transport import Address, Contact, ListeningSocket, TcpAddress, parse_address
 from autolink.trust import Model
 
@@ -83,7 +82,7 @@ class Agent(Links):
             function of it, such as `autolink.registry.discovery.RegistryFinder`. None: they are not.
 
     Raises:
-        UsageError: no trust model was given.
+        UsageError: an argument is not what it must be.
     """
 
     def __init__(
@@ -100,6 +99,8 @@ class Agent(Links):
             raise UsageError(
                 "an agent needs a Credential: Credential.load(name), or Credential.from_pem(chain, key)"
             )
+        if not isinstance(handlers, Handlers | None):
+            raise UsageError("handlers= takes Handlers, whose @handlers.method puts functions into it")
         super().__init__(credential, trust, clock or _now, allow_self=allow_self, resume=resume)
         self.handlers = Handlers() if handlers is None else handlers
         self.topics: dict[str, Topic[Any]] = {}
@@ -232,9 +233,13 @@ class Agent(Links):
         """One attempt at a link, of which there may be many."""
         if isinstance(where, str):
             return partial(self.dial, *self._whom(where, expect))
+        who = PeerId(where, "bound") if isinstance(where, AutoId) else where
+        if not isinstance(who, PeerId):
+            raise UsageError(
+                f"where= takes a contact or an address, as text, an AutoId or a PeerId, not {_shown(where)}"
+            )
         if expect is not None:
             raise UsageError("who is found is expected: leave expect= out")
-        who = where if isinstance(where, PeerId) else PeerId(auto_id_given(where), "bound")
         if who.auto_id is None:
             raise UsageError("a key alone is not found: only an Auto ID is")
         if self.finder is None:
@@ -268,7 +273,11 @@ class Agent(Links):
                 return address, PeerId(expect, "bound")
             case PeerId():
                 return address, expect
-        return address, PeerId.parse(expect)
+            case str():
+                return address, PeerId.parse(expect)
+        raise UsageError(
+            f"expect= takes a PeerId, an AutoId, text of these, or ANYONE_TRUSTED, not {_shown(expect)}"
+        )
 
     def statistics(self) -> AgentStatistics:
         """What this agent has done so far."""
@@ -292,6 +301,10 @@ def _check_no_id(where: str) -> None:
     except IdentityError:
         return
     raise UsageError(f"{where} is an Auto ID and no address: to find it, give AutoId.parse({where!r})")
+
+
+def _shown(value: object) -> str:
+    return display(repr(value), 80)
 
 
 def _now() -> datetime:

@@ -63,7 +63,7 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._receives = receives
         self._closed = False
         self._reader: ChunkReader | None = (
-            None  # of a byte stream that was asked for, and has begun if it has bytes
+            None  # of a byte stream that was asked for; has it bytes, it has begun
         )
 
     @property

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import anyio
 
 from autolink import limits
-from autolink.errors import AutolinkError, LinkLost, NotLocated, Refused, RemoteProtocolError, UsageError
+from autolink.errors import (
+    AutolinkError,
+    LinkLost,
+    LocalProtocolError,
+    NotLocated,
+    Refused,
+    RemoteProtocolError,
+    UsageError,
+)
 from autolink.identity import PeerId
 from autolink.transport import Address
 
@@ -48,9 +56,10 @@ async def _find(agent: "Agent", who: PeerId) -> list[Address]:
         raise UsageError("the agent's finder was taken away")
     try:
         return list(await agent.finder(who.auto_id))
-    except UsageError:
-        raise
     except (AutolinkError, OSError) as error:  # a registry's refusal, too, is none of the peer's
+        # That a link is draining, such as the registry's, is nobody's mistake, and over when it is dialled again.
+        if isinstance(error, UsageError) and not isinstance(error, LocalProtocolError):
+            raise
         told = [*reversed(getattr(error, "__notes__", [])), str(error) or "it took too long"]
         raise NotLocated(f"no address of {who} is found: {': '.join(told)}") from error
 

@@ -1,4 +1,5 @@
-"""What keeps a link honest while nothing happens on it: silence, age, and the end of the verdict it rests on.
+"""What keeps a link honest while nothing happens on it: silence, age, a peer that drains it and does not end it, and the end
+of the verdict it rests on.
 
 It has no task of its own: the link's reader looks when the next thing is due, and at the wall clock at least every
 `limits.KEEPALIVE` seconds, so a stepped clock is noticed. It is made to look at once when trust changed or the peer
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 class Keeper:
     """Of one link; see the module."""
 
-    __slots__ = ("_asked_at", "_judgement")
+    __slots__ = ("_asked_at", "_judgement", "_left_at")
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
+        self._left_at: float | None = None
         self._judgement: Scope | None = None  # while one is being made
 
     @property
@@ -53,6 +55,7 @@ class Keeper:
             self._judgement = link.traffic.loop.scope()
             link.tasks.start_soon(self._judge, link, self._judgement)
         self._asked_at = _listen_for(link, self._asked_at)
+        self._left_at = _leave(link, self._left_at)
         if link.traffic.records >= limits.RECORDS or anyio.current_time() - link.opened_at >= limits.LINK_AGE:
             link.go_away("age")
         if link.traffic.records >= limits.RECORDS_MOST:  # a channel that never ends has kept it from draining
@@ -85,7 +88,31 @@ def _listen_for(link: "LinkLife", asked_at: float | None) -> float | None:
     return now
 
 
+def _leave(link: "LinkLife", left_at: float | None) -> float | None:
+    """End a link that its peer drains when long nothing was open on it: whoever makes new ones shall not gather old ones.
+    Returns since when that has been so."""
+    if not link.left:
+        return None
+    now = anyio.current_time()
+    if left_at is None:
+        return now
+    if now - left_at >= limits.KEEPALIVE:
+        link.go_away("drained")
+    return left_at
+
+
 async def _judge_again(link: "LinkLife") -> None:
+    """Evidence that comes while other is being judged counts, but once: who goes on sending it is refused all the same."""
+    shown = link.evidence
+    refused = await _objection(link)
+    if refused is not None and link.evidence is not shown:
+        refused = await _objection(link)
+    if refused is not None:
+        link.refuse(refused)
+
+
+async def _objection(link: "LinkLife") -> Refused | None:
+    """None: there is a new verdict."""
     link.stale = False
     evidence = link.evidence
     chain = evidence.chain if evidence and evidence.chain else link.chain
@@ -98,13 +125,13 @@ async def _judge_again(link: "LinkLife") -> None:
                 evidence=evidence.evidence if evidence else link.peer.presented.evidence,
                 cache=link.agent.verdicts, expect=link.peer.peer_id, key_proved_at=link.peer.key_proved_at,
             )  # fmt: skip
-        if peer.leaf.spki != link.peer.leaf.spki or author_of(peer) != link.traffic.peer_id:
-            raise Refused(
-                Reason.WRONG_PEER, by="us", peer=link.named, detail="fresh evidence about another key or name"
-            )
-        link.peer = peer
-        link.traffic.incoming.prove_by(peer.presented)
     except Refused as refused:
-        link.refuse(refused)
+        return refused
     except TimeoutError:
-        link.refuse(Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT))
+        return Refused(Reason.INTERNAL, by="us", peer=link.named, detail=NO_VERDICT)
+    if peer.leaf.spki != link.peer.leaf.spki or author_of(peer) != link.traffic.peer_id:
+        detail = "fresh evidence about another key or name"
+        return Refused(Reason.WRONG_PEER, by="us", peer=link.named, detail=detail)
+    link.peer = peer
+    link.traffic.incoming.prove_by(peer.presented)
+    return None

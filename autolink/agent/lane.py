@@ -203,9 +203,8 @@ class Lane:
             while not self._traffic.outbox.may_post(self.id, len(leaf)):
                 await self._traffic.outbox.wait_for_room()
                 self._check_sending()
-            leaf = self._publication(
-                topic, seq, body
-            )  # while it waited for a slow subscriber the first one may have expired
+            # While it waited for a slow subscriber the first one may have expired.
+            leaf = self._publication(topic, seq, body)
         self._traffic.post(self.id, FLAGS[Kind.PUBLISH], leaf)
 
     def _publication(self, topic: str, seq: int, body: bytes) -> bytes:

@@ -332,6 +332,11 @@ class LinkLife(ABC):
         return self._said_go_away and not self._lanes
 
     @property
+    def left(self) -> bool:
+        """The peer is draining and no channel is open: it should end the link."""
+        return self.protocol.draining and not self._lanes
+
+    @property
     def needs_care(self) -> bool:
         """The keeper has something to do at once."""
         return self.stale or (self.drained and not self._finishing)

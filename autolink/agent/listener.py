@@ -79,24 +79,30 @@ class Listener:
         process that listens at the same address can take over without anybody being turned away.
 
         Returns:
-            Whether all of it ended in time.
+            Whether all of it ended in time. Subscriptions to our topics are ended, with `unavailable`, when they have all
+            that was published before.
         """
         self._stop_listening()
         open_now = set(self._links)
         with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as tasks:
                 for link in open_now:
-                    tasks.start_soon(link.drain)
+                    tasks.start_soon(self._drain, link)
                 with anyio.move_on_after(limits.OPENING_DRAIN):
                     await self._opened()
                 for link in self._links - open_now:
-                    tasks.start_soon(link.drain)
+                    tasks.start_soon(self._drain, link)
         stuck = [link for link in self._links if link.lost is None]
         for link in stuck:
             link.end(LinkLost("this side is shutting down"))
         for link in stuck:
             await link.closed()
         return not stuck
+
+    async def _drain(self, link: "Link") -> None:
+        for topic in self._agent.topics.values():  # it has no end of its own
+            topic.end(link)
+        await link.drain()
 
     async def _opened(self) -> None:
         """Wait until no link is being opened: then all of the semaphore is to be had."""
@@ -123,10 +129,19 @@ class Listener:
                         raise
                 connections.start_soon(self._take, connection)
 
+            async def accept_on(one: ListeningSocket) -> None:
+                try:
+                    await accept_loop(one, take)
+                except (
+                    anyio.ClosedResourceError
+                ):  # before the cancellation, if a connection had come in that moment
+                    if self.accepting:
+                        raise
+
             with self._accepting:
                 async with anyio.create_task_group() as tasks:
                     for one in self._sockets:
-                        tasks.start_soon(accept_loop, one, take)
+                        tasks.start_soon(accept_on, one)
 
     async def _take(self, connection: socket.socket) -> None:
         try:

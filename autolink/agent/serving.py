@@ -89,7 +89,7 @@ class Server:
         if kind is _OPEN:
             return self._channel, self._agent.handlers.channels.get(name)
         if kind is _SUBSCRIBE:
-            return _subscription, self._agent.topics.get(name)
+            return self._subscription, self._agent.topics.get(name)
         return self._forward, "(forwarded)"
 
     async def _run(self, lane: Lane, received: Received, serve: Serve, registered: object) -> None:
@@ -172,13 +172,12 @@ class Server:
         if not lane.over:
             await channel.send_eof()
 
+    async def _subscription(self, lane: Lane, _received: Received, topic: Topic[Any]) -> None:
+        await topic.serve(self._link, lane)
+
     async def _forward(self, lane: Lane, received: Received, _registered: object) -> None:
         answered = await forwarding.receive(self._link, received)
         await lane.send(_REPLY, answered)
-
-
-async def _subscription(lane: Lane, _received: Received, topic: Topic[Any]) -> None:
-    await topic.serve(lane)
 
 
 def _lone(error: BaseException) -> BaseException:

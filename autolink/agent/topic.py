@@ -29,9 +29,11 @@ Overflow = Literal["wait", "drop_oldest", "disconnect"]
 
 @dataclass(slots=True, eq=False)
 class _Subscriber:
+    link: "LinkCore"
     waiting: deque[tuple[int, bytes]]
     changed: anyio.Event
     disconnected: bool = False
+    ended: bool = False
 
     def wake(self) -> None:
         self.changed.set()
@@ -86,11 +88,17 @@ class Topic(Generic[T]):
         async with self._lock:  # two publishers that wait must not overtake each other
             seq, self._published = self._published, self._published + 1
             for subscriber in list(self._subscribers):
-                while len(subscriber.waiting) >= self._buffer and subscriber in self._subscribers:
+                while self._is_full(subscriber):
                     await subscriber.changed.wait()
                 self._give(subscriber, seq, body)
 
+    def _is_full(self, subscriber: _Subscriber) -> bool:
+        full = len(subscriber.waiting) >= self._buffer
+        return full and not subscriber.ended and subscriber in self._subscribers
+
     def _give(self, subscriber: _Subscriber, seq: int, body: bytes) -> None:
+        if subscriber.ended:
+            return
         if len(subscriber.waiting) >= self._buffer and self._overflow != "wait":
             if self._overflow == "disconnect":
                 subscriber.disconnected = True
@@ -103,15 +111,23 @@ class Topic(Generic[T]):
         subscriber.waiting.append((seq, body))
         subscriber.wake()
 
-    async def serve(self, lane: Lane) -> None:
+    def end(self, link: "LinkCore") -> None:
+        """Let the subscribers on a link that is being drained go when they have all that was published before."""
+        for subscriber in self._subscribers:
+            if subscriber.link is link:
+                subscriber.ended = True
+                subscriber.wake()
+
+    async def serve(self, link: "LinkCore", lane: Lane) -> None:
         """Feed one subscriber until its lane ends; the lane's own task calls this.
 
         Raises:
-            CallError: `resource_exhausted`: too many subscribers, or one too slow for ``overflow="disconnect"``.
+            CallError: `resource_exhausted`: too many subscribers, or one too slow for ``overflow="disconnect"``;
+                `unavailable`: this side drains.
         """
         if len(self._subscribers) >= limits.SUBSCRIBERS:
             raise CallError(Code.RESOURCE_EXHAUSTED, "too many subscribers")
-        subscriber = _Subscriber(deque(), anyio.Event())
+        subscriber = _Subscriber(link, deque(), anyio.Event(), ended=link.draining)
         self._subscribers.add(subscriber)
         try:
             await lane.send(Kind.ITEM, codec.encode(self._published))
@@ -122,6 +138,8 @@ class Topic(Generic[T]):
                     await lane.publish(self.recipient, seq, body)
                 if subscriber.disconnected:
                     raise CallError(Code.RESOURCE_EXHAUSTED, "too slow for this topic")
+                if subscriber.ended:
+                    raise CallError(Code.UNAVAILABLE, "the publisher is draining")
                 await subscriber.changed.wait()
         finally:
             self._subscribers.discard(subscriber)
@@ -151,7 +169,8 @@ class Subscription(ObjectReceiveStream[T], Generic[T]):
         """The next publication.
 
         Raises:
-            CallError: the publisher disconnected us (`resource_exhausted`) or has no such topic (`unimplemented`).
+            CallError: the publisher disconnected us (`resource_exhausted`), drains and has told all (`unavailable`), or has
+                no such topic (`unimplemented`).
             BodyError: the publication is not a T; the subscription stays usable.
             LinkLost: the link is gone.
             anyio.ClosedResourceError: this side was closed.

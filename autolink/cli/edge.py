@@ -10,7 +10,8 @@ status meaning
 3      refused: we refused the peer, the envelope or the chain, or the peer refused us; or a registry an entry. Also a link
        that was lost by it, and an Auto ID that is not looked for because it is revoked
 4      the far handler answered with an error
-5      nobody reached, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded any more
+5      nobody reached, or no agent there, the link lost, or time ran out: trying again may help; `bench`: nothing succeeded
+       any more
 130    interrupted
 ====== ===================================================================================================
 
@@ -198,17 +199,6 @@ def _of_usage(error: click.UsageError, ctx: click.Context) -> str:
     return f"{error.format_message()} (try '{path} --help')"
 
 
-def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
-    """What there is to do about an error that says something of the table."""
-    return [hint for what, hint in table.items() if what in str(error)]
-
-
-def _of_entry(error: EntryRefused) -> str:
-    """What there is to do about it."""
-    hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), "")
-    return hint.format(AUTOID=vars(error).get("auto_id", "AUTOID"))
-
-
 def _of_refusal(error: Refused) -> str:
     """What there is to do about it."""
     told = vars(error)
@@ -220,6 +210,17 @@ def _of_refusal(error: Refused) -> str:
     else:
         hint = _THEIR_NO.get(error.reason, "").format(NAME=told.get("name", "NAME"))
     return "; ".join(filter(None, [hint, told.get("also", {}).get(error.reason)]))
+
+
+def _hints(table: Mapping[str, str], error: Exception) -> list[str]:
+    """What there is to do about an error that says something of the table."""
+    return [hint for what, hint in table.items() if what in str(error)]
+
+
+def _of_entry(error: EntryRefused) -> str:
+    """What there is to do about it."""
+    hint = _OF_ENTRY.get(error.fault) or next(iter(_hints(_OF_REFUSAL, error)), "")
+    return hint.format(AUTOID=vars(error).get("auto_id", "AUTOID"))
 
 
 def _of_finding(error: AutolinkError) -> str:

@@ -15,7 +15,7 @@ from autolink.cli.registry_link import NotOnRecord, Reach, auto_id_of, on_record
 from autolink.cli.show import say
 from autolink.cli.submitting import GUARDIANS_BYTES, guardians_text, load_guardians
 from autolink.errors import EntryRefused, Fault, UsageError, display
-from autolink.identity import AutoId, Credential, files
+from autolink.identity import AutoId, Certificate, Credential, files, show_name
 from autolink.registry import making
 from autolink.registry.client import RegistryClient
 from autolink.registry.entries import Guardians
@@ -170,21 +170,31 @@ def chosen_guardians(
     )
     if not chosen or reached is None:
         return Chosen(guardians)
-    _warn_of_unknown(chosen, reached)
+    _check_on_record(chosen, credential.chain[0], reached)
     return Chosen(guardians, path, guardians_text(credential.auto_id, reached.log_key.name, guardians, salts))
 
 
-def _warn_of_unknown(chosen: Sequence[AutoId], reached: Reach) -> None:
-    """Who is on no record may still register, so nothing is refused; but until then nobody recovers anything with them."""
+def _check_on_record(chosen: Sequence[AutoId], owner: Certificate, reached: Reach) -> None:
+    """Who is on no record may still register, so nothing is refused; but until then nobody recovers anything with them.
+
+    Raises:
+        UsageError: one was issued by the owner, whose current key alone could make it sign.
+    """
 
     async def unknown(client: RegistryClient) -> list[AutoId]:
         found = []
         for auto_id in chosen:
             try:
                 with on_record(auto_id):
-                    await client.place(auto_id)
+                    place = await client.place(auto_id)
             except NotOnRecord:
                 found.append(auto_id)
+                continue
+            if Certificate.parse_untrusted(place.certificate).is_issued_by(owner):
+                raise UsageError(
+                    f"{auto_id} is no guardian: {show_name(owner.common_name)} has issued it, so whoever steals that key "
+                    "could make it sign"
+                )
         return found
 
     if away := reached.use(unknown):

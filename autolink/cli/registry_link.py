@@ -216,7 +216,11 @@ class Reach:
             AutolinkError, TimeoutError: with the address noted in it.
         """
 
+        opened = False
+
         async def held(client: RegistryClient) -> T:
+            nonlocal opened
+            opened = True
             return await (work(client) if self.evidence is None else held_to(client, work))
 
         async def run() -> T:
@@ -228,15 +232,14 @@ class Reach:
                 vars(error)["hint"] = "is the registry running there?"
                 raise
             except TimeoutError as error:
+                said, waited = "the registry did not answer", anyio.current_time() - began
                 if scope.cancelled_caught:
-                    raise TimeoutError(
-                        f"the registry did not answer within {self.timeout:g} s: give more time with --timeout"
-                    ) from error
-                waited = anyio.current_time() - began
-                raise TimeoutError(
-                    f"the registry did not answer, given up after {waited:.3g} s: is it running there, and not blocked by a "
-                    "firewall? Try again"
-                ) from error
+                    said += f" within {self.timeout:g} s: give more time with --timeout"
+                elif opened:
+                    said += f", given up after {waited:.3g} s: try again"
+                else:
+                    said += f", given up after {waited:.3g} s: is it running there, and not behind a firewall? Try again"
+                raise TimeoutError(said) from error
 
         with about(f"registry {Contact.parse(self.contact).address}"), evidence_kept(self.evidence):
             return anyio.run(run, backend="trio")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from autolink.registry import Registered
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _FORMS: Final = "issuer:FILE, pinned:FILE, known[:FILE], self-certified, unsafe-anyone, registered[:KEY][,max-age=SECONDS]"
 _WITH_FILE: Final = ("issuer", "pinned", "known")
@@ -153,8 +154,8 @@ def build(
     Raises:
         UsageError, IdentityError, OSError: a file is missing or not what it must be, or two of them contradict.
     """
-    anchors = [_anchor(spec.file) for spec in specs if spec.kind == "issuer" and spec.file]
-    pins = [pin for spec in specs if spec.kind == "pinned" and spec.file for pin in _pins(spec.file)]
+    anchors = [anchor for spec in specs for anchor in _read(spec, "issuer", _anchors)]
+    pins = [pin for spec in specs for pin in _read(spec, "pinned", _pins)]
     models: list[Model] = []
     if anchors:
         models.append(IssuedBy(*anchors))
@@ -207,16 +208,23 @@ def known_file(file: Path | None, folder: Path | None) -> Path:
     return file or (folder or Path()) / KNOWN_FILE
 
 
-def _anchor(path: Path) -> TrustAnchor:
-    with about(display(str(path))):
-        try:
-            chain = load_chain(read(path, 2 * limits.CHAIN_BYTES))
-        except IdentityError:  # what the parser says of another kind of file helps nobody
-            raise IdentityError(f"no certificate can be read from it: {_ANCHOR_FILE}") from None
-        if not chain[0].self_issued:
-            who = show_name(chain[0].common_name)
-            raise IdentityError(f"this is the chain of {who}, not its organisation's anchor: {_ANCHOR_FILE}")
-        return TrustAnchor(chain)
+def _read(spec: Spec, kind: str, take: Callable[[Path], Sequence[T]]) -> Sequence[T]:
+    """What a file of --trust holds, if the spec is of that kind; what is wrong with it is told with the option."""
+    if spec.kind != kind or spec.file is None:
+        return ()
+    with about(f"--trust {kind}:{display(str(spec.file))}"):
+        return take(spec.file)
+
+
+def _anchors(path: Path) -> Sequence[TrustAnchor]:
+    try:
+        chain = load_chain(read(path, 2 * limits.CHAIN_BYTES))
+    except IdentityError:  # what the parser says of another kind of file helps nobody
+        raise IdentityError(f"no certificate can be read from it: {_ANCHOR_FILE}") from None
+    if not chain[0].self_issued:
+        who = show_name(chain[0].common_name)
+        raise IdentityError(f"this is the chain of {who}, not its organisation's anchor: {_ANCHOR_FILE}")
+    return [TrustAnchor(chain)]
 
 
 def _known(path: Path, on_first: str | None, stranger: Stranger) -> KnownAgents:
@@ -229,17 +237,13 @@ def _known(path: Path, on_first: str | None, stranger: Stranger) -> KnownAgents:
     raise UsageError("--trust known needs --on-first refuse, ask or accept: what to do with an unknown agent")
 
 
-def _pins(path: Path) -> tuple[Certificate, ...] | list[PeerId]:
+def _pins(path: Path) -> Sequence[Certificate | PeerId]:
     """Certificates in PEM, or lines that begin with a peer id; what follows it is for people, `#` begins a remark."""
     data = read(path, _PINS)
+    if b"-----BEGIN" in data:
+        return load_chain(data)
     try:
-        if b"-----BEGIN" in data:
-            return load_chain(data)
         lines = data.decode().splitlines()
-        return [PeerId.parse(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
-        raise IdentityError(
-            f"{display(str(path))}: neither PEM nor text with a peer id on each line"
-        ) from None
-    except IdentityError as error:
-        raise IdentityError(f"{display(str(path))}: {error}") from None
+        raise IdentityError("neither PEM nor text with a peer id on each line") from None
+    return [PeerId.parse(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]

@@ -32,7 +32,7 @@ class AutoId:
 
     def __post_init__(self) -> None:
         if len(self.value) != 32:
-            raise IdentityError("an AutoId is 32 bytes")
+            raise IdentityError("an AutoId is 32 bytes; AutoId.parse reads its 64 digits")
 
     @classmethod
     def derive(cls, common_name: bytes | str, issuer: Self | None = None) -> Self:

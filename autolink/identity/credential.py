@@ -333,9 +333,12 @@ class Credential:
             The new certificate and our `certificates`, for `CredentialRequest.complete`.
 
         Raises:
+            UsageError: no kind is that.
             IdentityError: we may not issue this, the name or the lifetime is not allowed, or it would outlive
                 us.
         """
+        if not isinstance(kind, EntityKind):
+            raise UsageError("kind= takes an EntityKind, such as EntityKind.AGENT")
         if len(self.chain) + 1 + (may_issue or 0) + (may_issue is not None) > limits.CHAIN:
             raise IdentityError(f"a chain holds at most {limits.CHAIN} certificates")
         certificate = build_issued(

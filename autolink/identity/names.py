@@ -78,14 +78,22 @@ def check_common_name(cn: str, *, issued: bool) -> None:
 
 
 def _check_characters(cn: str) -> None:
-    for character in cn:
-        later = any(first <= ord(character) <= last for first, last in _LATER)
-        if later or (character != " " and unicodedata.category(character)[0] in "CZ"):
-            raise IdentityError(
-                f"common name {_quoted(cn)} holds U+{ord(character):04X}, which is not allowed in names"
-            )
+    odd = forbidden_in(cn)
+    if odd is not None:
+        raise IdentityError(
+            f"common name {_quoted(cn)} holds U+{ord(odd):04X}, which is not allowed in names"
+        )
     if not unicodedata.is_normalized("NFC", cn):
         raise IdentityError(f"common name {_quoted(cn)} is not in Unicode's form NFC")
+
+
+def forbidden_in(text: str) -> str | None:
+    """The first character that no name may hold, of whatever is named; None if there is none."""
+    for character in text:
+        later = any(first <= ord(character) <= last for first, last in _LATER)
+        if later or (character != " " and unicodedata.category(character)[0] in "CZ"):
+            return character
+    return None
 
 
 def _quoted(cn: str) -> str:

@@ -73,6 +73,8 @@ class Allowed:
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
+        if isinstance(allow, str):
+            raise UsageError("allow= takes a list of networks, even of one")
         self._allow = tuple(map(_network, allow))
 
     def check(self, address: IpAddress) -> None:

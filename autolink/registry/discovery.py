@@ -16,7 +16,7 @@ false status does, and only sends us to an address where the handshake, which it
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final, final
 
@@ -32,7 +32,6 @@ from autolink.errors import (
     Reason,
     Refused,
     RemoteProtocolError,
-    UsageError,
     display,
 )
 from autolink.identity import AutoId, Certificate, Credential
@@ -45,10 +44,10 @@ from autolink.registry.client import RegistryClient, reader
 from autolink.registry.entries import Entry, Op, decode_leaf_untrusted
 from autolink.registry.evidence import against
 from autolink.registry.log.checkpoint import Checkpoint
-from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.note import VerifierKey, key_given
 from autolink.registry.records import State
 from autolink.registry.service_record import ServiceRecord
-from autolink.registry.status import Newest, Status, check_young
+from autolink.registry.status import Newest, Status, check_young, seconds_given
 from autolink.registry.submitter import Logged
 from autolink.transport import Address, Contact
 from autolink.transport.sockets import resolve
@@ -207,7 +206,7 @@ class RegistryFinder:
         contact: of the agent that serves the registry.
         log_key: of its log, known from elsewhere.
         allow: networks that a record may send us to besides the public Internet: see `addresses.Allowed`.
-        max_age: seconds that the registry's word may be old; at most `limits.STATUS_AGE`.
+        max_age: how old the registry's word may be, in seconds or as a timedelta; at most `limits.STATUS_AGE`.
         dialer: who dials the registry; None for a throw-away identity.
         clock: the wall clock, for tests.
         resolver: finds what a name stands for, for tests.
@@ -221,13 +220,11 @@ class RegistryFinder:
 
     def __init__(
         self, contact: str, log_key: VerifierKey | str, *, allow: Iterable[str] = (),
-        max_age: float = limits.STATUS_LIFETIME, dialer: Credential | None = None,
+        max_age: timedelta | float = limits.STATUS_LIFETIME, dialer: Credential | None = None,
         clock: Callable[[], datetime] | None = None, resolver: Resolver = resolve,
     ) -> None:  # fmt: skip
-        if not 0 < max_age <= limits.STATUS_AGE:
-            raise UsageError(f"max_age is more than 0 and at most {limits.STATUS_AGE:.0f} seconds")
-        self._contact, self._resolver, self._max_age = contact, resolver, max_age
-        self._log_key = VerifierKey.parse(log_key) if isinstance(log_key, str) else log_key
+        self._contact, self._resolver, self._max_age = contact, resolver, seconds_given(max_age)
+        self._log_key = key_given(log_key)
         self._allowed = Allowed(allow)
         self._newest = Newest()
         self._seen: Checkpoint | None = None

@@ -43,7 +43,7 @@ from autolink.registry.discovery import publish
 from autolink.registry.evidence import against, both, evident_in, keep_evidence
 from autolink.registry.feed import Change
 from autolink.registry.log.checkpoint import Checkpoint
-from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.note import VerifierKey, key_given
 from autolink.registry.records import SECOND, State
 from autolink.registry.service_record import describe
 from autolink.registry.status import Newest, Status, VerifiedStatus, check_young, verify_untrusted
@@ -92,9 +92,11 @@ async def registered(
             (`submitter.promise_in`), of what it did not take: whether that convicts it, only the log's entries show.
 
     Raises:
-        UsageError, IdentityError: the contact or the key is none, or there can be no such service record.
+        UsageError, IdentityError: the agent, the contact or the key is none, or there can be no such service record.
     """
-    log_key = VerifierKey.parse(log_key) if isinstance(log_key, str) else log_key
+    if not isinstance(agent, Agent):
+        raise UsageError("registered() keeps an Agent up, and needs one")
+    log_key = key_given(log_key)
     dialing = reader(contact, dialer, clock=agent.clock)
     dialing.reach = agent.reach
     if addresses:

@@ -18,6 +18,7 @@ from typing import Any, Final, Self, final
 from autolink import codec, limits
 from autolink.agent.handlers import Handlers
 from autolink.errors import BodyError, RemoteProtocolError, UsageError, display
+from autolink.identity.names import forbidden_in
 from autolink.messages import microseconds
 from autolink.messages.message import TIME_MAX
 from autolink.transport import TcpAddress, parse_address
@@ -148,6 +149,8 @@ def describe(
     Raises:
         UsageError: not such addresses, too long a life, or more than a record holds.
     """
+    if isinstance(addresses, str):
+        raise UsageError("addresses= takes a list of addresses, even of one")
     if not timedelta(0) < lifetime <= timedelta(seconds=limits.SERVICE_LIFETIME_MOST):
         raise UsageError(
             f"a service record is valid for at most {limits.SERVICE_LIFETIME_MOST / 86_400:.0f} days"
@@ -199,7 +202,8 @@ def _address(text: object) -> TcpAddress:
 
 def _check_offer(offer: Offer) -> None:
     name = offer.name
-    if not 0 < len(name.encode()) <= limits.METHOD or display(name, limits.METHOD) != name:
+    seen = display(name, limits.METHOD) == name and forbidden_in(name) is None
+    if not 0 < len(name.encode()) <= limits.METHOD or not seen:
         raise UsageError(f"{display(name)!r} cannot be a name: 1 to {limits.METHOD} bytes that can be seen")
     for schema in (offer.takes, offer.gives):
         try:

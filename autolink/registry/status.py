@@ -19,13 +19,13 @@ That it withholds the newest entry, only its age and whoever watches the log can
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Self, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import codec, limits
-from autolink.errors import BadSignature, RemoteProtocolError
+from autolink.errors import BadSignature, RemoteProtocolError, UsageError
 from autolink.identity import AutoId
 from autolink.messages import instant, microseconds
 from autolink.messages.merkle import HASH
@@ -168,6 +168,20 @@ def verify_untrusted(data: bytes, key: VerifierKey) -> VerifiedStatus:
     proved = status.proof.verify(status.head, key)  # first: where another key has signed, this says which
     word.check(key, PURPOSE, status.origin, status.body, status.signature, what="status")
     return VerifiedStatus(status, proved)
+
+
+def seconds_given(max_age: timedelta | float) -> float:
+    """How old a caller would have a status be at most.
+
+    Raises:
+        UsageError: no age is that.
+    """
+    seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+    if not isinstance(seconds, int | float) or not 0 < seconds <= limits.STATUS_AGE:
+        raise UsageError(
+            f"max_age is a timedelta or seconds, more than 0 and at most {limits.STATUS_AGE:.0f}, not {seconds!r}"
+        )
+    return seconds
 
 
 def check_young(status: Status, now: datetime, max_age: float) -> None:

@@ -19,14 +19,14 @@ from functools import lru_cache
 from typing import Final, final
 
 from autolink import limits
-from autolink.errors import BadSignature, Reason, RemoteProtocolError, UsageError, display
+from autolink.errors import BadSignature, Reason, RemoteProtocolError, display
 from autolink.identity import AutoId, key_authority, keys, show_name
 from autolink.messages import instant, microseconds
 from autolink.messages.message import TIME_MAX
 from autolink.registry.feed import Change
-from autolink.registry.log.note import VerifierKey
+from autolink.registry.log.note import VerifierKey, key_given
 from autolink.registry.records import SECOND, State
-from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, verify_untrusted
+from autolink.registry.status import TAG, Newest, Status, VerifiedStatus, seconds_given, verify_untrusted
 from autolink.registry.told import Told
 from autolink.trust.model import Context, Contradicted, Grounds, Listener, Model, NotVouched
 from autolink.trust.presented import Presented
@@ -55,16 +55,13 @@ class Registered(Model):
             `limits.STATUS_REFRESH` seconds: with less than twice that, healthy ones are refused now and then.
 
     Raises:
-        UsageError: no age is that.
+        UsageError: no age is that, or `log_key` is nothing of a key.
         IdentityError: `log_key` is no verifier key.
     """
 
     def __init__(self, log_key: VerifierKey | str, *, max_age: timedelta | float | None = None) -> None:
-        self.log_key = VerifierKey.parse(log_key) if isinstance(log_key, str) else log_key
-        seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-        if seconds is not None and not 0 < seconds <= limits.STATUS_AGE:
-            raise UsageError(f"max_age is more than 0 and at most {limits.STATUS_AGE:.0f} seconds")
-        self._max_age = None if seconds is None else int(seconds * SECOND)
+        self.log_key = key_given(log_key)
+        self._max_age = None if max_age is None else int(seconds_given(max_age) * SECOND)
         self._authority = key_authority(keys.hash_of_key(self.log_key.public))
         self._newest = Newest()
         self._told = Told()

@@ -79,14 +79,24 @@ def parse_address(text: str) -> Address:
     Raises:
         UsageError: it is none of these.
     """
+    if not isinstance(text, str):
+        raise UsageError(
+            f"an address is host:port, [v6]:port or unix:/path, as text, not {display(repr(text))}"
+        )
     if text.startswith(_UNIX):
         return UnixAddress(text.removeprefix(_UNIX))
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]") and ":" in host:
         host = host[1:-1]
-    elif ":" in host or "[" in host:
+    elif (":" in host or "[" in host) and "://" not in host:
         raise UsageError(f"an IPv6 address is written [address]:port, not {display(text)!r}")
-    if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5 or str(int(port)) != port:
+    if (
+        not colon
+        or "://" in host
+        or not (port.isascii() and port.isdigit())
+        or len(port) > 5
+        or str(int(port)) != port
+    ):
         raise UsageError(f"an address is host:port, [v6]:port or unix:/path, not {display(text)!r}")
     return TcpAddress(host, int(port))
 
@@ -115,10 +125,10 @@ class Contact:
         Raises:
             UsageError: it is not that, or not written the one way; the text then shows that way.
         """
-        principal, at, rest = text.removeprefix(_SCHEME).partition("@")
+        if not isinstance(text, str) or not text.startswith(_SCHEME) or "@" not in text:
+            raise UsageError(f"a contact is {_SCHEME}<64 hex>@<address>, not {display(str(text))!r}")
+        principal, _, rest = text.removeprefix(_SCHEME).partition("@")
         address, question, key = rest.partition("?key=")
-        if not text.startswith(_SCHEME) or not at:
-            raise UsageError(f"a contact is {_SCHEME}<64 hex>@<address>, not {display(text)!r}")
         try:
             peer_id = PeerId.parse(principal + question + key)
         except IdentityError as error:

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from autolink.errors import Reason, UsageError
+from autolink.errors import Reason, UsageError, display
 from autolink.identity.anchor import TrustAnchor
 from autolink.identity.autoid import BOUND, AutoId, PeerId, key_authority
 from autolink.identity.certificate import Certificate
@@ -146,6 +146,10 @@ class UnsafeAnyone(Model):
 def _as_peer_id(pin: PeerId | Certificate) -> PeerId:
     if isinstance(pin, PeerId):
         return pin
+    if not isinstance(pin, Certificate):
+        raise UsageError(
+            f"Pinned takes peer ids and certificates, such as PeerId.parse(text), not {display(repr(pin))}"
+        )
     if pin.auto_id is None:
         raise UsageError("a certificate without an AutoId pins nothing: pin its key, PeerId(None, …)")
     return PeerId(pin.auto_id, key_authority(pin.spki_sha256))

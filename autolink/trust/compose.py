@@ -49,6 +49,8 @@ class _Combined(Model):
     """What AllOf and AnyOf share: members, their changes, and a type name that tells of unsafe ones."""
 
     def __new__(cls, *members: Model) -> Self:
+        if not all(isinstance(member, Model) for member in members):
+            raise UsageError("& and | join trust models, such as IssuedBy(TrustAnchor.load('acme.pem'))")
         if any(member.unsafe for member in members) and not cls.unsafe:
             return super().__new__(cls._unsafe_twin())
         return super().__new__(cls)

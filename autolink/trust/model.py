@@ -107,7 +107,7 @@ class NotVouched(AutolinkError):
 
     def __init__(self, text: str, reason: Reason = Reason.NOT_VOUCHED) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason = Reason(reason)
 
 
 class Contradicted(AutolinkError):
@@ -115,7 +115,7 @@ class Contradicted(AutolinkError):
 
     def __init__(self, text: str, reason: Reason = Reason.IMPOSTOR) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason = Reason(reason)
 
 
 class Model(ABC):

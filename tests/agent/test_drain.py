@@ -1,7 +1,10 @@
 """Draining: what is open ends in its own time, nothing new begins, and patience has an end."""
 
+import socket
+
 import anyio
 import pytest
+import trio
 
 from autolink import CallError, Code, LinkLost, Reason, Refused, limits
 from autolink.testing import Network, link_pair
@@ -78,6 +81,45 @@ async def test_what_is_stuck_is_cut_after_the_timeout_all_at_once(serving, netwo
     assert seller.links == ()
 
 
+@pytest.mark.parametrize("overflow", ["wait", "drop_oldest"])
+async def test_subscribers_get_what_was_published_before_and_then_learn_of_the_end(
+    serving, network, virtual_clock, overflow
+):
+    """Also from a publisher that goes on: else draining would take all of its time, however short the rest is."""
+    seller, buyer = serving
+    topic = seller.topic("prices", of=int, overflow=overflow, buffer=4)
+    got: list[int] = []
+    async with (
+        network.listening(seller) as listener,
+        buyer.connect(listener.contact) as link,
+        link.subscribe("prices", receives=int) as feed,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def publish() -> None:
+            for price in range(1_000_000):
+                await topic.publish(price)
+                if price == 3:
+                    draining.set()
+
+        async def drain() -> None:
+            await draining.wait()
+            begun = anyio.current_time()
+            assert await listener.drain()
+            assert anyio.current_time() - begun < 1
+            tasks.cancel_scope.cancel()
+
+        draining = anyio.Event()
+        tasks.start_soon(publish)
+        tasks.start_soon(drain)
+        with pytest.raises(CallError) as end:
+            while True:
+                got.append(await feed.receive())
+        assert (end.value.code, end.value.message) == (Code.UNAVAILABLE, "the publisher is draining")
+    assert 3 in got
+    assert topic.statistics().subscribers == 0
+
+
 async def test_a_link_that_was_opening_when_the_draining_began_is_drained_too(serving, virtual_clock):
     network = Network(latency=1)
     seller, buyer = serving
@@ -98,6 +140,31 @@ async def test_a_link_that_was_opening_when_the_draining_began_is_drained_too(se
         await anyio.sleep(10)
         assert codes == [Code.UNAVAILABLE]
         assert seller.links == ()
+
+
+async def test_a_connection_that_comes_in_the_moment_in_which_draining_begins_ends_nothing(serving):
+    """The task that accepts has been woken, so that it meets a closed socket and no cancellation."""
+    seller, _ = serving
+
+    class DrainAtOnce(trio.abc.Instrument):
+        def before_task_step(self, task):
+            if "accept" in task.name and drain:
+                listener._stop_listening()
+
+    drain = False
+    instrument = DrainAtOnce()
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        async with seller.listening("127.0.0.1:0") as listener:
+            await anyio.wait_all_tasks_blocked()
+            host, _, port = listener.addresses[0].rpartition(":")
+            drain = True
+            with socket.create_connection((host, int(port))):
+                while listener.accepting:
+                    await anyio.lowlevel.checkpoint()
+                assert await listener.drain()
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
 
 
 async def test_a_dialler_can_drain_too_and_the_other_side_sees_a_clean_end(serving, network, virtual_clock):

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from autolink import AutoId, Refused, UsageError, limits
-from autolink.errors import AutolinkError, LinkLost, NotLocated, Reason
+from autolink.errors import AutolinkError, LinkLost, LocalProtocolError, NotLocated, Reason
 from autolink.identity import PeerId
 from autolink.testing import Network
 from autolink.transport import parse_address
@@ -107,10 +107,17 @@ async def test_an_error_names_the_party_and_why_each_address_failed(agents, netw
 
 
 @pytest.mark.parametrize(
-    "failure", [AutolinkError("no"), OSError("no"), Refused(Reason.UNTRUSTED, by="peer", peer="a registry")]
+    "failure",
+    [
+        AutolinkError("no"),
+        OSError("no"),
+        Refused(Reason.UNTRUSTED, by="peer", peer="a registry"),
+        LocalProtocolError("no: its link is draining"),
+    ],
 )
 async def test_a_finder_that_fails_is_a_peer_that_is_not_found(agents, network, virtual_clock, failure):
-    """Above all its own refusal is none of the peer's: a kept link goes on trying."""
+    """Above all its own refusal is none of the peer's, and a registry that drains is nobody's mistake: a kept link goes on
+    trying."""
     seller, buyer = agents
     failing = [failure]
 

@@ -205,6 +205,19 @@ async def test_goaway_moves_calls_to_a_new_link_and_loses_none(serving, network,
         assert buyer.statistics().opened >= 5
 
 
+async def test_links_that_the_peer_drains_and_never_ends_do_not_gather(serving, network, virtual_clock):
+    """It goes on answering our pings, so nothing else ends them."""
+    seller, buyer = serving
+    async with network.listening(seller) as listener, buyer.keep_link(listener.contact) as kept:
+        for _ in range(20):
+            await kept.call("work", 0.0)
+            far = next(link for link in seller.links if link.protocol.state[0] != "draining")
+            far.traffic.control(far.protocol.go_away(far._last_opened_by_peer, "bye"))
+            await anyio.sleep(2 * limits.KEEPALIVE)
+            assert len(buyer.links) <= 3
+        assert len(seller.done) == 20
+
+
 async def test_a_call_that_the_draining_peer_had_not_looked_at_goes_to_the_next_link(
     serving, network, virtual_clock
 ):

@@ -6,7 +6,7 @@ import logging
 import anyio
 import pytest
 
-from autolink import Agent, BodyError, CallError, Channel, Code, UsageError
+from autolink import Agent, BodyError, CallError, Channel, Code, Contact, CredentialRequest, UsageError
 from autolink.testing import Network, link_pair
 from autolink.trust import IssuedBy, Pinned
 
@@ -66,6 +66,35 @@ def test_a_trust_model_or_a_credential_of_the_wrong_kind_is_told_at_once(acme):
         IssuedBy(acme.credential)
     with pytest.raises(UsageError, match=r"Credential\.load"):
         Agent("echo", trust=IssuedBy(acme.anchor))
+
+
+@pytest.mark.parametrize("wrong", [4433, None, ("127.0.0.1", 4433), b"127.0.0.1:4433"])
+async def test_what_is_no_address_and_nobody_is_told_at_once(agents, wrong):
+    _, buyer = agents
+    with pytest.raises(
+        UsageError, match="where= takes a contact or an address, as text, an AutoId or a PeerId, not"
+    ):
+        async with buyer.connect(wrong):
+            pass
+    with pytest.raises(UsageError, match="expect= takes a PeerId" if wrong else "whom to expect"):
+        async with buyer.connect("127.0.0.1:4433", expect=wrong):
+            pass
+    with pytest.raises(UsageError, match="an address is host:port"):
+        async with buyer.listening(wrong):
+            pass
+    with pytest.raises(UsageError, match="a contact is autolink://"):
+        Contact.parse(wrong)
+
+
+def test_what_is_no_pin_no_model_no_handlers_and_no_kind_is_told_at_once(acme):
+    with pytest.raises(UsageError, match=r"PeerId\.parse"):
+        Pinned("acme.pem")
+    with pytest.raises(UsageError, match="join trust models"):
+        IssuedBy(acme.anchor) & "registered"
+    with pytest.raises(UsageError, match="handlers= takes Handlers"):
+        Agent(acme.issue("echo"), trust=IssuedBy(acme.anchor), handlers=print)
+    with pytest.raises(UsageError, match=r"EntityKind\.AGENT"):
+        acme.credential.issue(CredentialRequest.new("echo"), kind="agent")
 
 
 def test_a_trust_model_does_not_keep_the_agents_that_used_it(acme):

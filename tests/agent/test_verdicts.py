@@ -1,5 +1,6 @@
 """What was believed can stop being believed: a live link ends when the first thing its verdict rests on ends."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -8,7 +9,7 @@ import pytest
 from autolink import Credential, CredentialRequest, EntityKind, Reason, Refused, codec, limits
 from autolink.protocol.frames import Frame, encode_frame
 from autolink.testing import Authority, Network, link_pair
-from autolink.trust import Grounds, IssuedBy, KnownAgents, Model, Pinned, UnsafeAnyone
+from autolink.trust import Contradicted, Grounds, IssuedBy, KnownAgents, Model, Pinned, UnsafeAnyone
 
 
 def issued_for(authority, name, lifetime, *, key=None):
@@ -105,6 +106,36 @@ async def test_rule_17_fresh_evidence_on_the_live_link_renews_the_verdict(acme, 
         tasks.start_soon(renew)
         assert await link.call("sleep") == "slept"
         assert far.peer.valid_until == second.leaf.not_after
+
+
+async def test_evidence_that_comes_while_the_old_is_being_judged_counts_but_does_not_put_off_the_verdict(
+    acme, globex, wall, virtual_clock
+):
+    """A trust model takes its time, and the peer's next status was under way when the last one ran out."""
+    clock = wall()
+
+    class Slow(Model):
+        async def verify(self, presented, context):
+            if context.now - begun > timedelta(minutes=1):
+                await anyio.sleep(5)
+                if presented.evidence != (b"fresh",):
+                    raise Contradicted("its status has run out", Reason.EXPIRED)
+            grounds = await IssuedBy(globex.anchor).verify(presented, context)
+            return replace(grounds, valid_until=context.now + timedelta(minutes=2))
+
+    begun = clock()
+    seller = acme.agent("seller", trust=Slow(), clock=clock)
+    buyer = type(seller)(globex.issue("buyer"), trust=IssuedBy(acme.anchor), clock=clock)
+    async with link_pair(buyer, seller) as (link, far):
+        await anyio.sleep(122)
+        buyer.replace_evidence(b"fresh")
+        await anyio.sleep(60)
+        assert link.lost is far.lost is None
+        for number in range(100):
+            buyer.replace_evidence(b"stale %d" % number)
+            await anyio.sleep(0.2)
+        assert far.lost.reason is Reason.EXPIRED
+    assert clock() - begun < timedelta(minutes=4)
 
 
 @pytest.mark.parametrize("who", ["dialer", "listener"])

@@ -193,7 +193,7 @@ def test_what_is_no_anchor_is_told_with_what_writes_one(acme, export, says):
         (acme.path / "bad").unlink()
         acme.ok("id", "export", *export, "-o", "bad")
     line = acme.fails(1, "id", "verify", "acme.pem", "--trust", "issuer:bad")
-    assert line.startswith(f"bad: {says}")
+    assert line.startswith(f"--trust issuer:bad: {says}")
     assert line.endswith("an anchor file is what `autolink id export NAME` writes")
 
 

@@ -162,6 +162,16 @@ def test_guardians_are_chosen_anew_with_the_next_key(sh):
     assert "nowhere: No such file" in sh.fails(1, *choose[:3], "--next-key", "nowhere")
 
 
+def test_whom_an_id_has_issued_is_not_taken_for_its_guardian(sh):
+    """The log counts none of them (rule 35): with the current key a thief could make them sign."""
+    sh.ok("id", "register", "acme")
+    sh.ok("id", "register", "echo", "--unencrypted")
+    line = sh.fails(2, "id", "guardians", "acme", "--next-key", "acme.next-key", "--guardian", "echo")
+    assert "is no guardian: acme" in line
+    assert "has issued it, so whoever steals that key could make it sign" in line
+    assert not (sh.path / "acme.guardians").exists()
+
+
 def test_the_file_of_guardians_says_what_is_on_record_or_was_not_answered(sh, monkeypatch):
     """Whoever recovers by one that was refused, or goes by its delay, goes by what nobody has on record."""
     sh.ok("id", "new", "guard", "--unencrypted")

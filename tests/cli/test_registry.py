@@ -177,7 +177,7 @@ def test_a_script_asks_whether_an_id_is_active(sh):
     ask = ("registry", "status", "echo")
     told = sh.json(*ask, "--active")
     assert (told["ok"], told["status"], told["state"]) == (True, 0, "active")
-    sh.ok("id", "revoke", "acme")
+    sh.ok("id", "revoke", "acme", "--yes")
     assert sh.json(*ask)["ok"]
     result = sh(*ask, "--active", "--json")
     told = json.loads(result.stdout)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from autolink import Agent, AutoId, Call, Contact, Credential
 from autolink.errors import (
@@ -19,12 +20,13 @@ from autolink.errors import (
     Refused,
     UsageError,
 )
-from autolink.registry import making
+from autolink.registry import Registered, making
 from autolink.registry import registration as keeping_up
 from autolink.registry.addresses import LOOPBACK
 from autolink.registry.client import RegistryClient
 from autolink.registry.discovery import NotFound, RegistryFinder, find_record, publish
 from autolink.registry.entries import Entry, Op
+from autolink.registry.log.note import VerifierKey
 from autolink.registry.making import Slot
 from autolink.registry.records import State
 from autolink.registry.registration import registered
@@ -218,10 +220,21 @@ async def test_rule_42_a_name_that_turns_inside_is_dialled_where_it_was_judged(t
 def test_a_finders_arguments_are_looked_at() -> None:
     registry = Credential.self_issued("registry")
     contact = str(Contact(registry.peer_id, parse_address(AT)))
-    key = "registry.example/log+00000000+AAAA"
-    for options in ({"max_age": 0}, {"max_age": 1e9}):
-        with pytest.raises(UsageError, match="max_age"):
-            RegistryFinder(contact, key, **options)  # type: ignore[arg-type]
+    key = VerifierKey.of(ORIGIN, Ed25519PrivateKey.generate().public_key())
+    wrong: Any
+    for wrong in (0, 1e9, "600", timedelta(days=8), None):
+        with pytest.raises(UsageError, match="max_age is"):
+            RegistryFinder(contact, key, max_age=wrong)
+    for wrong in (None, b"key"):
+        with pytest.raises(UsageError, match="a log's key is a VerifierKey, or its text form, not"):
+            RegistryFinder(contact, wrong, max_age=timedelta(minutes=10))
+        with pytest.raises(UsageError, match="a log's key is a VerifierKey, or its text form, not"):
+            Registered(wrong)
+    with pytest.raises(UsageError, match="a list of networks"):
+        RegistryFinder(contact, key, allow="10.0.0.0/8")
+    wrong = None
+    with pytest.raises(UsageError, match="a contact is autolink://"):
+        RegistryFinder(wrong, key)
 
 
 async def test_what_is_no_auto_id_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
@@ -241,7 +254,19 @@ async def test_what_is_no_auto_id_is_told_before_anybody_is_asked(tmp_path: Path
             await asks.status(peer_id)
         number: Any = 7
         with pytest.raises(UsageError, match="an AutoId is needed here, not 7"):
-            async with here.served.agent.connect(number):
+            await asks.status(number)
+
+
+async def test_what_keeps_no_agent_up_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        acme: Any = Credential.self_issued("acme")
+        contact = str(Contact(served.agent.peer_id, parse_address(AT)))
+        agent = served.join(Agent(acme, trust=SelfCertified()))
+        with pytest.raises(UsageError, match="keeps an Agent up"):
+            async with registered(acme, contact, served.key):
+                pass
+        with pytest.raises(UsageError, match="a list of addresses"):
+            async with registered(agent, contact, served.key, addresses=WHERE):
                 pass
 
 

@@ -90,6 +90,7 @@ def test_an_agents_handlers_are_described_with_their_schemas() -> None:
         {"methods": [["a" * 256, {}, {}]]},
         {"methods": [["a\x1b[2J", {}, {}]]},
         {"methods": [["a\u202eb", {}, {}]]},
+        {"methods": [["a\U00011f02", {}, {}]]},
         {"methods": [["a", {"title": "x" * 4096}, {}]]},
         {"methods": [[f"{number:03}", {}, {}] for number in range(257)]},
         {"methods": [["a", {"enum": [None] * 3000}, {}], ["b", {"enum": [None] * 3000}, {}]]},

@@ -86,6 +86,11 @@ def test_what_an_address_may_not_be(text):
     assert str(error.value).isprintable()
 
 
+def test_a_url_is_not_taken_for_an_address_of_ipv6():
+    with pytest.raises(UsageError, match="an address is host:port"):
+        parse_address("http://127.0.0.1:80")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -13,6 +13,7 @@ from autolink.errors import Reason, Refused, UsageError
 from autolink.identity import AutoId, Credential, PeerId, key_authority
 from autolink.trust import (
     Context,
+    Contradicted,
     Grounds,
     IssuedBy,
     Model,
@@ -106,6 +107,17 @@ async def test_grounds_with_a_bad_authority_are_the_models_failure(
     """A model's mistake is `internal`, never a verdict and never another exception."""
     model = Counting(Grounds("broken", "yes", authority="acme"))
     assert await reason_of(model, ders(organisation("acme", plain=True)), inbound) is Reason.INTERNAL
+
+
+@pytest.mark.parametrize(("word", "reason"), [("revoked", Reason.REVOKED), ("whatever", Reason.INTERNAL)])
+async def test_a_contradiction_for_a_reason_that_there_is_not_is_the_models_failure(
+    acme: Credential, ders: Ders, inbound: Context, word: Any, reason: Reason
+) -> None:
+    class Strict(Model):
+        async def verify(self, presented: Presented, context: Context) -> Grounds:
+            raise Contradicted("no", word)
+
+    assert await reason_of(Strict(), ders(acme), inbound) is reason
 
 
 async def test_what_waits_for_acceptance_can_still_refuse(

@@ -113,6 +113,20 @@ class VerifierKey:
         return ed25519.Ed25519PublicKey.from_public_bytes(self.public_key)
 
 
+def key_given(key: VerifierKey | str) -> VerifierKey:
+    """A log's key that a caller gave, or its text form.
+
+    Raises:
+        UsageError: it is neither.
+        IdentityError: the text is no verifier key.
+    """
+    if isinstance(key, VerifierKey):
+        return key
+    if isinstance(key, str):
+        return VerifierKey.parse(key)
+    raise UsageError(f"a log's key is a VerifierKey, or its text form, not {display(repr(key), 80)}")
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Signature:

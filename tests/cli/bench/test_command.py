@@ -231,7 +231,10 @@ def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, ta
     once = ("--as", "buyer", "--trust", "pinned:-")
     assert "it must be a file" in error(bench("handshake", target, *once, status=2))
     missing = ("--as", "buyer", "--trust", "issuer:nofile.pem")
-    assert error(bench("handshake", target, *missing, status=1)) == "nofile.pem: No such file or directory"
+    assert (
+        error(bench("handshake", target, *missing, status=1))
+        == "--trust issuer:nofile.pem: No such file or directory"
+    )
     anyone = (target.rpartition("@")[2], "--anyone-trusted")
     assert "--resume needs a contact" in error(bench("handshake", *anyone, *BUYER, "--resume", "1", status=2))
 
