@@ -144,7 +144,7 @@ def _hints(handler: Callable[..., Awaitable[object]], *, parameters: int, shape:
     if len(names) != parameters:
         takes = f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
         raise UsageError(
-            f"{display(called.__qualname__)} takes {takes}, and must be `{shape}`, whichever of these it uses"
+            f"{display(called.__qualname__)} takes {takes}, and must be `{shape}`, also where it does not use all of these"
         )
     try:
         hints = get_type_hints(called, include_extras=True)

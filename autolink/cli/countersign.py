@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from autolink.cli.edge import about
 from autolink.cli.options import FILE, json_option, option, write
 from autolink.cli.passphrase import load_identity
 from autolink.cli.record_options import make_sure, yes_option
@@ -41,14 +42,15 @@ def countersign(
     if not as_json and str(to) != "-":
         print_facts(facts)
     signer = load_identity(name, passphrase_file)
-    again = submit and any(signature.by == signer.auto_id for signature in waiting.signatures)
+    again = any(signature.by == signer.auto_id for signature in waiting.signatures)
     signed = waiting if again else making.countersign(waiting, signer)  # in this process alone until the yes
     what = f"{facts['entry']} {facts['auto_id']}: {facts['says']}"
     make_sure(f"Sign that as {name}?", what, yes=yes or again)
     if reached is not None:
         if str(to) != "-":  # stdout is for what became of it
             write(to, signed.to_bytes())
-        check_complete(signed, reached.log_key)
+        with about("signed, and not submitted"):
+            check_complete(signed, reached.log_key)
         submit_entry(signed, reached, name, as_json=as_json)
         return
     write(to, signed.to_bytes())

@@ -327,6 +327,10 @@ def _revealed(auto_id: AutoId, file: Path | None, guardian: tuple[str, ...]) -> 
     for one in chosen:
         if one not in salts:
             raise UsageError(f"{one} is no guardian in {display(str(file))}")
+    if len(set(chosen)) < threshold:
+        raise UsageError(
+            f"a recovery takes {threshold} guardians, not {len(set(chosen))}: name more with --guardian"
+        )
     return {one: salts[one] for one in chosen}
 
 

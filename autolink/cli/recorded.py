@@ -68,6 +68,10 @@ async def find_again(client: RegistryClient, entry: Entry, refusal: EntryRefused
             vars(refusal)["then"] = _instead(found, entry)
             found = None
     if found is None:
+        if entry.op is Op.RECOVER and refusal.fault is Fault.KEY_USED:
+            vars(refusal).setdefault(
+                "then", "recover under another NAME, with a key that this log has not seen"
+            )
         raise refusal
     return found
 

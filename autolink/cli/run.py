@@ -20,6 +20,7 @@ from autolink.cli.passphrase import load_identity, passphrase_for, warn_if_own
 from autolink.cli.registry_link import standing, standing_options
 from autolink.cli.reload import follow_credential
 from autolink.cli.serving import about_listening, print_contacts, serve
+from autolink.cli.show import say
 from autolink.cli.trust_option import Spec, build, trust_option
 from autolink.cli.workers import supervise
 from autolink.errors import UsageError, display
@@ -95,6 +96,8 @@ def run(
         agent = Agent(credential, trust=build(specs, folder=credential.folder), handlers=found)
     warn_if_own(agent.credential)
     kept_up = standing(agent, registry, log_key, specs, advertise)
+    if registry is None and any(spec.kind == "registered" for spec in specs):
+        say("WARNING: without --registry we show no status: peers that ask a registry about us refuse us.")
     advertised = [str(Contact(agent.peer_id, parse_address(address))) for address in advertise]
 
     def announce(listening: Sequence[str]) -> None:

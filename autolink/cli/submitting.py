@@ -16,7 +16,7 @@ from autolink.cli.recorded import Recorded, find_again, find_certificate, not_ac
 from autolink.cli.registry_link import NotOnRecord, Reach, on_record
 from autolink.cli.registry_look import entry_text
 from autolink.cli.show import print_facts, print_json, say
-from autolink.errors import EntryRefused, Fault, IdentityError, UsageError, display
+from autolink.errors import EntryRefused, Fault, IdentityError, SetupError, UsageError, display
 from autolink.identity import AutoId, Certificate, Credential, Keystore, keys, save_key
 from autolink.identity.keys import PrivateKey
 from autolink.identity.sealed import KEY_BYTES, is_sealed, unseal
@@ -204,9 +204,14 @@ def describe_entry(entry: Entry, *, names: bool = False) -> dict[str, Any]:
         "log": entry.origin,
         "says": entry_text(entry) or None,
         "expires_at": instant(entry.expires_at),
-        "signed_by": tuple(show(one.by) for one in entry.signatures),
+        "signed_by": tuple(_signer(entry, one.by) if names else str(one.by) for one in entry.signatures),
         "missing": _away(entry, show),
     }
+
+
+def _signer(entry: Entry, by: AutoId) -> str:
+    """For people: a recovery has the word of the key that it gives the ID, and none of the ID's owner."""
+    return "the new key itself" if entry.op is Op.RECOVER and by == entry.auto_id else named(by)
 
 
 def check_log(entry: Entry, log_key: VerifierKey) -> None:
@@ -223,11 +228,12 @@ def check_complete(entry: Entry, log_key: VerifierKey) -> None:
     """An entry may be submitted to the log of this key: it has all its signatures.
 
     Raises:
-        UsageError: it has not, or is for another log.
+        UsageError: it is for another log.
+        SetupError: it has not.
     """
     check_log(entry, log_key)
     if away := _away(entry, named):
-        raise UsageError(
+        raise SetupError(
             f"still missing: {', '.join(away)}: pass the entry on (autolink id countersign NAME FILE, without --submit)"
         )
 

@@ -320,7 +320,7 @@ def _check_contact(contact: str, *, anyone_trusted: bool) -> None:
         Contact.parse(contact)
     elif "://" in contact or not (anyone_trusted or _is_address(contact)):
         raise UsageError(
-            f"{display(contact)} is no contact: one looks like autolink://<64 hex>@host:port, and `autolink run` "
+            f"{display(contact)!r} is no contact: one looks like autolink://<64 hex>@host:port, and `autolink run` "
             "prints it; and no Auto ID, which is 64 hexadecimal digits"
         )
     elif not anyone_trusted:

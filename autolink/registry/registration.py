@@ -251,8 +251,8 @@ class Registration:
             self._again = anyio.Event()
             wait = limits.RETRY_MAX
             try:
-                await self._staple(client)
-                if self._addresses and await self._publish(client):
+                status = await self._staple(client)
+                if self._addresses and self._speaks(status) and await self._publish(client):
                     await self._staple(client)
                 wait = limits.STATUS_REFRESH if self._settled else _SOON
             except (AutolinkError, TimeoutError) as error:  # what is wrong with the link, `follow` raises
@@ -260,7 +260,7 @@ class Registration:
             with anyio.move_on_after(wait):
                 await self._again.wait()
 
-    async def _staple(self, client: RegistryClient) -> None:
+    async def _staple(self, client: RegistryClient) -> Status:
         with anyio.fail_after(_PATIENCE):
             await client.catch_up()
             verified = await client.status(self._agent.auto_id)
@@ -275,6 +275,7 @@ class Registration:
         if shown:
             await self._keep_status(verified.status)
         self.tried.set()
+        return verified.status
 
     def _show_if_it_fits(self, verified: VerifiedStatus) -> bool:
         """Show a status, unless it fits another certificate than ours and the shown one fits; whether it is shown now."""
@@ -308,6 +309,11 @@ class Registration:
                 await to_thread.run_sync(files.write_atomic, str(self._kept), status.to_bytes())
             except OSError as error:
                 _log.warning("our status cannot be kept for the next start: %s", error)
+
+    def _speaks(self, status: Status) -> bool:
+        """The log goes by our key: of one that was rotated away it takes no word, and a receipt for it would look like
+        evidence."""
+        return status.state is State.ACTIVE and status.key == self._agent.credential.leaf.spki_sha256
 
     async def _publish(self, client: RegistryClient) -> bool:
         """Have where we are and what we offer on record; whether it was not."""

@@ -42,12 +42,14 @@ def test_a_lost_key_is_replaced_by_guardians_from_files(sh, monkeypatch):
     lost += ("--guardians-file", "org.guardians")
     assert "is not in this keystore" in sh.fails(2, *lost, "--guardian", "guard-1", "--guardian", far)
     assert "is no guardian" in sh.fails(2, *lost, "--guardian", "acme")
+    few = sh.fails(2, *lost, "--guardian", far, "--out", "few.entry")
+    assert few == "a recovery takes 2 guardians, not 1: name more with --guardian"
     out = ("--guardian", far, "--guardian", "guard-1", "--out", "recovery.entry")
     assert far in sh(*lost, *out).stderr
     out = ("--guardian", far, "--guardian", "guard-2", "--out", "unsigned.entry")
     sh.ok(*lost, *out)
-    line = sh.fails(2, "id", "countersign", "guard-1", "recovery.entry", "--yes", "--submit")
-    assert f"still missing: {far}: pass the entry on" in line  # with the signature
+    line = sh.fails(1, "id", "countersign", "guard-1", "recovery.entry", "--yes", "--submit")
+    assert f"signed, and not submitted: still missing: {far}: pass the entry on" in line  # with the signature
     assert Entry.from_untrusted((sh.path / "recovery.entry").read_bytes()).signatures[1].by.hex == id_of(
         sh, "guard-1"
     )
@@ -108,6 +110,7 @@ def test_a_guardian_looks_before_signing_and_is_asked(sh, monkeypatch):
     )
     lines = sh.ok("id", "show", "--file", "recovery.entry").splitlines()
     assert f"missing      {guards[0]} (guard-1), {guards[1]} (guard-2)" in lines
+    assert "signed by    the new key itself" in lines  # and not the owner
 
     line = sh("id", "countersign", "guard-3", "recovery.entry", "--yes").stderr
     assert f"wants no signature of {guards[2]}: it is neither its issuer nor one of its guardians" in line
@@ -259,7 +262,7 @@ def test_an_issuer_recovers_its_agent(sh, monkeypatch):
     request = sh.ok("id", "request", "echo-2", "--common-name", "echo", "--unencrypted")
     sh.ok("id", "accept", "echo-2", "-", stdin=sh.ok("id", "issue", "-", "--as", "acme", stdin=request))
     sh.ok("id", "recover", "echo-2", "--unencrypted", "--out", "echo.entry")
-    assert "still missing: its issuer" in sh.fails(2, "id", "submit", "echo-2", "echo.entry")
+    assert "still missing: its issuer" in sh.fails(1, "id", "submit", "echo-2", "echo.entry")
     recover = ("id", "recover", "echo-2", "--unencrypted", "--yes", "--void-from")
     assert sh.json(*recover, str(index + 1))["state"] == "recovering"
     assert "already on record as entry" in sh(*recover, str(index + 1)).stderr
@@ -309,6 +312,19 @@ def test_guardians_give_a_bound_name_a_key_that_is_made_and_kept_here(sh, monkey
     rotated = Keystore().load("acme-2")
     assert (str(rotated.peer_id), rotated.rotations) == (shown["peer_id"], ())
     assert rotated.leaf.spki_sha256.hex() == shown["next_key"].removeprefix("sha256:")
+
+
+def test_a_key_that_has_waited_in_a_recovery_that_was_ended_waits_in_no_other(sh, monkeypatch):
+    sh.ok("id", "new", "guard", "--unencrypted")
+    sh.ok("id", "register", "guard")
+    sh.ok("id", "register", "acme", "--guardian", "guard")
+    pass_a_second(monkeypatch)
+    recover = ("id", "recover", "acme-2", "--guardians-file", "acme.guardians")
+    assert sh.json(*recover, "--of", "acme", "--unencrypted")["state"] == "recovering"
+    pass_a_second(monkeypatch)
+    sh.ok("id", "rotate", "acme", "--next-key", "acme.next-key", "--unencrypted")
+    line = ends(sh, 3, *recover)
+    assert line.endswith("(key_used): recover under another NAME, with a key that this log has not seen")
 
 
 def test_no_key_is_made_for_a_name_that_is_plain_or_not_on_record(sh):

@@ -3,6 +3,9 @@
 import socket
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from autolink.registry.log.note import VerifierKey
 
 
 @pytest.fixture
@@ -83,6 +86,14 @@ def test_handlers_need_an_identity_and_trust_and_an_agent_takes_neither(seller):
     assert "--as and --trust" in seller.fails(2, "run", "good:handlers", "--trust", "self-certified")
     assert "leave out" in seller.fails(2, "run", "made:agent", "--as", "seller")
     assert "leave out" in seller.fails(2, "run", "made:agent", "--trust", "self-certified")
+
+
+@pytest.mark.parametrize("trust", ["registered", "self-certified"])
+def test_who_asks_a_registry_about_others_and_shows_none_of_itself_is_told(seller, trust):
+    key = VerifierKey.of("registry.example/log", Ed25519PrivateKey.generate().public_key())
+    specs = ("--trust", f"registered:{key}") if trust == "registered" else ("--trust", trust)
+    told = seller("run", "good:handlers", "--as", "seller", *specs, "--listen", "nowhere")
+    assert ("WARNING: without --registry we show no status" in told.stderr) == (trust == "registered")
 
 
 @pytest.mark.parametrize(

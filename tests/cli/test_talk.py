@@ -301,7 +301,7 @@ def test_a_contact_that_is_none_is_told_in_one_line(shell, market, contact):
 @pytest.mark.parametrize("more", [[], ["--anyone-trusted"]])
 def test_a_web_address_is_told_what_a_contact_looks_like(shell, market, more):
     line = shell.fails(2, "ping", "http://127.0.0.1:80", *AS_BUYER, *more)
-    assert "http://127.0.0.1:80 is no contact: one looks like autolink://<64 hex>@host:port" in line
+    assert "'http://127.0.0.1:80' is no contact: one looks like autolink://<64 hex>@host:port" in line
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,39 @@ async def test_an_agent_publishes_itself_once_and_again_when_its_handlers_change
             assert [offer.name for offer in (await here.find()).methods] == ["echo", "more"]
 
 
+async def test_whose_key_was_rotated_away_publishes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log would refuse it, behind a receipt: an honest one would seem to have broken a promise."""
+    monkeypatch.setattr(keeping_up, "back_off", lambda failures: 0.0)
+    caplog.set_level(logging.INFO, "autolink")
+    async with serving(tmp_path) as served:
+        corp = Credential.self_issued("corp")
+        assert corp.next_key is not None
+        contact = str(Contact(served.agent.peer_id, parse_address(AT)))
+        agent = served.join(Agent(corp, trust=SelfCertified(), handlers=handlers()))
+        async with served.client(served.join(Agent(corp, trust=SelfCertified()))) as client:
+            await client.submit(registration(corp))
+            evidence = tmp_path / "evidence"
+            async with registered(
+                agent, contact, served.key, addresses=[WHERE], evidence=evidence
+            ) as standing:
+                await until(lambda: "our service record is on record" in caplog.text)
+                rotated = corp.rotate(corp.next_key, now=clock() + timedelta(seconds=5))
+                await client.submit(
+                    making.rotate(rotated, Slot.at(ORIGIN, clock(), await client.place(corp.auto_id)))
+                )
+                size = served.store.head.size
+                await until(lambda: "has another key of ours on record" in caplog.text)
+                for _ in range(3):
+                    standing.tried = anyio.Event()
+                    standing.refresh()
+                    await standing.tried.wait()
+                assert "refused" not in caplog.text
+                assert served.store.head.size == size
+                assert not evidence.exists() or not list(evidence.iterdir())
+
+
 async def test_over_real_sockets_where_loopback_is_allowed(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         echo = Agent(here.echo, trust=SelfCertified(), handlers=handlers())

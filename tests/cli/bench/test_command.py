@@ -209,7 +209,7 @@ def test_what_cannot_work_is_told_in_one_line_before_there_is_any_load(bench, ta
         bench("message", target, "--channel", "no.such", *BUYER, status=4)
     )
     assert "whom to expect at" in error(bench("handshake", "127.0.0.1:1", *BUYER, status=2))
-    assert error(bench("call", "hello", "echo", *BUYER, status=2)).startswith("hello is no contact: ")
+    assert error(bench("call", "hello", "echo", *BUYER, status=2)).startswith("'hello' is no contact: ")
     assert "not both" in error(bench("call", target, "echo", "1", "--size", "1", *BUYER, status=2))
     assert "no JSON" in error(bench("call", target, "echo", "{", *BUYER, status=2))
     assert "3 workers have nothing to do" in error(
