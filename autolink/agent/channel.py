@@ -62,9 +62,8 @@ class Channel(ObjectReceiveStream[R], ObjectSendStream[S], Generic[S, R]):
         self._sends = sends
         self._receives = receives
         self._closed = False
-        self._reader: ChunkReader | None = (
-            None  # of a byte stream that was asked for; has it bytes, it has begun
-        )
+        # Of a byte stream that was asked for; once it has bytes it has begun.
+        self._reader: ChunkReader | None = None
 
     @property
     def peer(self) -> VerifiedPeer:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, TaskGroup
 
 from autolink import limits
 from autolink.agent.groups import background_tasks
@@ -86,12 +86,10 @@ class Listener:
         open_now = set(self._links)
         with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as tasks:
-                for link in open_now:
-                    tasks.start_soon(self._drain, link)
+                self._drain(open_now, tasks)
                 with anyio.move_on_after(limits.OPENING_DRAIN):
                     await self._opened()
-                for link in self._links - open_now:
-                    tasks.start_soon(self._drain, link)
+                self._drain(self._links - open_now, tasks)
         stuck = [link for link in self._links if link.lost is None]
         for link in stuck:
             link.end(LinkLost("this side is shutting down"))
@@ -99,10 +97,12 @@ class Listener:
             await link.closed()
         return not stuck
 
-    async def _drain(self, link: "Link") -> None:
-        for topic in self._agent.topics.values():  # it has no end of its own
-            topic.end(link)
-        await link.drain()
+    def _drain(self, links: "set[Link]", tasks: TaskGroup) -> None:
+        for link in links:
+            link.go_away("shutdown")  # first, so that nobody subscribes any more
+            tasks.start_soon(link.drain)
+        for topic in self._agent.topics.values():  # a subscription has no end of its own
+            topic.end(links)
 
     async def _opened(self) -> None:
         """Wait until no link is being opened: then all of the semaphore is to be had."""
@@ -132,9 +132,8 @@ class Listener:
             async def accept_on(one: ListeningSocket) -> None:
                 try:
                     await accept_loop(one, take)
-                except (
-                    anyio.ClosedResourceError
-                ):  # before the cancellation, if a connection had come in that moment
+                except anyio.ClosedResourceError:
+                    # Before the cancellation, if a connection had come in the moment in which the listener drains.
                     if self.accepting:
                         raise
 

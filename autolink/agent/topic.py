@@ -6,6 +6,7 @@ knows that it is subscribed and can count from there.
 """
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
@@ -111,10 +112,10 @@ class Topic(Generic[T]):
         subscriber.waiting.append((seq, body))
         subscriber.wake()
 
-    def end(self, link: "LinkCore") -> None:
-        """Let the subscribers on a link that is being drained go when they have all that was published before."""
+    def end(self, links: Collection["LinkCore"]) -> None:
+        """Let the subscribers on links that are being drained go when they have all that was published before."""
         for subscriber in self._subscribers:
-            if subscriber.link is link:
+            if subscriber.link in links:
                 subscriber.ended = True
                 subscriber.wake()
 

@@ -43,9 +43,8 @@ def check_not_lost(folder: Path) -> None:
     with suppress(OSError):
         signed = read_extent(folder)
     has = f" with all entries that were signed ({signed})" if signed else ""
-    first = (
-        f", after moving {_UNFINISHED} away" if _UNFINISHED in left else ""
-    )  # SQLite would take it for the copy's
+    # SQLite would take it for the copy's.
+    first = f", after moving {_UNFINISHED} away" if _UNFINISHED in left else ""
     then = ""
     if SIGNED in left:
         then = "; never make another log under this key: a second past convicts it"
